@@ -1,0 +1,1 @@
+//! The pure files of the module.

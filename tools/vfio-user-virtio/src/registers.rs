@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The registers of the common configuration (virtio 1.4, 4.1.4.3), but for what a write to the device status sets off.
+
+use crate::pci::VECTORS;
+
+/// No MSI-X vector.
+pub const NO_VECTOR: u16 = 0xffff;
+/// Offset of `device_status`.
+pub const DEVICE_STATUS: u64 = 0x14;
+
+/// What the driver has set up of one virtqueue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueRegisters {
+    /// `queue_size`.
+    pub size: u16,
+    /// `queue_msix_vector`.
+    pub vector: u16,
+    /// `queue_enable`.
+    pub enabled: bool,
+    /// `queue_desc`.
+    pub desc: u64,
+    /// `queue_driver`: the available ring.
+    pub driver: u64,
+    /// `queue_device`: the used ring.
+    pub device: u64,
+}
+
+/// The registers.
+#[derive(Debug)]
+pub struct Registers {
+    offered: u64,
+    device_feature_select: u32,
+    driver_feature_select: u32,
+    accepted: u64,
+    /// `config_msix_vector`.
+    pub config_vector: u16,
+    queue_select: u16,
+    max_queue_size: u16,
+    /// The virtqueues.
+    pub queues: Vec<QueueRegisters>,
+}
+
+impl Registers {
+    /// Registers of a device that offers the feature bits `offered` and has `queues` virtqueues of at most `max_queue_size`.
+    pub fn new(offered: u64, queues: u16, max_queue_size: u16) -> Self {
+        let mut registers = Self {
+            offered,
+            device_feature_select: 0,
+            driver_feature_select: 0,
+            accepted: 0,
+            config_vector: NO_VECTOR,
+            queue_select: 0,
+            max_queue_size,
+            queues: vec![
+                QueueRegisters { size: 0, vector: 0, enabled: false, desc: 0, driver: 0, device: 0 };
+                usize::from(queues)
+            ],
+        };
+        registers.reset();
+        registers
+    }
+
+    /// Back to the state after power-on.
+    pub fn reset(&mut self) {
+        let fresh = QueueRegisters {
+            size: self.max_queue_size,
+            vector: NO_VECTOR,
+            enabled: false,
+            desc: 0,
+            driver: 0,
+            device: 0,
+        };
+        self.queues.fill(fresh);
+        self.device_feature_select = 0;
+        self.driver_feature_select = 0;
+        self.accepted = 0;
+        self.config_vector = NO_VECTOR;
+        self.queue_select = 0;
+    }
+
+    /// The features that the device offers.
+    pub fn offered(&self) -> u64 {
+        self.offered
+    }
+
+    /// The features that the driver has accepted so far.
+    pub fn accepted(&self) -> u64 {
+        self.accepted
+    }
+
+    /// Reads `length` bytes at `offset`; what is not a whole register, or half of a 64-bit one, reads as 0.
+    pub fn read(&self, offset: u64, length: usize) -> u64 {
+        let queue = self.queues.get(usize::from(self.queue_select));
+        let of = |field: fn(&QueueRegisters) -> u64| queue.map_or(0, field);
+        match (offset, length) {
+            (0x00, 4) => self.device_feature_select.into(),
+            (0x04, 4) => half(self.offered, self.device_feature_select),
+            (0x08, 4) => self.driver_feature_select.into(),
+            (0x0c, 4) => half(self.accepted, self.driver_feature_select),
+            (0x10, 2) => self.config_vector.into(),
+            (0x12, 2) => self.queues.len() as u64,
+            (0x15, 1) => 0, // config_generation: the configuration never changes.
+            (0x16, 2) => self.queue_select.into(),
+            (0x18, 2) => of(|queue| queue.size.into()),
+            (0x1a, 2) => queue.map_or(NO_VECTOR, |queue| queue.vector).into(),
+            (0x1c, 2) => of(|queue| queue.enabled.into()),
+            (0x1e, 2) => queue.map_or(0, |_| self.queue_select.into()),
+            (0x20, 4 | 8) => of(|queue| queue.desc),
+            (0x24, 4) => of(|queue| queue.desc >> 32),
+            (0x28, 4 | 8) => of(|queue| queue.driver),
+            (0x2c, 4) => of(|queue| queue.driver >> 32),
+            (0x30, 4 | 8) => of(|queue| queue.device),
+            (0x34, 4) => of(|queue| queue.device >> 32),
+            _ => 0,
+        }
+    }
+
+    /// Writes `length` bytes at `offset`. `features_open`: the driver may still negotiate. A queue can't be changed once enabled.
+    pub fn write(&mut self, offset: u64, length: usize, value: u64, features_open: bool) {
+        let max_queue_size = self.max_queue_size;
+        match (offset, length) {
+            (0x00, 4) => self.device_feature_select = value as u32,
+            (0x08, 4) => self.driver_feature_select = value as u32,
+            (0x0c, 4) if features_open => match self.driver_feature_select {
+                0 => set_half(&mut self.accepted, 0, value),
+                1 => set_half(&mut self.accepted, 1, value),
+                _ => {}
+            },
+            (0x10, 2) => self.config_vector = vector(value),
+            (0x16, 2) => self.queue_select = value as u16,
+            _ => {
+                let Some(queue) = self.queues.get_mut(usize::from(self.queue_select)) else {
+                    return;
+                };
+                match (offset, length) {
+                    (0x1a, 2) => queue.vector = vector(value),
+                    _ if queue.enabled => {}
+                    (0x18, 2) => {
+                        let size = value as u16;
+                        if size.is_power_of_two() && size <= max_queue_size {
+                            queue.size = size;
+                        }
+                    }
+                    (0x1c, 2) => queue.enabled = value == 1,
+                    (0x20, 4) => set_half(&mut queue.desc, 0, value),
+                    (0x24, 4) => set_half(&mut queue.desc, 1, value),
+                    (0x28, 4) => set_half(&mut queue.driver, 0, value),
+                    (0x2c, 4) => set_half(&mut queue.driver, 1, value),
+                    (0x30, 4) => set_half(&mut queue.device, 0, value),
+                    (0x34, 4) => set_half(&mut queue.device, 1, value),
+                    (0x20, 8) => queue.desc = value,
+                    (0x28, 8) => queue.driver = value,
+                    (0x30, 8) => queue.device = value,
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+fn half(value: u64, select: u32) -> u64 {
+    match select {
+        0 => value & 0xffff_ffff,
+        1 => value >> 32,
+        _ => 0,
+    }
+}
+
+fn set_half(value: &mut u64, high: u32, half: u64) {
+    let half = half & 0xffff_ffff;
+    *value = match high {
+        0 => (*value & !0xffff_ffff) | half,
+        _ => (*value & 0xffff_ffff) | (half << 32),
+    };
+}
+
+/// A vector that does not exist reads back as none, which tells the driver so.
+fn vector(value: u64) -> u16 {
+    match value as u16 {
+        vector if vector < VECTORS => vector,
+        _ => NO_VECTOR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn registers() -> Registers {
+        Registers::new((1 << 32) | (1 << 39) | (1 << 6), 2, 256)
+    }
+
+    #[test]
+    fn features_are_read_and_written_by_halves() {
+        let mut registers = registers();
+        registers.write(0x00, 4, 1, true);
+        assert_eq!(registers.read(0x04, 4), 1 | (1 << 7));
+        registers.write(0x00, 4, 2, true);
+        assert_eq!(registers.read(0x04, 4), 0);
+        registers.write(0x08, 4, 1, true);
+        registers.write(0x0c, 4, 1 | (1 << 7), true);
+        assert_eq!(registers.accepted(), (1 << 32) | (1 << 39));
+        registers.write(0x0c, 4, 0, false);
+        assert_eq!(registers.accepted(), (1 << 32) | (1 << 39));
+    }
+
+    #[test]
+    fn an_enabled_queue_is_not_changed() {
+        let mut registers = registers();
+        registers.write(0x20, 8, 0x1_0000, true);
+        registers.write(0x1c, 2, 1, true);
+        registers.write(0x20, 8, 0x2_0000, true);
+        registers.write(0x18, 2, 16, true);
+        assert_eq!((registers.read(0x20, 8), registers.read(0x18, 2)), (0x1_0000, 256));
+    }
+
+    #[test]
+    fn a_queue_that_does_not_exist_has_size_0() {
+        let mut registers = registers();
+        registers.write(0x16, 2, 2, true);
+        assert_eq!(registers.read(0x18, 2), 0);
+        registers.write(0x1c, 2, 1, true);
+        assert!(registers.queues.iter().all(|queue| !queue.enabled));
+    }
+
+    proptest! {
+        #[test]
+        fn no_access_breaks_what_the_device_relies_on(
+            writes in prop::collection::vec((0u64..0x40, prop::sample::select(vec![1usize, 2, 4, 8]), any::<u64>(), any::<bool>()), 0..200),
+        ) {
+            let mut registers = registers();
+            for (offset, length, value, open) in writes {
+                registers.write(offset, length, value, open);
+                registers.read(offset, length);
+                prop_assert!(registers.queues.iter().all(|queue| queue.size.is_power_of_two() && queue.size <= 256));
+                prop_assert!(registers.queues.iter().all(|queue| queue.vector < VECTORS || queue.vector == NO_VECTOR));
+                prop_assert_eq!(registers.queues.len(), 2);
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The vfio-user socket: the only file that knows the `vfio_user` crate.
+
+use std::fs::File;
+use std::io;
+use std::mem::size_of;
+use std::os::unix::net::UnixStream;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::path::Path;
+use std::time::Instant;
+
+use vfio_bindings::bindings::vfio::{
+    vfio_region_info, VFIO_IRQ_INFO_EVENTFD, VFIO_IRQ_INFO_NORESIZE, VFIO_IRQ_SET_DATA_EVENTFD,
+    VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_BAR2_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_MSIX_IRQ_INDEX,
+    VFIO_PCI_NUM_IRQS, VFIO_PCI_NUM_REGIONS, VFIO_REGION_INFO_FLAG_READ, VFIO_REGION_INFO_FLAG_WRITE,
+};
+use vfio_user::{DmaMapFlags, DmaUnmapFlags, IrqInfo, ServerBackend, ServerRegion};
+
+use crate::device::Device;
+use crate::pci::{BAR_SIZE, CONFIG_SIZE, MSIX_BAR_SIZE, VECTORS};
+
+/// The longest access to a register or to configuration space that a guest can make by way of QEMU.
+const MAX_ACCESS: usize = CONFIG_SIZE;
+
+/// Why the device can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another process serves this socket.
+    #[error("{0}: another process is listening there")]
+    InUse(String),
+    /// The socket can't be made.
+    #[error("{path}: can't listen")]
+    Listen {
+        /// The socket's path.
+        path: String,
+        /// Why.
+        #[source]
+        source: vfio_user::Error,
+    },
+    /// No client can be accepted any more.
+    #[error("can't accept clients")]
+    Accept(#[source] vfio_user::Error),
+}
+
+/// A vfio-user server that listens.
+pub struct Server(vfio_user::Server);
+
+impl Server {
+    /// Listens on `path`. A socket that a dead process has left there is replaced.
+    pub fn listen(path: &Path) -> Result<Self, Error> {
+        if UnixStream::connect(path).is_ok() {
+            return Err(Error::InUse(path.display().to_string()));
+        }
+        // Only a socket is removed: anything else there makes bind() fail.
+        if std::fs::symlink_metadata(path)
+            .is_ok_and(|meta| std::os::unix::fs::FileTypeExt::is_socket(&meta.file_type()))
+        {
+            let _ = std::fs::remove_file(path);
+        }
+        let server = vfio_user::Server::new(path, true, interrupts(), regions());
+        server.map(Self).map_err(|source| Error::Listen { path: path.display().to_string(), source })
+    }
+
+    /// Serves one client after another, for ever.
+    pub fn run(&self, device: &Device) -> Result<(), Error> {
+        loop {
+            // The crate panics on some messages that no client should send.
+            match catch_unwind(AssertUnwindSafe(|| self.0.run(&mut Adapter(device)))) {
+                Ok(Ok(())) => tracing::info!("the client has disconnected"),
+                Ok(Err(error @ vfio_user::Error::SocketAccept(_))) => return Err(Error::Accept(error)),
+                Ok(Err(error)) => tracing::warn!(%error, "the connection ended"),
+                Err(_) => tracing::warn!("the client broke the protocol: the connection ended"),
+            }
+            device.disconnected();
+        }
+    }
+}
+
+fn regions() -> Vec<ServerRegion> {
+    let size = |index| match index {
+        VFIO_PCI_BAR0_REGION_INDEX => BAR_SIZE,
+        VFIO_PCI_BAR2_REGION_INDEX => MSIX_BAR_SIZE,
+        VFIO_PCI_CONFIG_REGION_INDEX => CONFIG_SIZE as u64,
+        _ => 0,
+    };
+    (0..VFIO_PCI_NUM_REGIONS)
+        .map(|index| ServerRegion {
+            region_info: vfio_region_info {
+                argsz: size_of::<vfio_region_info>() as u32,
+                index,
+                size: size(index),
+                flags: if size(index) > 0 { VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE } else { 0 },
+                ..Default::default()
+            },
+            sparse_areas: Vec::new(),
+            mmap_fd: None,
+        })
+        .collect()
+}
+
+fn interrupts() -> Vec<IrqInfo> {
+    (0..VFIO_PCI_NUM_IRQS)
+        .map(|index| match index {
+            VFIO_PCI_MSIX_IRQ_INDEX => {
+                IrqInfo { index, flags: VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_NORESIZE, count: VECTORS.into() }
+            }
+            _ => IrqInfo { index, flags: 0, count: 0 },
+        })
+        .collect()
+}
+
+/// What the client asks of the device, in the device's own terms.
+struct Adapter<'a>(&'a Device);
+
+impl ServerBackend for Adapter<'_> {
+    fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        if data.len() > MAX_ACCESS {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        match region {
+            VFIO_PCI_CONFIG_REGION_INDEX => self.0.read_config(offset, data),
+            VFIO_PCI_BAR0_REGION_INDEX => self.0.read_bar(offset, data),
+            _ => data.fill(0),
+        }
+        Ok(())
+    }
+
+    fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> io::Result<()> {
+        match region {
+            VFIO_PCI_CONFIG_REGION_INDEX => self.0.write_config(offset, data, Instant::now()),
+            VFIO_PCI_BAR0_REGION_INDEX => self.0.write_bar(offset, data, Instant::now()),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn dma_map(
+        &mut self,
+        flags: DmaMapFlags,
+        offset: u64,
+        address: u64,
+        size: u64,
+        fd: Option<File>,
+    ) -> io::Result<()> {
+        self.0.connected();
+        // Memory without a file, or that may not be written, is no guest RAM (a ROM, another device's registers).
+        match fd {
+            Some(file) if flags.contains(DmaMapFlags::READ_WRITE) => self.0.memory().map(address, size, offset, file),
+            _ => Ok(()),
+        }
+    }
+
+    fn dma_unmap(&mut self, flags: DmaUnmapFlags, address: u64, size: u64) -> io::Result<()> {
+        if flags.contains(DmaUnmapFlags::UNMAP_ALL) {
+            self.0.memory().clear();
+        } else {
+            self.0.memory().unmap(address, size);
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self) -> io::Result<()> {
+        self.0.connected();
+        self.0.reset();
+        Ok(())
+    }
+
+    fn set_irqs(&mut self, index: u32, flags: u32, start: u32, count: u32, fds: Vec<File>) -> io::Result<()> {
+        if index == VFIO_PCI_MSIX_IRQ_INDEX {
+            if count == 0 {
+                self.0.clear_vectors();
+            } else if flags & VFIO_IRQ_SET_DATA_EVENTFD != 0 {
+                self.0.set_vectors(start as usize, count as usize, fds);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The device, as a driver meets it: register accesses and shared memory, and a clock that moves only when told to.
+
+#[cfg(test)]
+mod block;
+#[cfg(test)]
+mod driver;
+#[cfg(test)]
+mod stop;
