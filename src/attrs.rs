@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The files in sysfs: `/sys/bus/virtio/devices/virtioN/device_stop/`.
+
+use crate::{
+    device::{
+        Device,
+        Snapshot, //
+    },
+    handshake::Cost,
+    state::Error,
+    sys::sysfs::{
+        Attribute,
+        Files,
+        Text, //
+    },
+};
+use core::fmt::{
+    Display,
+    Write, //
+};
+use kernel::{
+    prelude::*,
+    str::parse_int::ParseInt,
+    sync::Arc, //
+};
+
+/// The longest time that a request may be given.
+const MAX_TIMEOUT_MS: u32 = 600_000;
+
+/// All files.
+pub(crate) static FILES: Files<Device> = Files {
+    name: c"device_stop",
+    files: &[
+        Attribute::read_write(c"state", show_state, store_state),
+        Attribute::read_only(c"protocol", show_protocol),
+        Attribute::read_only(c"reason", show_reason),
+        Attribute::read_write(c"timeout_ms", show_timeout_ms, store_timeout_ms),
+        Attribute::read_only(c"generation", show_generation),
+    ],
+    group: c"stats",
+    group_files: &[
+        Attribute::read_only(c"stops", |device, text| {
+            show(text, device.life().stats().stops)
+        }),
+        Attribute::read_only(c"resumes", |device, text| {
+            show(text, device.life().stats().resumes)
+        }),
+        Attribute::read_only(c"timeouts", |device, text| {
+            show(text, device.life().stats().timeouts)
+        }),
+        Attribute::read_only(c"failures", |device, text| {
+            show(text, device.life().stats().failures)
+        }),
+        Attribute::read_only(c"late_acks", |device, text| {
+            show(text, device.life().stats().late_acks)
+        }),
+        Attribute::read_only(c"dropped", |device, text| {
+            show(text, device.life().stats().dropped)
+        }),
+        Attribute::read_only(c"lease_expiries", |device, text| {
+            show(text, device.life().stats().lease_expiries)
+        }),
+        Attribute::read_only(c"last_stop_us", |device, text| {
+            show(
+                text,
+                cost(&device.snapshot(), |snapshot| snapshot.last_stop).elapsed_us,
+            )
+        }),
+        Attribute::read_only(c"last_resume_us", |device, text| {
+            show(
+                text,
+                cost(&device.snapshot(), |snapshot| snapshot.last_resume).elapsed_us,
+            )
+        }),
+        Attribute::read_only(c"last_status_reads", |device, text| {
+            show(
+                text,
+                cost(&device.snapshot(), |snapshot| snapshot.last_stop).reads,
+            )
+        }),
+    ],
+};
+
+fn show(text: &mut Text, value: impl Display) -> Result {
+    writeln!(text, "{value}").map_err(|_| ENOSPC)
+}
+
+/// Nothing, as long as there was no such request.
+fn cost(snapshot: &Snapshot, which: fn(&Snapshot) -> Option<Cost>) -> Cost {
+    which(snapshot).unwrap_or(Cost {
+        elapsed_us: 0,
+        reads: 0,
+    })
+}
+
+fn show_state(device: &Arc<Device>, text: &mut Text) -> Result {
+    show(text, device.snapshot_after_look().life.state().name())
+}
+
+fn store_state(device: &Arc<Device>, text: &[u8]) -> Result {
+    let result = match text {
+        b"stop" => device.stop(),
+        b"resume" => device.resume(),
+        _ => return Err(EINVAL),
+    };
+    result.map_err(errno)
+}
+
+fn show_protocol(device: &Arc<Device>, text: &mut Text) -> Result {
+    let negotiated = device.snapshot().negotiated;
+    show(text, if negotiated { "device_stop" } else { "none" })
+}
+
+fn show_reason(device: &Arc<Device>, text: &mut Text) -> Result {
+    show(text, device.snapshot_after_look().life.reason().name())
+}
+
+fn show_timeout_ms(device: &Arc<Device>, text: &mut Text) -> Result {
+    show(text, device.timeout_ms())
+}
+
+fn store_timeout_ms(device: &Arc<Device>, text: &[u8]) -> Result {
+    match u32::from_str(text.as_ref())? {
+        timeout_ms @ 1..=MAX_TIMEOUT_MS => {
+            device.set_timeout_ms(timeout_ms);
+            Ok(())
+        }
+        _ => Err(EINVAL),
+    }
+}
+
+fn show_generation(device: &Arc<Device>, text: &mut Text) -> Result {
+    show(text, device.snapshot_after_look().life.generation())
+}
+
+fn errno(error: Error) -> kernel::error::Error {
+    match error {
+        Error::NotSupported => EOPNOTSUPP,
+        Error::NoDriver => ENXIO,
+        Error::Busy => EBUSY,
+        Error::TimedOut => ETIMEDOUT,
+        Error::CalledOff => ECANCELED,
+        Error::NeedsReset => EIO,
+        Error::Gone => ENODEV,
+        Error::Stale => ESTALE,
+        Error::Killed => EINTR,
+    }
+}

@@ -1,0 +1,621 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! One virtio device: joins its state, the driver above, and the handshake.
+//!
+//! Two locks. `transition` is held over one stop or resume, and by whoever ends one; it is never
+//! taken by what the virtio core calls. `status` is a leaf, held for one access to the status field,
+//! or for the flags and the state; nobody waits for the device with it held. Lock order: the parent
+//! device's lock, the device's, `transition`, `status`.
+
+use crate::{
+    handshake::{
+        self,
+        Cost,
+        Cut,
+        Port,
+        Resume, //
+    },
+    lease::{
+        self,
+        Lease, //
+    },
+    negotiate::{
+        self,
+        Offer,
+        VIRTIO_F_DEVICE_STOP, //
+    },
+    policy,
+    quiesce::Held,
+    state::{
+        Error,
+        Event,
+        Life,
+        Reason,
+        Request,
+        State,
+        Upper, //
+    },
+    status::{
+        Fault,
+        Status, //
+    },
+    sys::{
+        feature_reg::CommonConfig,
+        lock::{
+            sleep_killable,
+            NoIo, //
+        },
+        shadow::{
+            Features,
+            Hooks,
+            Transport, //
+        },
+        work, //
+    },
+    watch::{
+        self,
+        Watch, //
+    },
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc,
+        Mutex,
+        MutexGuard, //
+    },
+    time::{
+        Instant,
+        Jiffies,
+        Monotonic, //
+    },
+    workqueue::{
+        new_delayed_work,
+        DelayedWork,
+        HasDelayedWork,
+        WorkItem, //
+    }, //
+};
+
+/// How long a request may take unless the administrator says otherwise.
+const TIMEOUT_MS: u32 = 1000;
+/// How long an unbind, an unplug or an unload waits for the device to resume, at most.
+const LEAVE_TIMEOUT_US: u64 = 5_000_000;
+/// How often a resume looks whether the stop that it calls off has ended.
+const CALL_OFF_WAIT_US: u64 = 1000;
+
+/// One device.
+#[pin_data]
+pub(crate) struct Device {
+    transport: Transport,
+    common: Option<CommonConfig>,
+    environment: Environment,
+    timeout_ms: Atomic<u32>,
+    #[pin]
+    transition: Mutex<Transition>,
+    #[pin]
+    status: Mutex<Inner>,
+    #[pin]
+    pub(crate) lease_work: DelayedWork<Self, { lease::WORK }>,
+    #[pin]
+    pub(crate) watch_work: DelayedWork<Self, { watch::WORK }>,
+}
+
+/// What all devices share.
+#[derive(Clone)]
+pub(crate) struct Environment {
+    /// For what is done later.
+    pub(crate) queue: Arc<work::Queue>,
+    /// This module.
+    pub(crate) module: &'static ThisModule,
+    /// Whether VIRTIO_F_DEVICE_STOP may be accepted (the parameter `device_stop`).
+    pub(crate) device_stop: bool,
+}
+
+/// What belongs to a stop, from its beginning to its end.
+pub(crate) struct Transition {
+    held: Option<Held>,
+    pub(crate) lease: Option<Lease>,
+    pub(crate) watch: Option<Watch>,
+}
+
+struct Inner {
+    life: Life,
+    /// Whether the feature was negotiated since the last reset, or why not.
+    negotiated: Result<(), Reason>,
+    /// The driver is bound, not just being bound.
+    bound: bool,
+    /// The driver wants DEVICE_STOPPED to be set: it has written so.
+    stop_wanted: bool,
+    /// Counts resets.
+    epoch: u64,
+    /// A reset is under way: the status must not be written.
+    resetting: bool,
+    /// The driver is being unbound, or the device or this module is going away.
+    leaving: bool,
+    /// Somebody wants the stop that is being waited for to end.
+    call_off: bool,
+    last_stop: Option<Cost>,
+    last_resume: Option<Cost>,
+}
+
+/// What can be told of a device.
+pub(crate) struct Snapshot {
+    /// Its state.
+    pub(crate) life: Life,
+    /// Whether VIRTIO_F_DEVICE_STOP is negotiated.
+    pub(crate) negotiated: bool,
+    /// What the last stop took.
+    pub(crate) last_stop: Option<Cost>,
+    /// What the last resume took.
+    pub(crate) last_resume: Option<Cost>,
+}
+
+impl Device {
+    /// A device on the bus.
+    pub(crate) fn new(transport: Transport, environment: Environment) -> Result<Arc<Self>> {
+        let common = CommonConfig::map(transport.device());
+        Arc::pin_init(
+            pin_init!(Self {
+                common,
+                environment,
+                transport,
+                timeout_ms: Atomic::new(TIMEOUT_MS),
+                transition <- new_mutex!(Transition {
+                    held: None,
+                    lease: None,
+                    watch: None,
+                }),
+                status <- new_mutex!(Inner {
+                    life: Life::new(),
+                    negotiated: Err(Reason::NoDriver),
+                    bound: false,
+                    stop_wanted: false,
+                    epoch: 0,
+                    resetting: false,
+                    leaving: false,
+                    call_off: false,
+                    last_stop: None,
+                    last_resume: None,
+                }),
+                lease_work <- new_delayed_work!("virtio_device_stop::lease"),
+                watch_work <- new_delayed_work!("virtio_device_stop::watch"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The transport.
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// This module.
+    pub(crate) fn module(&self) -> &'static ThisModule {
+        self.environment.module
+    }
+
+    /// How long a request may take.
+    pub(crate) fn timeout_ms(&self) -> u32 {
+        self.timeout_ms.load(Relaxed)
+    }
+
+    /// From the next request on.
+    pub(crate) fn set_timeout_ms(&self, timeout_ms: u32) {
+        self.timeout_ms.store(timeout_ms, Relaxed);
+    }
+
+    /// How long a request may take, in microseconds.
+    pub(crate) fn timeout_us(&self) -> u64 {
+        u64::from(self.timeout_ms()) * 1000
+    }
+
+    /// The state.
+    pub(crate) fn life(&self) -> Life {
+        self.status.lock().life
+    }
+
+    /// What can be told of the device.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let inner = self.status.lock();
+        Snapshot {
+            life: inner.life,
+            negotiated: inner.negotiated.is_ok(),
+            last_stop: inner.last_stop,
+            last_resume: inner.last_resume,
+        }
+    }
+
+    /// What can be told of the device, after a look whether a stop still stands.
+    pub(crate) fn snapshot_after_look(self: &Arc<Self>) -> Snapshot {
+        if let Some(mut transition) = self.transition.try_lock() {
+            self.look(&mut transition);
+        }
+        self.snapshot()
+    }
+
+    /// Waits until no stop or resume is under way, and keeps it so.
+    pub(crate) fn transition(&self) -> MutexGuard<'_, Transition> {
+        self.transition.lock()
+    }
+
+    /// The status field of the device, until its next reset.
+    pub(crate) fn register(&self) -> Register<'_> {
+        Register {
+            device: self,
+            epoch: self.status.lock().epoch,
+            heed: Heed::Nothing,
+            start: Instant::now(),
+        }
+    }
+
+    /// Has one of the device's works done after `delay`; not later than it was to be done before.
+    pub(crate) fn enqueue<const ID: u64>(self: &Arc<Self>, delay: Jiffies)
+    where
+        Self: WorkItem<ID, Pointer = Arc<Self>> + HasDelayedWork<Self, ID>,
+    {
+        let queue = self.environment.queue.as_queue();
+        let _ = queue.enqueue_delayed::<_, ID>(self.clone(), delay);
+    }
+
+    /// Stops the device. Returns when it has acknowledged that, or has not in time.
+    pub(crate) fn stop(self: &Arc<Self>) -> Result<(), Error> {
+        let _no_io = NoIo::enter();
+        let mut transition = self.transition.try_lock().ok_or(Error::Busy)?;
+        self.look(&mut transition);
+        let device = self.transport.device();
+        let how = policy::quiesce(device.device_type()).map_err(|_| Error::NotSupported)?;
+        {
+            let mut inner = self.status.lock();
+            if inner.life.ask_stop()? != Request::Begin {
+                return Ok(());
+            }
+            if inner.leaving {
+                return Err(Error::Gone);
+            }
+            inner.call_off = false;
+            inner.life.apply(Event::StopBegins);
+        }
+        let mut register = self.register();
+        register.heed = Heed::WhileStopping;
+        let Some(held) = Held::hold(device, how) else {
+            return self.settle(&mut transition, &register, Event::QuiesceFailed);
+        };
+        transition.held = Some(held);
+        let (stop, cost) = handshake::stop(&mut register, self.timeout_us());
+        self.status.lock().last_stop = Some(cost);
+        self.settle(&mut transition, &register, Event::StopEnds(stop))
+    }
+
+    /// Resumes the device, or calls a stop off that is being waited for.
+    pub(crate) fn resume(self: &Arc<Self>) -> Result<(), Error> {
+        let _no_io = NoIo::enter();
+        let mut transition = loop {
+            if let Some(transition) = self.transition.try_lock() {
+                break transition;
+            }
+            {
+                let mut inner = self.status.lock();
+                match inner.life.state() {
+                    State::Stopping => inner.call_off = true,
+                    State::Resuming => return Err(Error::Busy),
+                    _ => {}
+                }
+            }
+            if sleep_killable(CALL_OFF_WAIT_US) {
+                return Err(Error::Killed);
+            }
+        };
+        {
+            let mut inner = self.status.lock();
+            if inner.life.ask_resume()? != Request::Begin {
+                return Ok(());
+            }
+            if inner.leaving {
+                return Err(Error::Gone);
+            }
+        }
+        let (resume, register) = self.handshake_resume(self.timeout_us(), Heed::WhileResuming);
+        self.settle(&mut transition, &register, Event::ResumeEnds(resume))
+    }
+
+    /// Resumes a device whose lease is over.
+    pub(crate) fn end_lease(self: &Arc<Self>, transition: &mut Transition) {
+        let _no_io = NoIo::enter();
+        self.look(transition);
+        if self.life().state() != State::Stopped {
+            return;
+        }
+        dev_warn!(
+            self.transport.device().as_device(),
+            "resumed: nobody has for too long\n"
+        );
+        let (resume, register) = self.handshake_resume(self.timeout_us(), Heed::WhileResuming);
+        let _ = self.settle(transition, &register, Event::LeaseEnds(resume));
+    }
+
+    /// The driver is about to be unbound, or the device or this module to go away: the device is
+    /// resumed, or else its virtqueues are broken, and the driver above is let go.
+    pub(crate) fn leave(self: &Arc<Self>) {
+        self.status.lock().leaving = true;
+        let _no_io = NoIo::enter();
+        let mut transition = self.transition.lock();
+        self.look(&mut transition);
+        if transition.held.is_some() {
+            let timeout_us = self.timeout_us().min(LEAVE_TIMEOUT_US);
+            let (resume, register) = self.handshake_resume(timeout_us, Heed::Nothing);
+            if !matches!(resume, Resume::Acknowledged | Resume::Dropped) {
+                // What the driver above waits for would never come: let it have errors instead.
+                self.transport.device().break_virtqueues();
+            }
+            let _ = self.settle(&mut transition, &register, Event::ResumeEnds(resume));
+        }
+        transition.held = None;
+        transition.lease = None;
+        let mut inner = self.status.lock();
+        inner.bound = false;
+        inner.life.apply(Event::Unbound);
+    }
+
+    /// Nothing is done later any more for a device that was left for good.
+    pub(crate) fn cancel_works(self: &Arc<Self>) {
+        work::cancel::<_, { lease::WORK }>(self);
+        work::cancel::<_, { watch::WORK }>(self);
+        let mut transition = self.transition.lock();
+        transition.lease = None;
+        transition.watch = None;
+    }
+
+    /// A driver is about to be bound.
+    pub(crate) fn binding(&self) {
+        let mut inner = self.status.lock();
+        inner.leaving = false;
+        inner.bound = false;
+        inner.negotiated = Err(Reason::NotOffered);
+    }
+
+    /// A driver was bound, or was bound when this module was loaded.
+    pub(crate) fn bound(&self) {
+        let mut inner = self.status.lock();
+        inner.bound = true;
+        let event = match inner.negotiated {
+            Ok(()) => Event::Ready,
+            Err(reason) => Event::NotAvailable(reason),
+        };
+        inner.life.apply(event);
+    }
+
+    /// The driver was bound before this module was loaded. If the feature is negotiated all the same,
+    /// then by this module when it was loaded before: nobody else knows it.
+    pub(crate) fn bound_before(&self) {
+        let negotiated = if !self.environment.device_stop {
+            Err(Reason::Disabled)
+        } else if self.transport.device().has_feature(VIRTIO_F_DEVICE_STOP) {
+            Ok(())
+        } else {
+            Err(Reason::BoundBefore)
+        };
+        self.status.lock().negotiated = negotiated;
+        self.bound();
+    }
+
+    /// The driver was unbound, or could not be bound.
+    pub(crate) fn unbound(&self) {
+        let mut inner = self.status.lock();
+        inner.leaving = false;
+        inner.bound = false;
+        inner.life.forget();
+        inner.life.apply(Event::Unbound);
+    }
+
+    /// Acts on `event`: lets the driver above go if it is to be let go, and sees to what comes later.
+    /// Returns what whoever asked for it is told.
+    pub(crate) fn settle(
+        self: &Arc<Self>,
+        transition: &mut Transition,
+        register: &Register<'_>,
+        event: Event,
+    ) -> Result<(), Error> {
+        let (outcome, life) = {
+            let mut inner = self.status.lock();
+            (inner.life.apply(event), inner.life)
+        };
+        match outcome.upper {
+            Upper::Hold => {}
+            Upper::Release => transition.held = None,
+            Upper::NotifyAndRelease => {
+                register.notify();
+                transition.held = None;
+            }
+        }
+        transition.lease = (life.state() == State::Stopped).then(|| Lease::begin(self));
+        if !life.is_watched() {
+            transition.watch = None;
+        } else if transition.watch.is_none() {
+            transition.watch = Some(Watch::begin(self));
+        }
+        if let Err(error @ (Error::TimedOut | Error::NeedsReset | Error::Gone)) = outcome.result {
+            dev_warn!(
+                self.transport.device().as_device(),
+                "{:?}: now {}, {}\n",
+                error,
+                life.state().name(),
+                life.reason().name()
+            );
+        }
+        outcome.result
+    }
+
+    /// Lets the driver above go if the device was reset while it was stopped.
+    pub(crate) fn let_go_after_reset(&self, transition: &mut Transition) {
+        if self.life().state() == State::Unavailable {
+            transition.held = None;
+            transition.lease = None;
+        }
+    }
+
+    /// Looks whether a stop still stands.
+    fn look(self: &Arc<Self>, transition: &mut Transition) {
+        if self.life().state() != State::Stopped {
+            return;
+        }
+        let mut register = self.register();
+        let Ok(status) = register.read() else {
+            return;
+        };
+        let event = match status.fault() {
+            Some(fault) => Event::Fault(fault),
+            None if !status.shows_stopped() => Event::Dropped,
+            None => return,
+        };
+        let _ = self.settle(transition, &register, event);
+    }
+
+    fn handshake_resume(&self, timeout_us: u64, heed: Heed) -> (Resume, Register<'_>) {
+        self.status.lock().life.apply(Event::ResumeBegins);
+        let mut register = self.register();
+        register.heed = heed;
+        let (resume, cost) = handshake::resume(&mut register, timeout_us);
+        self.status.lock().last_resume = Some(cost);
+        (resume, register)
+    }
+
+    /// Whether to accept the feature that the device offers.
+    fn choose(&self, offered: u64) -> Result<&CommonConfig, Reason> {
+        policy::quiesce(self.transport.device().device_type())?;
+        let common = self.common.as_ref().ok_or(Reason::Transport)?;
+        let offer = Offer {
+            features: offered,
+            transport: negotiate::Transport::Pci {
+                common_length: common.length(),
+            },
+        };
+        offer.device_stop(self.environment.device_stop)?;
+        Ok(common)
+    }
+}
+
+impl Hooks for Device {
+    fn finalize_features(self: Arc<Self>, features: &Features<'_>) -> Result {
+        let choice = self.choose(features.offered());
+        features.finalize()?;
+        let negotiated = choice.map(|common| features.accept(common, VIRTIO_F_DEVICE_STOP));
+        self.status.lock().negotiated = negotiated;
+        Ok(())
+    }
+
+    fn set_status(self: Arc<Self>, status: u8) {
+        let mut inner = self.status.lock();
+        if inner.negotiated.is_err() {
+            return self.transport.set_status(status);
+        }
+        let current = Status(self.transport.status());
+        let merged = Status(status).merged(current, inner.stop_wanted);
+        self.transport.set_status(merged.0);
+        // After a reset that the driver has survived, it is ready again without being bound again.
+        if inner.bound && inner.life.state() == State::Unavailable && merged.is_driver_ok() {
+            inner.life.apply(Event::Ready);
+        }
+    }
+
+    fn reset(self: Arc<Self>) {
+        let at_rest = {
+            let mut inner = self.status.lock();
+            inner.epoch += 1;
+            inner.resetting = true;
+            inner.stop_wanted = false;
+            inner.negotiated = Err(Reason::Reset);
+            inner.life.forget();
+            match inner.life.state() {
+                State::Unavailable => false,
+                // Whoever waits for the device will see that it was reset.
+                State::Stopping | State::Resuming => false,
+                State::Running | State::Stopped | State::Aborting | State::Failed => {
+                    inner.life.apply(Event::Fault(Fault::Reset));
+                    true
+                }
+            }
+        };
+        self.transport.reset();
+        self.status.lock().resetting = false;
+        if at_rest {
+            // To let the driver above go, which takes a lock that can't be taken here.
+            self.enqueue::<{ watch::WORK }>(0);
+        }
+    }
+}
+
+/// What ends a wait for the device, besides its reset.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heed {
+    /// Somebody who leaves, who calls the stop off, or who kills the caller.
+    WhileStopping,
+    /// Somebody who leaves, or who kills the caller.
+    WhileResuming,
+    /// Nobody.
+    Nothing,
+}
+
+/// The status field of a device, until its next reset.
+pub(crate) struct Register<'a> {
+    device: &'a Device,
+    epoch: u64,
+    heed: Heed,
+    start: Instant<Monotonic>,
+}
+
+impl Register<'_> {
+    fn lock(&self) -> Result<MutexGuard<'_, Inner>, Cut> {
+        let inner = self.device.status.lock();
+        if inner.epoch != self.epoch || inner.resetting {
+            return Err(Cut::Reset);
+        }
+        Ok(inner)
+    }
+
+    /// Notifies the device of every virtqueue, unless it was reset.
+    pub(crate) fn notify(&self) {
+        // A reset can't begin, and the virtqueues can't go, before the lock is released.
+        if let Ok(_inner) = self.lock() {
+            self.device.transport.notify_virtqueues();
+        }
+    }
+}
+
+impl Port for Register<'_> {
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros_ceil()).unwrap_or(0)
+    }
+
+    fn read(&mut self) -> Result<Status, Cut> {
+        let _inner = self.lock()?;
+        Ok(Status(self.device.transport.status()))
+    }
+
+    fn update(&mut self, change: impl FnOnce(Status) -> Option<Status>) -> Result<Status, Cut> {
+        let mut inner = self.lock()?;
+        let before = Status(self.device.transport.status());
+        if let Some(status) = change(before) {
+            inner.stop_wanted = status.shows_stopped();
+            self.device.transport.set_status(status.0);
+        }
+        Ok(before)
+    }
+
+    fn wait(&mut self, us: u64) -> Result<(), Cut> {
+        let killed = sleep_killable(us);
+        let inner = self.lock()?;
+        match self.heed {
+            Heed::Nothing => Ok(()),
+            _ if inner.leaving => Err(Cut::Leaving),
+            Heed::WhileStopping if inner.call_off => Err(Cut::CalledOff),
+            _ if killed => Err(Cut::Killed),
+            _ => Ok(()),
+        }
+    }
+}

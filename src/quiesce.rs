@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Holding the driver above while its device is stopped.
+
+use crate::{
+    policy::Quiesce,
+    sys::{
+        block::{
+            Disk,
+            Quiesced, //
+        },
+        virtio::Device, //
+    },
+};
+
+/// A driver that is held. It is let go when this is dropped.
+pub(crate) enum Held {
+    /// The driver of a block device.
+    Block(#[expect(dead_code, reason = "held until it is dropped")] Quiesced),
+}
+
+impl Held {
+    /// Holds the driver of `device`. Nothing if what is to be held can't be found.
+    pub(crate) fn hold(device: &Device, how: Quiesce) -> Option<Self> {
+        match how {
+            Quiesce::Block => Disk::find(device).map(|disk| Self::Block(disk.quiesce())),
+        }
+    }
+}

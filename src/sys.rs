@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What `rust/kernel` does not have yet, shaped as if it did: the only unsafe code of this module.
+
+mod bindings;
+
+pub(crate) mod block;
+pub(crate) mod feature_reg;
+pub(crate) mod lock;
+pub(crate) mod module;
+pub(crate) mod notifier;
+pub(crate) mod shadow;
+pub(crate) mod sysfs;
+pub(crate) mod virtio;
+pub(crate) mod work;

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What bindgen makes the bindings from: the kernel's virtio headers, and the functions in shims.c,
+ * which stand for what the kernel has only as inline functions and macros.
+ */
+
+#include <linux/types.h>
+#include <linux/virtio.h>
+#include <linux/virtio_config.h>
+#include <uapi/linux/virtio_pci.h>
+
+struct gendisk;
+
+struct virtio_device *virtio_device_stop_to_virtio(struct device *dev);
+u64 virtio_device_stop_offered(struct virtio_device *vdev);
+void virtio_device_stop_publish(struct virtio_device *vdev, const struct virtio_config_ops *ops);
+void virtio_device_stop_notify(struct virtio_device *vdev);
+struct gendisk *virtio_device_stop_find_disk(struct virtio_device *vdev);
+void virtio_device_stop_put_disk(struct gendisk *disk);
+void virtio_device_stop_lock(struct device *dev);
+void virtio_device_stop_unlock(struct device *dev);
+unsigned int virtio_device_stop_noio_save(void);
+void virtio_device_stop_noio_restore(unsigned int flags);
+bool virtio_device_stop_sleep(u64 ns);
+void virtio_device_stop_not_leak(const void *memory);
+void virtio_device_stop_synchronize(void);

@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Between the virtio core and a transport: copies of the transport's operations, with three of
+//! them replaced.
+//!
+//! `virtio_device.config` points to a constant table of the transport. For each such table one copy
+//! is made, and devices are pointed at it. All its slots but three are the transport's own functions:
+//! the data path does not come by here. The copies are never freed, since readers of `config` hold no
+//! lock; there are as many as there are transports.
+//!
+//! The callers of the three, in the virtio core, all hold the device's lock or its parent's. Whoever
+//! holds both locks can point a device back to the transport's own table, and be sure that no call
+//! comes by here any more.
+//!
+//! C header: [`include/linux/virtio_config.h`](srctree/include/linux/virtio_config.h)
+
+use super::{
+    bindings::{
+        self,
+        virtio_config_ops,
+        virtio_device, //
+    },
+    feature_reg::CommonConfig,
+    virtio::{
+        Device,
+        DeviceRef, //
+    },
+};
+use core::{
+    cell::UnsafeCell,
+    mem::transmute,
+    ptr, //
+};
+use kernel::{
+    error::to_result,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{
+            AtomicFlag,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
+};
+
+/// Who is called instead of the transport. May sleep.
+pub(crate) trait Hooks: Send + Sync {
+    /// The features are to be written.
+    fn finalize_features(self: Arc<Self>, features: &Features<'_>) -> Result;
+    /// The status is to be written.
+    fn set_status(self: Arc<Self>, status: u8);
+    /// The device is to be reset.
+    fn reset(self: Arc<Self>);
+}
+
+/// A device, by the transport's own operations.
+///
+/// # Invariants
+///
+/// `ops` is the transport's table, which is valid for as long as the device is on the bus.
+pub(crate) struct Transport {
+    device: DeviceRef,
+    ops: *const virtio_config_ops,
+}
+
+// SAFETY: The operations may be called from any task.
+unsafe impl Send for Transport {}
+// SAFETY: As above.
+unsafe impl Sync for Transport {}
+
+impl Transport {
+    /// The transport of a device that is on the bus, and not attached to.
+    pub(crate) fn of(device: &Device) -> Self {
+        // SAFETY: `device` is valid. INVARIANT: Nobody has put another table there.
+        Self::new(device, unsafe { (*device.as_raw()).config })
+    }
+
+    fn new(device: &Device, ops: *const virtio_config_ops) -> Self {
+        Self {
+            device: ARef::from(device),
+            ops,
+        }
+    }
+
+    /// The device.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Reads the status from the device.
+    pub(crate) fn status(&self) -> u8 {
+        // SAFETY: By the invariant; every transport has this operation.
+        unsafe {
+            (*self.ops)
+                .get_status
+                .map_or(0, |get| get(self.device.as_raw()))
+        }
+    }
+
+    /// Writes the status to the device. Never 0: that would be a reset.
+    pub(crate) fn set_status(&self, status: u8) {
+        // SAFETY: By the invariant.
+        if let (Some(set), true) = (unsafe { (*self.ops).set_status }, status != 0) {
+            // SAFETY: As above.
+            unsafe { set(self.device.as_raw(), status) };
+        }
+    }
+
+    /// Resets the device. May wait for it without a time limit.
+    pub(crate) fn reset(&self) {
+        // SAFETY: By the invariant.
+        if let Some(reset) = unsafe { (*self.ops).reset } {
+            // SAFETY: As above.
+            unsafe { reset(self.device.as_raw()) };
+        }
+    }
+
+    /// Notifies the device of every virtqueue.
+    ///
+    /// The caller makes sure that no reset begins meanwhile: the virtqueues may go with it.
+    pub(crate) fn notify_virtqueues(&self) {
+        self.device.notify_virtqueues();
+    }
+}
+
+/// What can be done while the features are written.
+pub(crate) struct Features<'a>(&'a Transport);
+
+impl Features<'_> {
+    /// The features 0 to 63 that the device offers.
+    pub(crate) fn offered(&self) -> u64 {
+        let Self(transport) = self;
+        // SAFETY: The device is valid. This operation was not replaced.
+        unsafe { bindings::virtio_device_stop_offered(transport.device.as_raw()) }
+    }
+
+    /// Lets the transport write the features that the virtio core has chosen.
+    pub(crate) fn finalize(&self) -> Result {
+        let Self(transport) = self;
+        // SAFETY: By the invariant of the transport.
+        let finalize = unsafe { (*transport.ops).finalize_features }.ok_or(ENOTSUPP)?;
+        // SAFETY: As above.
+        to_result(unsafe { finalize(transport.device.as_raw()) })
+    }
+
+    /// Accepts one feature, from 32 to 63, on top of those that were written before.
+    pub(crate) fn accept(&self, common: &CommonConfig, feature: u32) {
+        let device = &self.0.device;
+        device.set_feature(feature);
+        common.write_upper_features((device.features() >> 32) as u32);
+    }
+}
+
+/// The copy of a transport's table.
+#[repr(C)]
+struct Shadow {
+    ops: UnsafeCell<virtio_config_ops>,
+    original: *const virtio_config_ops,
+    /// What the original was: a transport that is loaded again may lie at the same address.
+    contents: virtio_config_ops,
+}
+
+// SAFETY: `ops` is changed only with `STATE` locked, and by single stores.
+unsafe impl Sync for Shadow {}
+
+struct State {
+    shadows: KVec<&'static Shadow>,
+    attached: KVec<Entry>,
+}
+
+struct Entry {
+    device: *const virtio_device,
+    hooks: Arc<dyn Hooks>,
+}
+
+// SAFETY: The pointer is only compared.
+unsafe impl Send for Entry {}
+
+kernel::sync::global_lock! {
+    // SAFETY: Initialised by `Shadows::new`, without which there is no way to the functions that use it.
+    unsafe(uninit) static STATE: Mutex<State> = State {
+        shadows: KVec::new(),
+        attached: KVec::new(),
+    };
+}
+
+/// Stands for all copies. When it is dropped, after everything that is [`Attached`], no copy leads
+/// into this module any more.
+pub(crate) struct Shadows(());
+
+impl Shadows {
+    /// For the module's initialisation.
+    ///
+    /// # Errors
+    ///
+    /// EBUSY if it was called before.
+    pub(crate) fn new() -> Result<Self> {
+        static USED: AtomicFlag = AtomicFlag::new(false);
+
+        if USED.xchg(true, Relaxed) {
+            return Err(EBUSY);
+        }
+        // SAFETY: This is the first time, and the only one.
+        unsafe { STATE.init() };
+        Ok(Self(()))
+    }
+
+    /// Has `hooks` called instead of the transport's operations. The caller holds the locks of the
+    /// device and its parent, or is told of the device's addition to the bus just now.
+    pub(crate) fn attach(&self, transport: &Transport, hooks: Arc<dyn Hooks>) -> Result<Attached> {
+        let device = transport.device.as_raw();
+        let mut state = STATE.lock();
+        let shadow = match state
+            .shadows
+            .iter()
+            .find(|shadow| shadow.is_of(transport.ops))
+        {
+            Some(shadow) => shadow,
+            None => {
+                let shadow = Shadow::leak(transport.ops)?;
+                state.shadows.push(shadow, GFP_KERNEL)?;
+                shadow
+            }
+        };
+        state.attached.push(Entry { device, hooks }, GFP_KERNEL)?;
+        // SAFETY: The device is valid; the table is complete, and never freed.
+        unsafe { bindings::virtio_device_stop_publish(device, shadow.ops.get()) };
+        Ok(Attached {
+            device: transport.device.clone(),
+            original: transport.ops,
+        })
+    }
+}
+
+impl Drop for Shadows {
+    fn drop(&mut self) {
+        let mut state = STATE.lock();
+        for shadow in &state.shadows {
+            // SAFETY: The table is valid for ever; single stores replace its slots, and readers get
+            // the one function or the other.
+            unsafe {
+                let ops = shadow.ops.get();
+                let was = &shadow.contents;
+                ptr::write_volatile(&raw mut (*ops).finalize_features, was.finalize_features);
+                ptr::write_volatile(&raw mut (*ops).set_status, was.set_status);
+                ptr::write_volatile(&raw mut (*ops).reset, was.reset);
+            }
+        }
+        state.shadows = KVec::new();
+        state.attached = KVec::new();
+        drop(state);
+        // Whoever has read a slot before, but not called it yet, does so before this returns.
+        // SAFETY: May sleep.
+        unsafe { bindings::virtio_device_stop_synchronize() };
+    }
+}
+
+impl Shadow {
+    /// Makes a copy of `original`, for ever.
+    fn leak(original: *const virtio_config_ops) -> Result<&'static Self> {
+        // SAFETY: The table is valid, and constant.
+        let contents = unsafe { *original };
+        let mut ops = contents;
+        ops.finalize_features = Some(finalize_features);
+        ops.set_status = Some(set_status);
+        ops.reset = Some(reset);
+        let shadow = KBox::new(
+            Self {
+                ops: UnsafeCell::new(ops),
+                original,
+                contents,
+            },
+            GFP_KERNEL,
+        )?;
+        let shadow: &'static Self = KBox::leak(shadow);
+        // SAFETY: The memory was allocated just now.
+        unsafe { bindings::virtio_device_stop_not_leak(ptr::from_ref(shadow).cast()) };
+        Ok(shadow)
+    }
+
+    /// Whether it is the copy of what lies at `ops` now.
+    fn is_of(&self, ops: *const virtio_config_ops) -> bool {
+        const SLOTS: usize = size_of::<virtio_config_ops>() / size_of::<usize>();
+
+        // SAFETY: The table is valid, and consists of as many pointers.
+        let (now, then) = unsafe {
+            (
+                transmute::<virtio_config_ops, [usize; SLOTS]>(*ops),
+                transmute::<virtio_config_ops, [usize; SLOTS]>(self.contents),
+            )
+        };
+        ptr::eq(self.original, ops) && now == then
+    }
+}
+
+/// A device whose operations are replaced, until this is dropped.
+///
+/// To be dropped with the locks of the device and its parent held, or when the device was removed
+/// from the bus.
+pub(crate) struct Attached {
+    device: DeviceRef,
+    original: *const virtio_config_ops,
+}
+
+// SAFETY: The pointer is to a constant table.
+unsafe impl Send for Attached {}
+// SAFETY: As above.
+unsafe impl Sync for Attached {}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let device = self.device.as_raw();
+        // SAFETY: The device is valid, and the table is its transport's.
+        unsafe { bindings::virtio_device_stop_publish(device, self.original) };
+        let mut state = STATE.lock();
+        let mut entry = None;
+        if let Some(at) = state
+            .attached
+            .iter()
+            .position(|entry| ptr::eq(entry.device, device))
+        {
+            entry = state.attached.remove(at).ok();
+        }
+        drop(state);
+        drop(entry);
+    }
+}
+
+/// Who to call for `device`, whose copied table has led here: its hooks if it is attached, and the
+/// transport itself.
+///
+/// # Safety
+///
+/// `device` is valid, as for every operation of a transport.
+unsafe fn called(device: *mut virtio_device) -> (Transport, Option<Arc<dyn Hooks>>) {
+    // SAFETY: By the contract of this function.
+    let (device, ops) = unsafe { (Device::from_raw(device), (*device).config) };
+    let hook = set_status as *const () as usize;
+    // SAFETY: The table is valid.
+    let is_copy = unsafe { (*ops).set_status }.is_some_and(|slot| slot as usize == hook);
+    let original = if is_copy {
+        // SAFETY: Only the table of a `Shadow` has that function.
+        unsafe {
+            let ops: *const UnsafeCell<virtio_config_ops> = ops.cast();
+            (*kernel::container_of!(ops, Shadow, ops)).original
+        }
+    } else {
+        ops
+    };
+    let state = STATE.lock();
+    let entry = state
+        .attached
+        .iter()
+        .find(|entry| ptr::eq(entry.device, device.as_raw()));
+    let hooks = entry.map(|entry| entry.hooks.clone());
+    (Transport::new(device, original), hooks)
+}
+
+/// # Safety
+///
+/// `device` is valid, as for every operation of a transport.
+unsafe extern "C" fn finalize_features(device: *mut virtio_device) -> c_int {
+    // SAFETY: By the contract of this function.
+    let (transport, hooks) = unsafe { called(device) };
+    let features = Features(&transport);
+    let result = match hooks {
+        Some(hooks) => hooks.finalize_features(&features),
+        None => features.finalize(),
+    };
+    result.map_or_else(|error| error.to_errno(), |()| 0)
+}
+
+/// # Safety
+///
+/// `device` is valid, as for every operation of a transport.
+unsafe extern "C" fn set_status(device: *mut virtio_device, status: u8) {
+    // SAFETY: By the contract of this function.
+    let (transport, hooks) = unsafe { called(device) };
+    match hooks {
+        Some(hooks) => hooks.set_status(status),
+        None => transport.set_status(status),
+    }
+}
+
+/// # Safety
+///
+/// `device` is valid, as for every operation of a transport.
+unsafe extern "C" fn reset(device: *mut virtio_device) {
+    // SAFETY: By the contract of this function.
+    let (transport, hooks) = unsafe { called(device) };
+    match hooks {
+        Some(hooks) => hooks.reset(),
+        None => transport.reset(),
+    }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What the kernel has only as inline functions and macros, for Rust. No logic of this module's own.
+ */
+
+#include <linux/blkdev.h>
+#include <linux/hrtimer.h>
+#include <linux/kmemleak.h>
+#include <linux/rcupdate.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+
+#include "bindings_helper.h"
+
+struct virtio_device *virtio_device_stop_to_virtio(struct device *dev)
+{
+	return dev_to_virtio(dev);
+}
+
+/* The features 0 to 63 that the device offers. */
+u64 virtio_device_stop_offered(struct virtio_device *vdev)
+{
+	u64 features[VIRTIO_FEATURES_U64S];
+
+	virtio_get_features(vdev, features);
+	return features[0];
+}
+
+/* Points the device to the operations, whose contents are seen before. */
+void virtio_device_stop_publish(struct virtio_device *vdev, const struct virtio_config_ops *ops)
+{
+	smp_store_release(&vdev->config, ops);
+}
+
+void virtio_device_stop_notify(struct virtio_device *vdev)
+{
+	struct virtqueue *vq;
+
+	spin_lock(&vdev->vqs_list_lock);
+	virtio_device_for_each_vq(vdev, vq) {
+		if (!vq->reset)
+			virtqueue_notify(vq);
+	}
+	spin_unlock(&vdev->vqs_list_lock);
+}
+
+static int is_disk(struct device *dev, const void *unused)
+{
+	return dev->type && !strcmp(dev->type->name, "disk") &&
+	       dev->class && !strcmp(dev->class->name, "block");
+}
+
+/* The disk of a block device, with a reference to it. */
+struct gendisk *virtio_device_stop_find_disk(struct virtio_device *vdev)
+{
+	struct device *dev = device_find_child(&vdev->dev, NULL, is_disk);
+
+	return dev ? dev_to_disk(dev) : NULL;
+}
+
+void virtio_device_stop_put_disk(struct gendisk *disk)
+{
+	put_device(disk_to_dev(disk));
+}
+
+void virtio_device_stop_lock(struct device *dev)
+{
+	device_lock(dev);
+}
+
+void virtio_device_stop_unlock(struct device *dev)
+{
+	device_unlock(dev);
+}
+
+unsigned int virtio_device_stop_noio_save(void)
+{
+	return memalloc_noio_save();
+}
+
+void virtio_device_stop_noio_restore(unsigned int flags)
+{
+	memalloc_noio_restore(flags);
+}
+
+/* Sleeps for about that time. Returns early, and true, if the task is being killed. */
+bool virtio_device_stop_sleep(u64 ns)
+{
+	ktime_t time = ns_to_ktime(ns);
+
+	set_current_state(TASK_KILLABLE);
+	schedule_hrtimeout_range(&time, ns / 8, HRTIMER_MODE_REL);
+	return fatal_signal_pending(current);
+}
+
+void virtio_device_stop_not_leak(const void *memory)
+{
+	kmemleak_not_leak(memory);
+}
+
+/* Waits until every task has voluntarily slept or run in user space. */
+void virtio_device_stop_synchronize(void)
+{
+	synchronize_rcu_tasks();
+}

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The virtio bus and its devices.
+//!
+//! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
+
+use super::bindings;
+use core::{
+    marker::PhantomPinned,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+use kernel::{
+    device,
+    error::to_result,
+    prelude::*,
+    sync::aref::{
+        ARef,
+        AlwaysRefCounted, //
+    },
+    types::Opaque, //
+};
+
+/// A device on the virtio bus.
+#[repr(transparent)]
+pub(crate) struct Device(Opaque<bindings::virtio_device>);
+
+// SAFETY: The methods of `Device` do their own locking, or read what does not change.
+unsafe impl Send for Device {}
+// SAFETY: As above.
+unsafe impl Sync for Device {}
+
+// SAFETY: `get_device` and `put_device` count references to the embedded `struct device`, whose
+// release frees the whole `struct virtio_device`.
+unsafe impl AlwaysRefCounted for Device {
+    fn inc_ref(&self) {
+        // SAFETY: `self` is a valid device.
+        unsafe { kernel::bindings::get_device(self.as_dev()) };
+    }
+
+    unsafe fn dec_ref(obj: NonNull<Self>) {
+        // SAFETY: The caller owns a reference, so that the device is valid.
+        unsafe { kernel::bindings::put_device(obj.as_ref().as_dev()) };
+    }
+}
+
+impl Device {
+    /// # Safety
+    ///
+    /// `ptr` is a valid device, and stays so for `'a`.
+    pub(super) unsafe fn from_raw<'a>(ptr: *mut bindings::virtio_device) -> &'a Self {
+        // CAST: `Device` is transparent.
+        // SAFETY: By the contract of this function.
+        unsafe { &*ptr.cast() }
+    }
+
+    /// # Safety
+    ///
+    /// `dev` is embedded in a virtio device, which stays valid for `'a`.
+    pub(super) unsafe fn from_dev<'a>(dev: *mut kernel::bindings::device) -> &'a Self {
+        // SAFETY: By the contract of this function.
+        unsafe { Self::from_raw(bindings::virtio_device_stop_to_virtio(dev)) }
+    }
+
+    pub(super) fn as_raw(&self) -> *mut bindings::virtio_device {
+        self.0.get()
+    }
+
+    pub(super) fn as_dev(&self) -> *mut kernel::bindings::device {
+        // SAFETY: `self` is a valid device; no reference to it is made.
+        unsafe { &raw mut (*self.as_raw()).dev }
+    }
+
+    /// The device that provides this one, for example the PCI function; it has one.
+    pub(super) fn parent(&self) -> *mut kernel::bindings::device {
+        // SAFETY: `self` is a valid device, whose parent is set before it is added to the bus.
+        unsafe { (*self.as_dev()).parent }
+    }
+
+    /// The device, for messages.
+    pub(crate) fn as_device(&self) -> &device::Device {
+        // SAFETY: The embedded device is valid for as long as `self` is.
+        unsafe { device::Device::from_raw(self.as_dev()) }
+    }
+
+    /// The device type (virtio 1.4, section 5).
+    pub(crate) fn device_type(&self) -> u32 {
+        // SAFETY: `self` is a valid device, and its type never changes.
+        unsafe { (*self.as_raw()).id.device }
+    }
+
+    /// Whether a driver is bound, or being bound or unbound. Stable only under the device's lock.
+    pub(crate) fn has_driver(&self) -> bool {
+        // SAFETY: `self` is a valid device.
+        unsafe { !(*self.as_dev()).driver.is_null() }
+    }
+
+    /// The features 0 to 63 that were negotiated.
+    pub(super) fn features(&self) -> u64 {
+        // SAFETY: `self` is a valid device.
+        unsafe { *(*self.as_raw()).__bindgen_anon_1.features.as_ref() }
+    }
+
+    /// Whether this feature, below 64, was negotiated.
+    pub(crate) fn has_feature(&self, feature: u32) -> bool {
+        self.features() & (1 << feature) != 0
+    }
+
+    /// Notes that this feature, below 64, was negotiated.
+    pub(super) fn set_feature(&self, feature: u32) {
+        // SAFETY: `self` is a valid device. The only caller runs within `finalize_features`, which
+        // the virtio core serialises.
+        unsafe { *(*self.as_raw()).__bindgen_anon_1.features.as_mut() |= 1 << feature };
+    }
+
+    /// Marks all virtqueues as broken: what the driver submits from now on ends with an error.
+    pub(crate) fn break_virtqueues(&self) {
+        // SAFETY: `self` is a valid device; the function takes the lock that it needs.
+        unsafe { bindings::virtio_break_device(self.as_raw()) };
+    }
+
+    /// Notifies the device of every virtqueue.
+    pub(super) fn notify_virtqueues(&self) {
+        // SAFETY: `self` is a valid device; the function takes the lock that it needs.
+        unsafe { bindings::virtio_device_stop_notify(self.as_raw()) };
+    }
+}
+
+/// The virtio bus.
+#[derive(Clone, Copy)]
+pub(crate) struct Bus(*const kernel::bindings::bus_type);
+
+// SAFETY: The bus is a constant of the virtio core, which this module depends on.
+unsafe impl Send for Bus {}
+// SAFETY: As above.
+unsafe impl Sync for Bus {}
+
+impl Bus {
+    /// Finds the bus. The virtio core does not export it, but puts it into every driver.
+    pub(crate) fn find(module: &'static ThisModule) -> Result<Self> {
+        /// A driver, and the empty list of what it drives.
+        struct Probe {
+            driver: bindings::virtio_driver,
+            ids: [bindings::virtio_device_id; 1],
+            _pin: PhantomPinned,
+        }
+
+        let mut probe = KBox::new(
+            Probe {
+                driver: bindings::virtio_driver::default(),
+                ids: [bindings::virtio_device_id::default()],
+                _pin: PhantomPinned,
+            },
+            GFP_KERNEL,
+        )?;
+        let ids = probe.ids.as_ptr();
+        probe.driver.driver.name = c"virtio_device_stop".as_char_ptr();
+        probe.driver.id_table = ids;
+        let driver = &raw mut probe.driver;
+        // SAFETY: The driver has a name and a table of devices, which is empty: no callback is ever
+        // called. It is not moved until it is unregistered.
+        to_result(unsafe { bindings::__register_virtio_driver(driver, module.as_ptr()) })?;
+        // SAFETY: The driver is registered.
+        let bus = unsafe { (*driver).driver.bus };
+        // SAFETY: The driver is registered, and nobody else unregisters it.
+        unsafe { bindings::unregister_virtio_driver(driver) };
+        Ok(Self(bus))
+    }
+
+    pub(super) fn as_raw(&self) -> *const kernel::bindings::bus_type {
+        self.0
+    }
+
+    /// Calls `body` for every device that is on the bus now.
+    pub(crate) fn for_each(&self, mut body: impl FnMut(&Device)) {
+        /// # Safety
+        ///
+        /// `dev` is a virtio device, and `body` an `F`.
+        unsafe extern "C" fn call<F: FnMut(&Device)>(
+            dev: *mut kernel::bindings::device,
+            body: *mut c_void,
+        ) -> c_int {
+            // SAFETY: By the contract of this function. `for_each` lends it for the whole walk.
+            let body = unsafe { &mut *body.cast::<F>() };
+            // SAFETY: By the contract of this function. The walk has a reference to the device.
+            body(unsafe { Device::from_dev(dev) });
+            0
+        }
+
+        fn thunk<F: FnMut(&Device)>(
+            _: &F,
+        ) -> unsafe extern "C" fn(*mut kernel::bindings::device, *mut c_void) -> c_int {
+            call::<F>
+        }
+
+        let function = thunk(&body);
+        // SAFETY: The bus is valid, and `body` outlives the call.
+        unsafe {
+            kernel::bindings::bus_for_each_dev(
+                self.0,
+                ptr::null_mut(),
+                (&raw mut body).cast(),
+                Some(function),
+            )
+        };
+    }
+}
+
+/// A counted reference to a device.
+pub(crate) type DeviceRef = ARef<Device>;

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Work that has to make progress even when memory is short.
+//!
+//! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
+
+use core::ptr::NonNull;
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::Arc,
+    workqueue::{
+        self,
+        HasDelayedWork,
+        Work,
+        WorkItem, //
+    }, //
+};
+
+/// A work queue with a thread of its own in reserve (`WQ_MEM_RECLAIM`).
+///
+/// # Invariants
+///
+/// Points to a valid work queue, which this owns.
+pub(crate) struct Queue(NonNull<bindings::workqueue_struct>);
+
+// SAFETY: Work queues may be used from any task.
+unsafe impl Send for Queue {}
+// SAFETY: As above.
+unsafe impl Sync for Queue {}
+
+impl Queue {
+    /// Makes one.
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: The format has no arguments.
+        let queue = unsafe {
+            bindings::alloc_workqueue_noprof(
+                c"virtio_device_stop".as_char_ptr(),
+                bindings::wq_flags_WQ_MEM_RECLAIM | bindings::wq_flags_WQ_UNBOUND,
+                0,
+            )
+        };
+        // INVARIANT: It was just made, and nobody else has it.
+        NonNull::new(queue).map(Self).ok_or(ENOMEM)
+    }
+
+    /// For [`workqueue::Queue::enqueue_delayed`].
+    pub(crate) fn as_queue(&self) -> &workqueue::Queue {
+        // SAFETY: By the invariant the queue is valid, for as long as `self` is.
+        unsafe { workqueue::Queue::from_raw(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: By the invariant. Work that is still queued is done first; delayed work holds a
+        // reference to what it works on, and its owner cancels it (see `cancel`) before.
+        unsafe { bindings::destroy_workqueue(self.0.as_ptr()) };
+    }
+}
+
+/// Takes delayed work back, or waits until it is done. It may have been done by then.
+pub(crate) fn cancel<T, const ID: u64>(item: &Arc<T>)
+where
+    T: WorkItem<ID, Pointer = Arc<T>> + HasDelayedWork<T, ID>,
+{
+    let ptr = Arc::as_ptr(item);
+    // SAFETY: `ptr` is valid, and `HasDelayedWork` promises that its work is a delayed work's.
+    let taken_back = unsafe {
+        let work = Work::raw_get(T::raw_get_work(ptr.cast_mut()));
+        bindings::cancel_delayed_work_sync(kernel::container_of!(
+            work,
+            bindings::delayed_work,
+            work
+        ))
+    };
+    if taken_back {
+        // SAFETY: `enqueue_delayed` has turned a reference into the queue's own, which nobody will
+        // take any more.
+        drop(unsafe { Arc::from_raw(ptr) });
+    }
+}

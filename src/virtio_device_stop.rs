@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Lets the guest stop and resume its virtio devices.
+//!
+//! Negotiates VIRTIO_F_DEVICE_STOP, sets the status bit, re-reads it until the device acknowledges
+//! or a timeout passes, and gives migration agents the switch in sysfs.
+
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+// Pure: they decide. The same files are compiled and tested on the host.
+pub mod handshake;
+pub mod negotiate;
+pub mod policy;
+pub mod state;
+pub mod status;
+
+// They act.
+mod attrs;
+mod device;
+mod events;
+mod lease;
+mod quiesce;
+mod sys;
+mod watch;
+
+module! {
+    type: DeviceStop,
+    name: "virtio_device_stop",
+    authors: ["The virtio_device_stop developers"],
+    description: "Stop and resume virtio devices from the guest",
+    license: "GPL v2",
+    params: {
+        device_stop: bool {
+            default: true,
+            description: "Accept VIRTIO_F_DEVICE_STOP (feature bit 39, RFC of 2020)",
+        },
+    },
+}
+
+/// The module, loaded. Dropped in this order.
+struct DeviceStop {
+    /// Unregistered before anything else goes.
+    _registration: Pin<KBox<sys::notifier::Registration<events::Devices>>>,
+    devices: Arc<events::Devices>,
+}
+
+impl kernel::Module for DeviceStop {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        let bus = sys::virtio::Bus::find(module)?;
+        let environment = device::Environment {
+            queue: Arc::new(sys::work::Queue::new()?, GFP_KERNEL)?,
+            module,
+            device_stop: module_parameters::device_stop.value(),
+        };
+        let devices = events::Devices::new(environment, sys::shadow::Shadows::new()?)?;
+        let registration = KBox::pin_init(
+            sys::notifier::Registration::new(bus, devices.clone()),
+            GFP_KERNEL,
+        )?;
+        devices.attach_all(bus);
+        Ok(Self {
+            _registration: registration,
+            devices,
+        })
+    }
+}
+
+impl Drop for DeviceStop {
+    fn drop(&mut self) {
+        self.devices.exit();
+    }
+}
