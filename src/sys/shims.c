@@ -26,9 +26,10 @@ u64 virtio_device_stop_offered(struct virtio_device *vdev)
 	return features[0];
 }
 
-/* Points the device to the operations, whose contents are seen before. */
+/* Points the device to the operations. */
 void virtio_device_stop_publish(struct virtio_device *vdev, const struct virtio_config_ops *ops)
 {
+	/* Whoever sees the pointer sees what was written to the operations. */
 	smp_store_release(&vdev->config, ops);
 }
 

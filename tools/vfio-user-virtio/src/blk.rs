@@ -9,8 +9,9 @@ use std::path::Path;
 
 use serde::Serialize;
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR,
-    VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_ID_BYTES,
+    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH,
+    VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
 };
 use virtio_queue::{Reader, Writer};
 
@@ -19,7 +20,8 @@ pub const DEVICE_ID: u16 = 2;
 /// PCI class: mass storage, SCSI.
 pub const PCI_CLASS: u32 = 0x01_0000;
 /// The features of a block device that this one offers.
-pub const FEATURES: u64 = (1 << VIRTIO_BLK_F_SEG_MAX) | (1 << VIRTIO_BLK_F_BLK_SIZE) | (1 << VIRTIO_BLK_F_FLUSH);
+pub const FEATURES: u64 =
+    (1 << VIRTIO_BLK_F_SEG_MAX) | (1 << VIRTIO_BLK_F_BLK_SIZE) | (1 << VIRTIO_BLK_F_FLUSH);
 
 const SECTOR: u64 = 512;
 const SEG_MAX: u32 = 126;
@@ -81,22 +83,42 @@ impl Disk {
     /// Reads from the device configuration space; what this disk does not offer reads as 0.
     pub fn read_config(&self, offset: u64, data: &mut [u8]) {
         let mut config = [0; 24];
-        let fields: [(usize, &[u8]); 3] =
-            [(0, &self.sectors.to_le_bytes()), (12, &SEG_MAX.to_le_bytes()), (20, &(SECTOR as u32).to_le_bytes())];
+        let fields: [(usize, &[u8]); 3] = [
+            (0, &self.sectors.to_le_bytes()),
+            (12, &SEG_MAX.to_le_bytes()),
+            (20, &(SECTOR as u32).to_le_bytes()),
+        ];
         for (at, bytes) in fields {
-            config.iter_mut().skip(at).zip(bytes).for_each(|(to, from)| *to = *from);
+            config
+                .iter_mut()
+                .skip(at)
+                .zip(bytes)
+                .for_each(|(to, from)| *to = *from);
         }
         data.fill(0);
         let from = usize::try_from(offset).unwrap_or(config.len());
-        data.iter_mut().zip(config.iter().skip(from)).for_each(|(to, from)| *to = *from);
+        data.iter_mut()
+            .zip(config.iter().skip(from))
+            .for_each(|(to, from)| *to = *from);
     }
 
     /// Carries out the request in these buffers.
-    pub fn execute(&self, mut input: Reader<'_>, mut output: Writer<'_>) -> Result<Outcome, Malformed> {
+    pub fn execute(
+        &self,
+        mut input: Reader<'_>,
+        mut output: Writer<'_>,
+    ) -> Result<Outcome, Malformed> {
         let mut header = [0; HEADER];
-        input.read_exact(&mut header).map_err(|_| Malformed("no header"))?;
-        let data_in = output.available_bytes().checked_sub(1).ok_or(Malformed("no room for the status"))?;
-        let mut status = output.split_at(data_in).map_err(|_| Malformed("no room for the status"))?;
+        input
+            .read_exact(&mut header)
+            .map_err(|_| Malformed("no header"))?;
+        let data_in = output
+            .available_bytes()
+            .checked_sub(1)
+            .ok_or(Malformed("no room for the status"))?;
+        let mut status = output
+            .split_at(data_in)
+            .map_err(|_| Malformed("no room for the status"))?;
         let [t0, t1, t2, t3, _, _, _, _, sector @ ..] = header;
         let sector = u64::from_le_bytes(sector);
         let (kind, result) = match u32::from_le_bytes([t0, t1, t2, t3]) {
@@ -104,7 +126,10 @@ impl Disk {
             VIRTIO_BLK_T_OUT => (Kind::Write, self.write(sector, &mut input)),
             VIRTIO_BLK_T_FLUSH => (Kind::Flush, self.file.sync_data()),
             VIRTIO_BLK_T_GET_ID => {
-                let id = self.id.get(..data_in.min(self.id.len())).unwrap_or_default();
+                let id = self
+                    .id
+                    .get(..data_in.min(self.id.len()))
+                    .unwrap_or_default();
                 (Kind::GetId, output.write_all(id))
             }
             _ => (Kind::Unsupported, Err(io::ErrorKind::Unsupported.into())),
@@ -117,9 +142,17 @@ impl Disk {
                 VIRTIO_BLK_S_IOERR
             }
         };
-        status.write_all(&[byte as u8]).map_err(|_| Malformed("no room for the status"))?;
-        let written = u32::try_from(output.bytes_written()).unwrap_or(u32::MAX).saturating_add(1);
-        Ok(Outcome { kind, ok: result.is_ok(), written })
+        status
+            .write_all(&[byte as u8])
+            .map_err(|_| Malformed("no room for the status"))?;
+        let written = u32::try_from(output.bytes_written())
+            .unwrap_or(u32::MAX)
+            .saturating_add(1);
+        Ok(Outcome {
+            kind,
+            ok: result.is_ok(),
+            written,
+        })
     }
 
     /// The offset in the file at which `length` bytes from `sector` on lie, if they do.

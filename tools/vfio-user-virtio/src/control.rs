@@ -70,7 +70,10 @@ enum Error {
 /// Listens on `path`. A socket that a dead process has left there is replaced.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
     if UnixStream::connect(path).is_ok() {
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process is listening there"));
+        return Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another process is listening there",
+        ));
     }
     if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
         std::fs::remove_file(path)?;
@@ -89,12 +92,14 @@ pub fn run(listener: &UnixListener, device: &Arc<Device>) -> io::Result<()> {
             continue;
         }
         let (device, clients) = (Arc::clone(device), Arc::clone(&clients));
-        thread::Builder::new().name("control".to_owned()).spawn(move || {
-            if let Err(error) = client(&stream, &device) {
-                tracing::info!(%error, "control client");
-            }
-            clients.fetch_sub(1, Ordering::Relaxed);
-        })?;
+        thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || {
+                if let Err(error) = client(&stream, &device) {
+                    tracing::info!(%error, "control client");
+                }
+                clients.fetch_sub(1, Ordering::Relaxed);
+            })?;
     }
 }
 
@@ -107,7 +112,10 @@ fn client(stream: &UnixStream, device: &Device) -> io::Result<()> {
             return Ok(());
         }
         if line.last() != Some(&b'\n') {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a line that is too long, or not ended"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a line that is too long, or not ended",
+            ));
         }
         if line.trim_ascii().is_empty() {
             continue;
@@ -120,12 +128,19 @@ fn client(stream: &UnixStream, device: &Device) -> io::Result<()> {
 
 fn answer(line: &[u8], device: &Device) -> Reply {
     // Even a request that makes no sense is answered under its own id, if it has one.
-    let id = serde_json::from_slice::<Value>(line).ok().and_then(|value| value.get("id").cloned()).unwrap_or_default();
+    let id = serde_json::from_slice::<Value>(line)
+        .ok()
+        .and_then(|value| value.get("id").cloned())
+        .unwrap_or_default();
     let result = match perform(line, device) {
         Ok(value) => Answer::Value(value),
         Err(error) => Answer::Error(error.to_string()),
     };
-    Reply { v: VERSION, id, result }
+    Reply {
+        v: VERSION,
+        id,
+        result,
+    }
 }
 
 fn perform(line: &[u8], device: &Device) -> Result<Value, Error> {
@@ -136,10 +151,13 @@ fn perform(line: &[u8], device: &Device) -> Result<Value, Error> {
     match (request.get, request.set) {
         (Some(path), None) => {
             let report = serde_json::to_value(device.report())?;
-            let found = path.split('.').filter(|name| !name.is_empty()).try_fold(&report, |value, name| match value {
-                Value::Array(items) => items.get(name.parse::<usize>().ok()?),
-                value => value.get(name),
-            });
+            let found =
+                path.split('.')
+                    .filter(|name| !name.is_empty())
+                    .try_fold(&report, |value, name| match value {
+                        Value::Array(items) => items.get(name.parse::<usize>().ok()?),
+                        value => value.get(name),
+                    });
             found.cloned().ok_or(Error::Path(path))
         }
         (None, Some(settings)) => {

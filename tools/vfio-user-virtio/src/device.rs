@@ -188,7 +188,11 @@ impl Device {
     /// A block device on `disk`. `device_stop`: whether it offers VIRTIO_F_DEVICE_STOP.
     pub fn new(disk: Disk, device_stop: bool, settings: Settings) -> Self {
         let mut offered = blk::FEATURES;
-        for feature in [VIRTIO_F_VERSION_1, VIRTIO_RING_F_INDIRECT_DESC, VIRTIO_RING_F_EVENT_IDX] {
+        for feature in [
+            VIRTIO_F_VERSION_1,
+            VIRTIO_RING_F_INDIRECT_DESC,
+            VIRTIO_RING_F_EVENT_IDX,
+        ] {
             offered |= 1 << feature;
         }
         if device_stop {
@@ -236,7 +240,10 @@ impl Device {
             inner.config.read(offset, data);
             inner.config.window(offset)
         };
-        if let (Some(window), Some(data)) = (window, window.and_then(|window| data.get_mut(..window.length))) {
+        if let (Some(window), Some(data)) = (
+            window,
+            window.and_then(|window| data.get_mut(..window.length)),
+        ) {
             self.read_bar(window.offset, data);
         }
     }
@@ -248,7 +255,9 @@ impl Device {
             inner.config.write(offset, data);
             inner.config.window(offset)
         };
-        if let (Some(window), Some(data)) = (window, window.and_then(|window| data.get(..window.length))) {
+        if let (Some(window), Some(data)) =
+            (window, window.and_then(|window| data.get(..window.length)))
+        {
             self.write_bar(window.offset, data, now);
         }
     }
@@ -264,7 +273,9 @@ impl Device {
             }
             Structure::Common(offset) => {
                 let value = self.lock().registers.read(offset, data.len());
-                data.iter_mut().zip(value.to_le_bytes()).for_each(|(to, from)| *to = from);
+                data.iter_mut()
+                    .zip(value.to_le_bytes())
+                    .for_each(|(to, from)| *to = from);
             }
             Structure::Device(offset) => self.disk.read_config(offset, data),
             Structure::Isr | Structure::Notify(_) | Structure::None => {}
@@ -274,11 +285,15 @@ impl Device {
     /// Writes to BAR 0.
     pub fn write_bar(&self, offset: u64, data: &[u8], now: Instant) {
         let mut bytes = [0; 8];
-        bytes.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
+        bytes
+            .iter_mut()
+            .zip(data)
+            .for_each(|(to, from)| *to = *from);
         let value = u64::from_le_bytes(bytes);
         match Structure::at(offset) {
             Structure::Common(DEVICE_STATUS) if data.len() == 1 => {
-                self.lock().write_status(value as u8, &self.memory, now, self.started);
+                self.lock()
+                    .write_status(value as u8, &self.memory, now, self.started);
                 self.wake.notify_all();
             }
             Structure::Common(offset) => {
@@ -328,7 +343,10 @@ impl Device {
         let mut inner = self.lock();
         inner.reset();
         while inner.executing > 0 {
-            inner = self.wake.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            inner = self
+                .wake
+                .wait(inner)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -371,9 +389,17 @@ impl Device {
             match inner.next_event() {
                 Some(next) => {
                     let wait = next.saturating_duration_since(Instant::now());
-                    drop(self.wake.wait_timeout(inner, wait).unwrap_or_else(PoisonError::into_inner));
+                    drop(
+                        self.wake
+                            .wait_timeout(inner, wait)
+                            .unwrap_or_else(PoisonError::into_inner),
+                    );
                 }
-                None => drop(self.wake.wait(inner).unwrap_or_else(PoisonError::into_inner)),
+                None => drop(
+                    self.wake
+                        .wait(inner)
+                        .unwrap_or_else(PoisonError::into_inner),
+                ),
             }
         }
     }
@@ -397,13 +423,25 @@ impl Device {
         let head = taken.chain.head_index();
         // Not what was mapped when the request was taken, but what is mapped now.
         let memory = self.memory.lock();
-        let buffers = taken.chain.clone().reader(&memory).and_then(|input| Ok((input, taken.chain.writer(&memory)?)));
+        let buffers = taken
+            .chain
+            .clone()
+            .reader(&memory)
+            .and_then(|input| Ok((input, taken.chain.writer(&memory)?)));
         let outcome = match buffers {
-            Ok((input, output)) => self.disk.execute(input, output).map_err(|error| error.to_string()),
+            Ok((input, output)) => self
+                .disk
+                .execute(input, output)
+                .map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        let outcome = outcome.inspect_err(|error| tracing::warn!(error, head, "the driver's buffers can't be used"));
-        Done { queue: taken.queue, head, outcome: outcome.ok() }
+        let outcome = outcome
+            .inspect_err(|error| tracing::warn!(error, head, "the driver's buffers can't be used"));
+        Done {
+            queue: taken.queue,
+            head,
+            outcome: outcome.ok(),
+        }
     }
 }
 
@@ -413,7 +451,8 @@ impl Inner {
     }
 
     fn stop_negotiated(&self) -> bool {
-        self.status.has(crate::status::FEATURES_OK) && self.registers.accepted() & (1 << VIRTIO_F_DEVICE_STOP) != 0
+        self.status.has(crate::status::FEATURES_OK)
+            && self.registers.accepted() & (1 << VIRTIO_F_DEVICE_STOP) != 0
     }
 
     fn read_status(&mut self) -> u8 {
@@ -432,10 +471,12 @@ impl Inner {
 
     fn write_status(&mut self, written: u8, memory: &Memory, now: Instant, started: Instant) {
         self.counters.status_writes += 1;
-        let at_us = u64::try_from(now.saturating_duration_since(started).as_micros()).unwrap_or(u64::MAX);
+        let at_us =
+            u64::try_from(now.saturating_duration_since(started).as_micros()).unwrap_or(u64::MAX);
         let stopping = self.status.stop() == Stop::Requested;
         let negotiated = self.stop_negotiated();
-        self.judge.write(self.status.value(), written, stopping, negotiated, at_us);
+        self.judge
+            .write(self.status.value(), written, stopping, negotiated, at_us);
         if written == 0 {
             self.reset();
             return;
@@ -491,9 +532,9 @@ impl Inner {
     fn acknowledge(&mut self, now: Instant) {
         let due = match (self.status.stop(), self.settings.acknowledge) {
             (Stop::Requested, Acknowledge::AtOnce) => true,
-            (Stop::Requested, Acknowledge::After(delay)) => {
-                self.stop_requested_at.is_some_and(|at| now.saturating_duration_since(at) >= delay)
-            }
+            (Stop::Requested, Acknowledge::After(delay)) => self
+                .stop_requested_at
+                .is_some_and(|at| now.saturating_duration_since(at) >= delay),
             (Stop::Running, _) => self.late_acknowledgement.is_some_and(|at| now >= at),
             _ => false,
         };
@@ -516,9 +557,14 @@ impl Inner {
         self.queues.clear();
         let mut valid = true;
         for registers in &self.registers.queues {
-            let Ok(mut queue) = Queue::new(MAX_QUEUE_SIZE) else { continue };
+            let Ok(mut queue) = Queue::new(MAX_QUEUE_SIZE) else {
+                continue;
+            };
             if registers.enabled {
-                let (low, high) = (|value: u64| Some(value as u32), |value: u64| Some((value >> 32) as u32));
+                let (low, high) = (
+                    |value: u64| Some(value as u32),
+                    |value: u64| Some((value >> 32) as u32),
+                );
                 queue.set_size(registers.size);
                 queue.set_desc_table_address(low(registers.desc), high(registers.desc));
                 queue.set_avail_ring_address(low(registers.driver), high(registers.driver));
@@ -527,7 +573,10 @@ impl Inner {
                 queue.set_ready(true);
                 valid &= queue.is_valid(&**memory);
             }
-            self.queues.push(Virtqueue { queue, notified: true });
+            self.queues.push(Virtqueue {
+                queue,
+                notified: true,
+            });
         }
         drop(memory);
         if !valid {
@@ -545,7 +594,8 @@ impl Inner {
     }
 
     fn may_take(&self, now: Instant) -> bool {
-        let stopping = self.status.stop() != Stop::Running || self.late_acknowledgement.is_some_and(|at| now >= at);
+        let stopping = self.status.stop() != Stop::Running
+            || self.late_acknowledgement.is_some_and(|at| now >= at);
         let bug = self.settings.take_while_stopped && self.status.has(crate::status::DRIVER_OK);
         !self.resetting && (bug || self.status.may_serve() && !stopping)
     }
@@ -556,21 +606,37 @@ impl Inner {
 
     fn has_work(&self, now: Instant) -> bool {
         (self.may_take(now) && self.room() && self.queues.iter().any(|queue| queue.notified))
-            || self.waiting.first_key_value().is_some_and(|((due, _), _)| *due <= now)
+            || self
+                .waiting
+                .first_key_value()
+                .is_some_and(|((due, _), _)| *due <= now)
     }
 
     /// Takes what the driver has made available.
     fn take(&mut self, memory: &Arc<GuestMemoryMmap>, now: Instant) {
         for index in 0..self.queues.len() {
             while self.may_take(now) && self.room() {
-                let Some(virtqueue) = self.queues.get_mut(index).filter(|virtqueue| virtqueue.notified) else { break };
+                let Some(virtqueue) = self
+                    .queues
+                    .get_mut(index)
+                    .filter(|virtqueue| virtqueue.notified)
+                else {
+                    break;
+                };
                 match next_chain(&mut virtqueue.queue, memory) {
                     Ok(Some(chain)) => {
                         let requests = &mut self.counters.requests;
                         requests.taken += 1;
-                        requests.taken_while_stopped += u64::from(self.status.stop() != Stop::Running);
+                        requests.taken_while_stopped +=
+                            u64::from(self.status.stop() != Stop::Running);
                         let due = now + Duration::from_micros(self.settings.io_delay_us);
-                        self.waiting.insert((due, requests.taken), Taken { queue: index, chain });
+                        self.waiting.insert(
+                            (due, requests.taken),
+                            Taken {
+                                queue: index,
+                                chain,
+                            },
+                        );
                     }
                     Ok(None) => virtqueue.notified = false,
                     Err(error) => {
@@ -601,7 +667,9 @@ impl Inner {
         let mut malformed = false;
         let mut used = vec![false; self.queues.len()];
         for done in done {
-            let Some(virtqueue) = self.queues.get_mut(done.queue) else { continue };
+            let Some(virtqueue) = self.queues.get_mut(done.queue) else {
+                continue;
+            };
             let requests = &mut self.counters.requests;
             let Some(outcome) = done.outcome else {
                 requests.dropped += 1;
@@ -617,12 +685,27 @@ impl Inner {
                 Kind::GetId => &mut requests.get_ids,
                 Kind::Unsupported => &mut requests.unsupported,
             } += 1;
-            malformed |= virtqueue.queue.add_used(&**memory.lock(), done.head, outcome.written).is_err();
-            used.iter_mut().skip(done.queue).take(1).for_each(|used| *used = true);
+            malformed |= virtqueue
+                .queue
+                .add_used(&**memory.lock(), done.head, outcome.written)
+                .is_err();
+            used.iter_mut()
+                .skip(done.queue)
+                .take(1)
+                .for_each(|used| *used = true);
         }
-        for index in used.iter().enumerate().filter_map(|(index, used)| used.then_some(index)) {
-            let Some(virtqueue) = self.queues.get_mut(index) else { continue };
-            let wanted = virtqueue.queue.needs_notification(&**memory.lock()).unwrap_or(true);
+        for index in used
+            .iter()
+            .enumerate()
+            .filter_map(|(index, used)| used.then_some(index))
+        {
+            let Some(virtqueue) = self.queues.get_mut(index) else {
+                continue;
+            };
+            let wanted = virtqueue
+                .queue
+                .needs_notification(&**memory.lock())
+                .unwrap_or(true);
             let vector = self.registers.queues.get(index).map(|queue| queue.vector);
             if let (true, Some(vector)) = (wanted, vector) {
                 self.interrupt(vector);
@@ -672,16 +755,24 @@ impl Inner {
     fn next_event(&self) -> Option<Instant> {
         let request = self.waiting.first_key_value().map(|((due, _), _)| *due);
         let acknowledgement = match (self.status.stop(), self.settings.acknowledge) {
-            (Stop::Requested, Acknowledge::After(delay)) => self.stop_requested_at.map(|at| at + delay),
+            (Stop::Requested, Acknowledge::After(delay)) => {
+                self.stop_requested_at.map(|at| at + delay)
+            }
             (Stop::Running, _) => self.late_acknowledgement,
             _ => None,
         };
-        request.into_iter().chain(acknowledgement.filter(|_| self.may_acknowledge())).min()
+        request
+            .into_iter()
+            .chain(acknowledgement.filter(|_| self.may_acknowledge()))
+            .min()
     }
 }
 
 /// The next chain that the driver has made available, with notifications on when there is none.
-fn next_chain(queue: &mut Queue, memory: &Arc<GuestMemoryMmap>) -> Result<Option<Chain>, virtio_queue::Error> {
+fn next_chain(
+    queue: &mut Queue,
+    memory: &Arc<GuestMemoryMmap>,
+) -> Result<Option<Chain>, virtio_queue::Error> {
     if !queue.ready() {
         return Ok(None);
     }

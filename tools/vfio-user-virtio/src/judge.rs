@@ -57,7 +57,14 @@ impl Judge {
     }
 
     /// The driver writes `written` while the status reads `current`. `stopping`: a stop is pending. `negotiated`: the feature was.
-    pub fn write(&mut self, current: u8, written: u8, stopping: bool, negotiated: bool, at_us: u64) {
+    pub fn write(
+        &mut self,
+        current: u8,
+        written: u8,
+        stopping: bool,
+        negotiated: bool,
+        at_us: u64,
+    ) {
         let seen = self.seen;
         let owed = self.owed.take();
         self.seen = written;
@@ -83,16 +90,26 @@ impl Judge {
         if (wants_stop && !negotiated) || (wants_stop != stands && !ready) {
             self.note(
                 "D-DRV-1",
-                format!("{written:#04x} written over {current:#04x}, feature negotiated: {negotiated}"),
+                format!(
+                    "{written:#04x} written over {current:#04x}, feature negotiated: {negotiated}"
+                ),
                 at_us,
             );
         }
         let cleared = seen & current & !written & !DEVICE_STOPPED;
         if cleared != 0 {
-            self.note("D-DRV-4", format!("{written:#04x} written over {current:#04x} clears {cleared:#04x}"), at_us);
+            self.note(
+                "D-DRV-4",
+                format!("{written:#04x} written over {current:#04x} clears {cleared:#04x}"),
+                at_us,
+            );
         }
         if current & FAILED != 0 && written & !current & !DEVICE_STOPPED != 0 {
-            self.note("D-DRV-4", format!("{written:#04x} written over {current:#04x}: no reset after FAILED"), at_us);
+            self.note(
+                "D-DRV-4",
+                format!("{written:#04x} written over {current:#04x}: no reset after FAILED"),
+                at_us,
+            );
         }
         self.owed = match (wants_stop, stands) {
             (true, false) if negotiated => Some(Owed::ReadAfterStop),
@@ -147,12 +164,24 @@ mod tests {
 
     #[test]
     fn d_drv_1_stop_without_driver_ok() {
-        assert_eq!(verdict(11, |judge| judge.write(11, 11 | DEVICE_STOPPED, false, true, 0)), ["D-DRV-1"]);
+        assert_eq!(
+            verdict(11, |judge| judge.write(
+                11,
+                11 | DEVICE_STOPPED,
+                false,
+                true,
+                0
+            )),
+            ["D-DRV-1"]
+        );
     }
 
     #[test]
     fn d_drv_1_stop_without_the_feature() {
-        assert_eq!(verdict(READY, |judge| judge.write(READY, STOPPED, false, false, 0)), ["D-DRV-1"]);
+        assert_eq!(
+            verdict(READY, |judge| judge.write(READY, STOPPED, false, false, 0)),
+            ["D-DRV-1"]
+        );
     }
 
     #[test]
@@ -186,18 +215,38 @@ mod tests {
 
     #[test]
     fn d_drv_4_other_bits_cleared() {
-        assert_eq!(verdict(READY, |judge| judge.write(READY, READY & !4, false, true, 0)), ["D-DRV-4"]);
+        assert_eq!(
+            verdict(READY, |judge| judge.write(
+                READY,
+                READY & !4,
+                false,
+                true,
+                0
+            )),
+            ["D-DRV-4"]
+        );
     }
 
     #[test]
     fn d_drv_4_no_reset_after_failed() {
         let failed = FAILED | 3;
-        assert_eq!(verdict(failed, |judge| judge.write(failed, failed | 8, false, true, 0)), ["D-DRV-4"]);
+        assert_eq!(
+            verdict(failed, |judge| judge.write(
+                failed,
+                failed | 8,
+                false,
+                true,
+                0
+            )),
+            ["D-DRV-4"]
+        );
     }
 
     #[test]
     fn a_bit_that_the_driver_could_not_know_of_is_not_held_against_it() {
-        let rules = verdict(READY, |judge| judge.write(READY | 64, STOPPED, false, true, 0));
+        let rules = verdict(READY, |judge| {
+            judge.write(READY | 64, STOPPED, false, true, 0)
+        });
         assert!(rules.is_empty(), "{rules:?}");
     }
 

@@ -43,7 +43,9 @@ enum Error {
 fn main() -> ExitCode {
     let args = Args::parse();
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")))
+        .with_env_filter(
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")),
+        )
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .init();
@@ -62,11 +64,21 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Error> {
-    let disk = Disk::open(&args.file).map_err(|source| Error::Disk { path: args.file.clone(), source })?;
-    let device = Arc::new(Device::new(disk, args.protocol == Protocol::DeviceStop, args.settings));
+    let disk = Disk::open(&args.file).map_err(|source| Error::Disk {
+        path: args.file.clone(),
+        source,
+    })?;
+    let device = Arc::new(Device::new(
+        disk,
+        args.protocol == Protocol::DeviceStop,
+        args.settings,
+    ));
     let mut sockets = vec![args.socket.clone()];
     if let Some(path) = &args.control {
-        let listener = control::listen(path).map_err(|source| Error::Control { path: path.clone(), source })?;
+        let listener = control::listen(path).map_err(|source| Error::Control {
+            path: path.clone(),
+            source,
+        })?;
         sockets.push(path.clone());
         let device = Arc::clone(&device);
         spawn("control", move || {
@@ -92,5 +104,8 @@ fn run(args: &Args) -> Result<(), Error> {
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name(name.to_owned()).spawn(body).map(drop)
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map(drop)
 }

@@ -85,14 +85,23 @@ pub struct Config {
 impl Config {
     /// The configuration space of a virtio device of type `device_id` (virtio 1.4, section 5) and PCI class `class`.
     pub fn new(device_id: u16, class: u32) -> Self {
-        let mut config = Self { bytes: [0; CONFIG_SIZE], writable: [0; CONFIG_SIZE] };
+        let mut config = Self {
+            bytes: [0; CONFIG_SIZE],
+            writable: [0; CONFIG_SIZE],
+        };
         config.put(0x00, &VIRTIO_VENDOR.to_le_bytes());
-        config.put(0x02, &MODERN_DEVICE_BASE.saturating_add(device_id).to_le_bytes());
+        config.put(
+            0x02,
+            &MODERN_DEVICE_BASE.saturating_add(device_id).to_le_bytes(),
+        );
         config.put(0x06, &0x0010u16.to_le_bytes()); // Status: there is a capability list.
         config.put(0x08, &((class << 8) | 1).to_le_bytes()); // Revision 1: not transitional.
         config.put(0x10, &0b100u32.to_le_bytes()); // BAR 0: memory, 64 bits.
         config.put(0x2c, &VIRTIO_VENDOR.to_le_bytes());
-        config.put(0x2e, &MODERN_DEVICE_BASE.saturating_add(device_id).to_le_bytes());
+        config.put(
+            0x2e,
+            &MODERN_DEVICE_BASE.saturating_add(device_id).to_le_bytes(),
+        );
         config.put(0x34, &[CAP_MSIX as u8]);
 
         config.put(CAP_MSIX, &[0x11, CAP_COMMON as u8]);
@@ -119,11 +128,19 @@ impl Config {
     }
 
     fn put(&mut self, at: usize, bytes: &[u8]) {
-        self.bytes.iter_mut().skip(at).zip(bytes).for_each(|(to, from)| *to = *from);
+        self.bytes
+            .iter_mut()
+            .skip(at)
+            .zip(bytes)
+            .for_each(|(to, from)| *to = *from);
     }
 
     fn allow(&mut self, at: usize, mask: &[u8]) {
-        self.writable.iter_mut().skip(at).zip(mask).for_each(|(to, from)| *to = *from);
+        self.writable
+            .iter_mut()
+            .skip(at)
+            .zip(mask)
+            .for_each(|(to, from)| *to = *from);
     }
 
     fn virtio_cap(&mut self, at: usize, next: usize, size: u8, kind: u8, offset: u32, length: u32) {
@@ -136,14 +153,18 @@ impl Config {
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0xff);
         let from = usize::try_from(offset).unwrap_or(CONFIG_SIZE);
-        data.iter_mut().zip(self.bytes.iter().skip(from)).for_each(|(to, from)| *to = *from);
+        data.iter_mut()
+            .zip(self.bytes.iter().skip(from))
+            .for_each(|(to, from)| *to = *from);
     }
 
     /// Writes to `offset` what may be written.
     pub fn write(&mut self, offset: u64, data: &[u8]) {
         let at = usize::try_from(offset).unwrap_or(CONFIG_SIZE);
         let cells = self.bytes.iter_mut().zip(&self.writable).skip(at);
-        cells.zip(data).for_each(|((to, mask), from)| *to = (*to & !mask) | (from & mask));
+        cells
+            .zip(data)
+            .for_each(|((to, mask), from)| *to = (*to & !mask) | (from & mask));
     }
 
     /// The access to BAR 0 that an access at `offset` in configuration space stands for, if the driver has set one up.
@@ -156,7 +177,8 @@ impl Config {
         let [bar, _, _, _, o0, o1, o2, o3, l0, l1, l2, l3] = header;
         let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
         let offset = u64::from(u32::from_le_bytes([o0, o1, o2, o3]));
-        (bar == 0 && matches!(length, 1 | 2 | 4) && offset % length as u64 == 0).then_some(Window { offset, length })
+        (bar == 0 && matches!(length, 1 | 2 | 4) && offset % length as u64 == 0)
+            .then_some(Window { offset, length })
     }
 }
 
@@ -177,7 +199,10 @@ mod tests {
         let mut kinds = Vec::new();
         let mut end = 0x40;
         while next != 0 {
-            assert!(next >= end, "capability at {next:#x} overlaps the one before, which ends at {end:#x}");
+            assert!(
+                next >= end,
+                "capability at {next:#x} overlaps the one before, which ends at {end:#x}"
+            );
             let [id, after, size, kind] = read::<4>(&config, next);
             end = next + if id == 0x09 { usize::from(size) } else { 12 };
             if id == 0x09 {
@@ -193,8 +218,14 @@ mod tests {
     fn bars_are_sized_by_writing_ones() {
         let mut config = Config::new(2, 0x01_0000);
         config.write(0x10, &[0xff; 16]);
-        assert_eq!(u32::from_le_bytes(read(&config, 0x10)), !(BAR_SIZE as u32 - 1) | 0b100);
-        assert_eq!(u32::from_le_bytes(read(&config, 0x18)), !(MSIX_BAR_SIZE as u32 - 1));
+        assert_eq!(
+            u32::from_le_bytes(read(&config, 0x10)),
+            !(BAR_SIZE as u32 - 1) | 0b100
+        );
+        assert_eq!(
+            u32::from_le_bytes(read(&config, 0x18)),
+            !(MSIX_BAR_SIZE as u32 - 1)
+        );
         assert_eq!(u32::from_le_bytes(read(&config, 0x1c)), 0);
     }
 
@@ -224,7 +255,13 @@ mod tests {
         assert_eq!(config.window(WINDOW_DATA as u64), None);
         config.write(WINDOW_BAR as u64 + 4, &0x14u32.to_le_bytes());
         config.write(WINDOW_BAR as u64 + 8, &1u32.to_le_bytes());
-        assert_eq!(config.window(WINDOW_DATA as u64), Some(Window { offset: 0x14, length: 1 }));
+        assert_eq!(
+            config.window(WINDOW_DATA as u64),
+            Some(Window {
+                offset: 0x14,
+                length: 1
+            })
+        );
         assert_eq!(config.window(0), None);
         config.write(WINDOW_BAR as u64 + 8, &8u32.to_le_bytes());
         assert_eq!(config.window(WINDOW_DATA as u64), None);

@@ -53,7 +53,14 @@ impl Registers {
             queue_select: 0,
             max_queue_size,
             queues: vec![
-                QueueRegisters { size: 0, vector: 0, enabled: false, desc: 0, driver: 0, device: 0 };
+                QueueRegisters {
+                    size: 0,
+                    vector: 0,
+                    enabled: false,
+                    desc: 0,
+                    driver: 0,
+                    device: 0
+                };
                 usize::from(queues)
             ],
         };
@@ -213,7 +220,10 @@ mod tests {
         registers.write(0x1c, 2, 1, true);
         registers.write(0x20, 8, 0x2_0000, true);
         registers.write(0x18, 2, 16, true);
-        assert_eq!((registers.read(0x20, 8), registers.read(0x18, 2)), (0x1_0000, 256));
+        assert_eq!(
+            (registers.read(0x20, 8), registers.read(0x18, 2)),
+            (0x1_0000, 256)
+        );
     }
 
     #[test]

@@ -12,8 +12,9 @@ use std::time::Instant;
 
 use vfio_bindings::bindings::vfio::{
     vfio_region_info, VFIO_IRQ_INFO_EVENTFD, VFIO_IRQ_INFO_NORESIZE, VFIO_IRQ_SET_DATA_EVENTFD,
-    VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_BAR2_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_MSIX_IRQ_INDEX,
-    VFIO_PCI_NUM_IRQS, VFIO_PCI_NUM_REGIONS, VFIO_REGION_INFO_FLAG_READ, VFIO_REGION_INFO_FLAG_WRITE,
+    VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_BAR2_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX,
+    VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_NUM_IRQS, VFIO_PCI_NUM_REGIONS, VFIO_REGION_INFO_FLAG_READ,
+    VFIO_REGION_INFO_FLAG_WRITE,
 };
 use vfio_user::{DmaMapFlags, DmaUnmapFlags, IrqInfo, ServerBackend, ServerRegion};
 
@@ -59,7 +60,10 @@ impl Server {
             let _ = std::fs::remove_file(path);
         }
         let server = vfio_user::Server::new(path, true, interrupts(), regions());
-        server.map(Self).map_err(|source| Error::Listen { path: path.display().to_string(), source })
+        server.map(Self).map_err(|source| Error::Listen {
+            path: path.display().to_string(),
+            source,
+        })
     }
 
     /// Serves one client after another, for ever.
@@ -68,7 +72,9 @@ impl Server {
             // The crate panics on some messages that no client should send.
             match catch_unwind(AssertUnwindSafe(|| self.0.run(&mut Adapter(device)))) {
                 Ok(Ok(())) => tracing::info!("the client has disconnected"),
-                Ok(Err(error @ vfio_user::Error::SocketAccept(_))) => return Err(Error::Accept(error)),
+                Ok(Err(error @ vfio_user::Error::SocketAccept(_))) => {
+                    return Err(Error::Accept(error))
+                }
                 Ok(Err(error)) => tracing::warn!(%error, "the connection ended"),
                 Err(_) => tracing::warn!("the client broke the protocol: the connection ended"),
             }
@@ -90,7 +96,11 @@ fn regions() -> Vec<ServerRegion> {
                 argsz: size_of::<vfio_region_info>() as u32,
                 index,
                 size: size(index),
-                flags: if size(index) > 0 { VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE } else { 0 },
+                flags: if size(index) > 0 {
+                    VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE
+                } else {
+                    0
+                },
                 ..Default::default()
             },
             sparse_areas: Vec::new(),
@@ -102,10 +112,16 @@ fn regions() -> Vec<ServerRegion> {
 fn interrupts() -> Vec<IrqInfo> {
     (0..VFIO_PCI_NUM_IRQS)
         .map(|index| match index {
-            VFIO_PCI_MSIX_IRQ_INDEX => {
-                IrqInfo { index, flags: VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_NORESIZE, count: VECTORS.into() }
-            }
-            _ => IrqInfo { index, flags: 0, count: 0 },
+            VFIO_PCI_MSIX_IRQ_INDEX => IrqInfo {
+                index,
+                flags: VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_NORESIZE,
+                count: VECTORS.into(),
+            },
+            _ => IrqInfo {
+                index,
+                flags: 0,
+                count: 0,
+            },
         })
         .collect()
 }
@@ -146,7 +162,9 @@ impl ServerBackend for Adapter<'_> {
         self.0.connected();
         // Memory without a file, or that may not be written, is no guest RAM (a ROM, another device's registers).
         match fd {
-            Some(file) if flags.contains(DmaMapFlags::READ_WRITE) => self.0.memory().map(address, size, offset, file),
+            Some(file) if flags.contains(DmaMapFlags::READ_WRITE) => {
+                self.0.memory().map(address, size, offset, file)
+            }
             _ => Ok(()),
         }
     }
@@ -166,7 +184,14 @@ impl ServerBackend for Adapter<'_> {
         Ok(())
     }
 
-    fn set_irqs(&mut self, index: u32, flags: u32, start: u32, count: u32, fds: Vec<File>) -> io::Result<()> {
+    fn set_irqs(
+        &mut self,
+        index: u32,
+        flags: u32,
+        start: u32,
+        count: u32,
+        fds: Vec<File>,
+    ) -> io::Result<()> {
         if index == VFIO_PCI_MSIX_IRQ_INDEX {
             if count == 0 {
                 self.0.clear_vectors();

@@ -64,16 +64,24 @@ pub enum Error {
 impl Settings {
     /// Changes the setting `name`.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), Error> {
-        let flag = |name, value: &str| value.parse().map_err(|_| Error::Value(name, "true or false"));
+        let flag = |name, value: &str| {
+            value
+                .parse()
+                .map_err(|_| Error::Value(name, "true or false"))
+        };
         let number = |name, most, expected| match value.parse() {
             Ok(number) if number <= most => Ok(number),
             _ => Err(Error::Value(name, expected)),
         };
         match name {
             "acknowledge" => {
-                self.acknowledge = value.parse().map_err(|expected| Error::Value("acknowledge", expected))?;
+                self.acknowledge = value
+                    .parse()
+                    .map_err(|expected| Error::Value("acknowledge", expected))?;
             }
-            "io_delay_us" => self.io_delay_us = number("io_delay_us", MAX_DELAY_US, "0 to 600000000")?,
+            "io_delay_us" => {
+                self.io_delay_us = number("io_delay_us", MAX_DELAY_US, "0 to 600000000")?
+            }
             "io_depth" => {
                 self.io_depth = match number("io_depth", MAX_IO_DEPTH, "1 to 32768")? {
                     0 => return Err(Error::Value("io_depth", "1 to 32768")),
@@ -81,7 +89,9 @@ impl Settings {
                 }
             }
             "take_while_stopped" => self.take_while_stopped = flag("take_while_stopped", value)?,
-            "forget_notifications" => self.forget_notifications = flag("forget_notifications", value)?,
+            "forget_notifications" => {
+                self.forget_notifications = flag("forget_notifications", value)?
+            }
             _ => return Err(Error::Unknown(name.to_owned())),
         }
         Ok(())
@@ -143,8 +153,18 @@ mod tests {
 
     #[test]
     fn what_is_shown_can_be_set() {
-        for text in ["at-once", "after:0", "after:600000", "never", "given-up:250", "needs-reset"] {
-            assert_eq!(text.parse::<Acknowledge>().map(|value| value.to_string()), Ok(text.to_owned()));
+        for text in [
+            "at-once",
+            "after:0",
+            "after:600000",
+            "never",
+            "given-up:250",
+            "needs-reset",
+        ] {
+            assert_eq!(
+                text.parse::<Acknowledge>().map(|value| value.to_string()),
+                Ok(text.to_owned())
+            );
         }
     }
 

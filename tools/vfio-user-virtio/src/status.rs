@@ -90,7 +90,12 @@ impl Status {
     /// The driver writes `written`.
     ///
     /// `stop_negotiated`: VIRTIO_F_DEVICE_STOP was. `features_acceptable`: FEATURES_OK may be set now.
-    pub fn write(&mut self, written: u8, stop_negotiated: bool, features_acceptable: bool) -> Effect {
+    pub fn write(
+        &mut self,
+        written: u8,
+        stop_negotiated: bool,
+        features_acceptable: bool,
+    ) -> Effect {
         if written == 0 {
             *self = Self::default();
             return Effect::Reset;
@@ -107,7 +112,11 @@ impl Status {
         self.value |= set;
         if !was.has(DRIVER_OK) {
             // D-DEV-1: DEVICE_STOPPED is ignored while DRIVER_OK is not set.
-            return if self.has(DRIVER_OK) { Effect::Start } else { Effect::None };
+            return if self.has(DRIVER_OK) {
+                Effect::Start
+            } else {
+                Effect::None
+            };
         }
         if !stop_negotiated {
             return Effect::None;
@@ -150,8 +159,11 @@ mod tests {
 
     /// A status field that reads `value`, in every state of the stop that can read so.
     fn every_state(value: u8) -> Vec<Status> {
-        let stops: &[Stop] =
-            if value & DEVICE_STOPPED != 0 { &[Stop::Stopped] } else { &[Stop::Running, Stop::Requested] };
+        let stops: &[Stop] = if value & DEVICE_STOPPED != 0 {
+            &[Stop::Stopped]
+        } else {
+            &[Stop::Running, Stop::Requested]
+        };
         stops
             .iter()
             .filter(|stop| **stop == Stop::Running || value & DRIVER_OK != 0)
@@ -227,26 +239,44 @@ mod tests {
 
     #[test]
     fn stop_acknowledge_resume() {
-        let mut status = Status { value: READY, stop: Stop::Running };
+        let mut status = Status {
+            value: READY,
+            stop: Stop::Running,
+        };
         assert!(status.may_serve());
-        assert_eq!(status.write(READY | DEVICE_STOPPED, true, true), Effect::StopRequested);
+        assert_eq!(
+            status.write(READY | DEVICE_STOPPED, true, true),
+            Effect::StopRequested
+        );
         assert_eq!(status.value(), READY);
         status.acknowledge_stop();
         assert_eq!(status.value(), READY | DEVICE_STOPPED);
         assert_eq!(status.write(READY, true, true), Effect::Resumed);
-        assert_eq!(status, Status { value: READY, stop: Stop::Running });
+        assert_eq!(
+            status,
+            Status {
+                value: READY,
+                stop: Stop::Running
+            }
+        );
     }
 
     #[test]
     fn features_ok_is_refused_when_they_are_not_acceptable() {
-        let mut status = Status { value: ACKNOWLEDGE | DRIVER, stop: Stop::Running };
+        let mut status = Status {
+            value: ACKNOWLEDGE | DRIVER,
+            stop: Stop::Running,
+        };
         status.write(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK, true, false);
         assert_eq!(status.value(), ACKNOWLEDGE | DRIVER);
     }
 
     #[test]
     fn nothing_is_served_after_needs_reset() {
-        let mut status = Status { value: READY, stop: Stop::Running };
+        let mut status = Status {
+            value: READY,
+            stop: Stop::Running,
+        };
         status.set_needs_reset();
         assert!(!status.may_serve());
     }

@@ -56,14 +56,23 @@ impl Driver {
         let device = Device::new(Disk::open(disk.path()).unwrap(), true, settings);
         let file = tempfile::tempfile().unwrap();
         file.set_len(MEMORY).unwrap();
-        device.memory().map(0, MEMORY, 0, file.try_clone().unwrap()).unwrap();
+        device
+            .memory()
+            .map(0, MEMORY, 0, file.try_clone().unwrap())
+            .unwrap();
         let memory = GuestMemoryMmap::from_ranges_with_files([(
             GuestAddress(0),
             MEMORY as usize,
             Some(FileOffset::new(file, 0)),
         )])
         .unwrap();
-        Self { device, disk: disk.into_file(), now: Instant::now(), memory, avail: 0 }
+        Self {
+            device,
+            disk: disk.into_file(),
+            now: Instant::now(),
+            memory,
+            avail: 0,
+        }
     }
 
     /// A driver that has brought the device up with all features that it offers.
@@ -114,11 +123,13 @@ impl Driver {
     }
 
     fn write32(&self, offset: u64, value: u32) {
-        self.device.write_bar(offset, &value.to_le_bytes(), self.now);
+        self.device
+            .write_bar(offset, &value.to_le_bytes(), self.now);
     }
 
     fn write16(&self, offset: u64, value: u16) {
-        self.device.write_bar(offset, &value.to_le_bytes(), self.now);
+        self.device
+            .write_bar(offset, &value.to_le_bytes(), self.now);
     }
 
     pub(crate) fn status(&self) -> u8 {
@@ -168,21 +179,28 @@ impl Driver {
         let at = GuestAddress(table + u64::from(index) * 16);
         self.memory.write_obj(address, at).unwrap();
         self.memory
-            .write_obj([length.to_le(), u32::from(flags) | (u32::from(next) << 16)], GuestAddress(at.0 + 8))
+            .write_obj(
+                [length.to_le(), u32::from(flags) | (u32::from(next) << 16)],
+                GuestAddress(at.0 + 8),
+            )
             .unwrap();
     }
 
     /// Puts a chain's head into the available ring, and notifies.
     pub(crate) fn publish(&mut self, head: u16) {
         let slot = u64::from(self.avail % QUEUE_SIZE);
-        self.memory.write_obj(head, GuestAddress(AVAIL + 4 + slot * 2)).unwrap();
+        self.memory
+            .write_obj(head, GuestAddress(AVAIL + 4 + slot * 2))
+            .unwrap();
         self.avail = self.avail.wrapping_add(1);
         self.set_avail_index(self.avail);
         self.notify();
     }
 
     pub(crate) fn set_avail_index(&self, index: u16) {
-        self.memory.write_obj(index, GuestAddress(AVAIL + 2)).unwrap();
+        self.memory
+            .write_obj(index, GuestAddress(AVAIL + 2))
+            .unwrap();
     }
 
     pub(crate) fn notify(&self) {
@@ -190,12 +208,26 @@ impl Driver {
     }
 
     /// Buffers of a block request with `length` bytes of data: its slot, and what to make available.
-    pub(crate) fn request(&self, kind: u32, sector: u64, length: u32) -> (u64, [(u64, u32, bool); 3]) {
+    pub(crate) fn request(
+        &self,
+        kind: u32,
+        sector: u64,
+        length: u32,
+    ) -> (u64, [(u64, u32, bool); 3]) {
         let at = BUFFERS + u64::from(self.avail % QUEUE_SIZE) * BUFFER;
         self.memory.write_obj([kind, 0], GuestAddress(at)).unwrap();
         self.memory.write_obj(sector, GuestAddress(at + 8)).unwrap();
-        self.memory.write_obj(0xffu8, GuestAddress(at + STATUS)).unwrap();
-        (at, [(at, 16, false), (at + DATA, length, kind != 1), (at + STATUS, 1, true)])
+        self.memory
+            .write_obj(0xffu8, GuestAddress(at + STATUS))
+            .unwrap();
+        (
+            at,
+            [
+                (at, 16, false),
+                (at + DATA, length, kind != 1),
+                (at + STATUS, 1, true),
+            ],
+        )
     }
 
     /// Makes a read of a sector available.
@@ -206,12 +238,16 @@ impl Driver {
     }
 
     pub(crate) fn fill(&self, at: u64, data: &[u8]) {
-        self.memory.write_slice(data, GuestAddress(at + DATA)).unwrap();
+        self.memory
+            .write_slice(data, GuestAddress(at + DATA))
+            .unwrap();
     }
 
     pub(crate) fn data(&self, at: u64, length: usize) -> Vec<u8> {
         let mut data = vec![0; length];
-        self.memory.read_slice(&mut data, GuestAddress(at + DATA)).unwrap();
+        self.memory
+            .read_slice(&mut data, GuestAddress(at + DATA))
+            .unwrap();
         data
     }
 

@@ -17,7 +17,13 @@ fn an_idle_device_acknowledges_at_the_first_look() {
     assert_eq!(driver.stop(), STOPPED);
     assert_eq!(driver.resume(), READY);
     let report = driver.report();
-    assert_eq!((report.counters.stops.acknowledged, report.counters.stops.resumed), (1, 1));
+    assert_eq!(
+        (
+            report.counters.stops.acknowledged,
+            report.counters.stops.resumed
+        ),
+        (1, 1)
+    );
     assert_eq!(report.counters.stops.last_status_reads, 1);
     assert_eq!(report.breach_count, 0, "{:?}", report.breaches);
 }
@@ -54,8 +60,20 @@ fn d_dev_2_what_was_taken_is_finished_and_signalled_before_the_acknowledgement()
     assert!(requests.iter().all(|at| driver.outcome(*at) == 0));
     assert_eq!(driver.used(), 3);
     let stops = driver.report().counters.stops;
-    assert_eq!((stops.last_requests_when_requested, stops.last_requests_when_acknowledged), (3, 0));
-    assert_eq!((stops.requested_with_requests, stops.acknowledged_with_requests), (1, 0));
+    assert_eq!(
+        (
+            stops.last_requests_when_requested,
+            stops.last_requests_when_acknowledged
+        ),
+        (3, 0)
+    );
+    assert_eq!(
+        (
+            stops.requested_with_requests,
+            stops.acknowledged_with_requests
+        ),
+        (1, 0)
+    );
 }
 
 /// Buffers made available before, during and after the acknowledgement, each with a notification.
@@ -78,7 +96,10 @@ fn d_dev_2_nothing_is_taken_while_a_stop_is_pending_or_stands() {
     let mut driver = Driver::ready(settings());
     let (taken, pending, stopped) = make_available_while_stopped(&mut driver);
     assert_eq!(driver.status(), STOPPED);
-    assert_eq!([taken, pending, stopped].map(|at| driver.outcome(at)), [0, 0xff, 0xff]);
+    assert_eq!(
+        [taken, pending, stopped].map(|at| driver.outcome(at)),
+        [0, 0xff, 0xff]
+    );
     let requests = driver.report().counters.requests;
     assert_eq!((requests.taken, requests.taken_while_stopped), (1, 0));
 
@@ -106,7 +127,10 @@ fn a_device_that_forgets_notifications_waits_for_one_after_the_resume() {
     driver.resume();
     driver.serve();
     driver.advance(MS);
-    assert_eq!([pending, stopped].map(|at| driver.outcome(at)), [0xff, 0xff]);
+    assert_eq!(
+        [pending, stopped].map(|at| driver.outcome(at)),
+        [0xff, 0xff]
+    );
     driver.notify();
     driver.serve();
     driver.advance(MS);

@@ -1,0 +1,99 @@
+#!/bin/sh
+# shellcheck shell=busybox
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# The files: what they hold, who may access them, and what they refuse.
+
+. ./functions.sh
+
+mode() {
+	# shellcheck disable=SC2012 # functions.sh has the name stat
+	ls -l "$STOP/$1" | cut -c 1-10
+}
+
+# file MODE NAME CONTENTS: CONTENTS is a pattern.
+file() {
+	expect "mode of $2" "$(mode "$2")" "$1"
+	# shellcheck disable=SC2254 # a pattern
+	case $(cat "$STOP/$2") in
+	$3) ;;
+	*) fail "$2 holds '$(cat "$STOP/$2")'" ;;
+	esac
+	expect "lines of $2" "$(wc -l <"$STOP/$2")" 1
+}
+
+test_modes_and_contents() {
+	file -rw------- state running
+	file -r-------- protocol device_stop
+	file -r-------- reason none
+	file -rw------- timeout_ms 1000
+	file -r-------- generation '[0-9]*'
+	for name in stops resumes timeouts failures late_acks dropped lease_expiries last_stop_us last_resume_us last_status_reads; do
+		file -r-------- stats/$name '[0-9]*'
+	done
+	expect "files" "$(cd "$STOP" && echo *)" "generation protocol reason state stats timeout_ms"
+	expect "stats" "$(cd "$STOP/stats" && echo * | wc -w)" 10
+}
+
+test_bad_text_is_refused() {
+	for text in "" Stop "stop " " stop" stopp stopresume 1 $'stop\nresume'; do
+		expect "state <- '$text'" "$(store "$STOP/state" "$text")" "$EINVAL"
+	done
+	expect "state" "$(state)" running
+	expect "stop without a newline" "$(printf stop >"$STOP/state" && echo ok)" ok
+	resume
+}
+
+test_empty_and_huge_writes_are_refused() {
+	: >"$STOP/state" || fail "an empty write is an error"
+	head -c 100000 /dev/zero | tr '\0' s >/tmp/huge
+	if cat /tmp/huge >"$STOP/state" 2>/dev/null; then
+		fail "a huge write is accepted"
+	fi
+	if cat /tmp/huge >"$STOP/timeout_ms" 2>/dev/null; then
+		fail "a huge number is accepted"
+	fi
+	expect "state" "$(state)" running
+	expect "timeout_ms" "$(cat "$STOP/timeout_ms")" 1000
+}
+
+test_numbers_out_of_range_are_refused() {
+	for number in 0 600001 4294967296; do
+		case $(store "$STOP/timeout_ms" $number) in
+		"$EINVAL" | "$ERANGE") ;;
+		*) fail "$number is accepted" ;;
+		esac
+	done
+	for text in -1 1.5 "" ten; do
+		expect "timeout_ms <- '$text'" "$(store "$STOP/timeout_ms" "$text")" "$EINVAL"
+	done
+	expect "timeout_ms" "$(cat "$STOP/timeout_ms")" 1000
+	for number in 1 600000; do
+		expect "timeout_ms <- $number" "$(store "$STOP/timeout_ms" $number)" ok
+		expect "timeout_ms" "$(cat "$STOP/timeout_ms")" $number
+	done
+}
+
+test_files_that_can_not_be_written() {
+	for name in protocol reason generation stats/stops; do
+		case $(store "$STOP/$name" 1) in
+		"$EACCES" | "$EIO") ;;
+		*) fail "$name can be written" ;;
+		esac
+	done
+}
+
+test_unprivileged_writes_are_refused() {
+	if su nobody -c "echo stop >$STOP/state" 2>/dev/null; then
+		fail "nobody may stop a device"
+	fi
+	if su nobody -c "cat $STOP/state" 2>/dev/null; then
+		fail "nobody may read the state"
+	fi
+	refused=$(capsh --drop=cap_sys_admin --shell=/bin/sh -- -c "echo stop >$STOP/state" 2>&1)
+	expect "root without CAP_SYS_ADMIN" "${refused##*: }" "$EPERM"
+	expect "state" "$(state)" running
+}
+
+run_tests test_modes_and_contents test_bad_text_is_refused test_empty_and_huge_writes_are_refused \
+	test_numbers_out_of_range_are_refused test_files_that_can_not_be_written test_unprivileged_writes_are_refused

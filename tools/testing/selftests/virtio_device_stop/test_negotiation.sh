@@ -1,0 +1,76 @@
+#!/bin/sh
+# shellcheck shell=busybox
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# The feature is negotiated where it is offered, and nothing else changes.
+
+. ./functions.sh
+
+# Bit 39 of /sys/bus/virtio/devices/virtioN/features, which begins with bit 0.
+bit_39() {
+	cut -c 40 "$1/features"
+}
+
+test_feature_is_negotiated() {
+	expect "bit 39" "$(bit_39 "/sys/bus/virtio/devices/$VDEV")" 1
+	expect "the device's view" "$(device_get device_stop_negotiated)" true
+	expect "protocol" "$(cat "$STOP/protocol")" device_stop
+	expect "state" "$(state)" running
+	expect "reason" "$(cat "$STOP/reason")" none
+}
+
+test_device_without_the_feature() {
+	plain=$(disk plain)
+	vdev=$(readlink -f "/sys/block/$plain/device")
+	expect "bit 39" "$(bit_39 "$vdev")" 0
+	expect "protocol" "$(cat "$vdev/device_stop/protocol")" none
+	expect "state" "$(cat "$vdev/device_stop/state")" unavailable
+	expect "reason" "$(cat "$vdev/device_stop/reason")" not_offered
+	expect "stop" "$(store "$vdev/device_stop/state" stop)" "$EOPNOTSUPP"
+	expect "resume" "$(store "$vdev/device_stop/state" resume)" "$EOPNOTSUPP"
+	dd if="/dev/$plain" of=/dev/null bs=4k count=16 iflag=direct 2>/dev/null || fail "can't read"
+}
+
+test_device_without_a_driver() {
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
+	expect "state" "$(state)" unavailable
+	expect "reason" "$(cat "$STOP/reason")" no_driver
+	expect "stop" "$(store "$STOP/state" stop)" "$ENXIO"
+	expect "resume" "$(store "$STOP/state" resume)" "$ENXIO"
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
+	expect "state" "$(state)" running
+	expect "bit 39" "$(bit_39 "/sys/bus/virtio/devices/$VDEV")" 1
+	io_works
+}
+
+test_feature_is_not_negotiated_when_switched_off() {
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
+	rmmod virtio_device_stop
+	insmod /vds/modules/virtio_device_stop.ko device_stop=0
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
+	expect "reason" "$(cat "$STOP/reason")" disabled
+	expect "bit 39" "$(bit_39 "/sys/bus/virtio/devices/$VDEV")" 0
+	expect "stop" "$(store "$STOP/state" stop)" "$EOPNOTSUPP"
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
+	rmmod virtio_device_stop
+	load_module
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
+	expect "state" "$(state)" running
+}
+
+test_driver_that_was_bound_before_the_module() {
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
+	rmmod virtio_device_stop
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
+	expect "bit 39" "$(bit_39 "/sys/bus/virtio/devices/$VDEV")" 0
+	load_module
+	expect "state" "$(state)" unavailable
+	expect "reason" "$(cat "$STOP/reason")" bound_before
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
+	expect "state" "$(state)" running
+	expect "bit 39" "$(bit_39 "/sys/bus/virtio/devices/$VDEV")" 1
+}
+
+run_tests test_feature_is_negotiated test_device_without_the_feature test_device_without_a_driver \
+	test_feature_is_not_negotiated_when_switched_off test_driver_that_was_bound_before_the_module

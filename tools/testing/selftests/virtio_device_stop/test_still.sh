@@ -1,0 +1,103 @@
+#!/bin/sh
+# shellcheck shell=busybox
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# What a stop promises: what the device has taken is finished, nothing more is taken, and nothing is lost.
+
+. ./functions.sh
+
+CYCLES=200
+
+test_in_flight_requests_finish_before_the_acknowledgement() {
+	device_set io_delay_us=4000
+	start_fio
+	requested=$(device_get counters.stops.requested)
+	loaded=$(device_get counters.stops.requested_with_requests)
+	cycle=0
+	while [ $cycle -lt $CYCLES ]; do
+		wait_until in_flight_at_least 1
+		expect "stop" "$(store "$STOP/state" stop)" ok
+		expect "in flight when stopped" "$(device_get counters.requests.in_flight)" 0
+		expect "resume" "$(store "$STOP/state" resume)" ok
+		cycle=$((cycle + 1))
+	done
+	stop_fio
+	expect "stops" $(($(device_get counters.stops.requested) - requested)) $CYCLES
+	loaded=$(($(device_get counters.stops.requested_with_requests) - loaded))
+	[ $((loaded * 2)) -ge $CYCLES ] || fail "requests were in flight at $loaded of $CYCLES stops only"
+	expect "acknowledged with requests" "$(device_get counters.stops.acknowledged_with_requests)" 0
+	expect "taken while stopped" "$(device_get counters.requests.taken_while_stopped)" 0
+	expect "failed" "$(device_get counters.requests.failed)" 0
+	echo "# requests were in flight at $loaded of $CYCLES stops"
+	io_works
+}
+
+waiting() {
+	read -r reads writes <"/sys/block/$DISK/inflight"
+	[ $((reads + writes)) -gt 0 ]
+}
+
+requests_wait_in_the_virtqueue() {
+	[ "$(device_get counters.requests.in_flight)" = 2 ] && read -r reads writes <"/sys/block/$DISK/inflight" &&
+		[ $((reads + writes)) -ge 8 ]
+}
+
+# Stops the disk while more requests wait in the virtqueue than the device works on, and sees whether it takes any of them.
+still_while_stopped() {
+	device_set io_depth=2 io_delay_us=5000
+	start_fio
+	wait_until requests_wait_in_the_virtqueue
+	expect "stop" "$(store "$STOP/state" stop)" ok
+	taken=$(device_get counters.requests.taken)
+	look=0
+	while [ $look -lt 20 ]; do
+		waiting || fail "no request waits"
+		expect "taken" "$(device_get counters.requests.taken)" "$taken"
+		look=$((look + 1))
+	done
+}
+
+test_nothing_is_taken_while_stopped() {
+	still_while_stopped
+	resume
+	stop_fio
+	io_works
+}
+
+test_device_that_takes_requests_while_stopped_is_caught() {
+	device_set take_while_stopped=true
+	if (still_while_stopped); then
+		fail "the planted bug was not seen"
+	fi
+	store "$STOP/state" resume >/dev/null
+	killall -INT fio
+	wait_until no_fio
+}
+
+no_fio() {
+	! pidof fio >/dev/null
+}
+
+test_waiting_requests_finish_after_the_resume() {
+	stop
+	for block in 10 20 30 40 50 60 70 80; do
+		dd if=/dev/zero of="/dev/$DISK" bs=4k count=1 seek=$block oflag=direct 2>/dev/null &
+	done
+	wait_until waiting_are 8
+	completed=$(device_get counters.requests.completed)
+	resume
+	wait
+	expect "completed" "$(device_get counters.requests.completed)" $((completed + 8))
+}
+
+test_device_that_forgets_notifications_is_notified() {
+	device_set forget_notifications=true
+	still_while_stopped
+	resume
+	more_complete
+	stop_fio
+}
+
+run_tests test_in_flight_requests_finish_before_the_acknowledgement test_nothing_is_taken_while_stopped \
+	test_device_that_takes_requests_while_stopped_is_caught test_waiting_requests_finish_after_the_resume \
+	test_device_that_forgets_notifications_is_notified

@@ -1,0 +1,90 @@
+#!/bin/sh
+# shellcheck shell=busybox
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Stop and resume, one after the other.
+
+. ./functions.sh
+
+test_stop_and_resume() {
+	generation=$(cat "$STOP/generation")
+	stops=$(stat stops)
+	resumes=$(stat resumes)
+	stop
+	expect "the device's view" "$(device_get stop)" '"stopped"'
+	expect "stops" "$(stat stops)" $((stops + 1))
+	resume
+	expect "the device's view" "$(device_get stop)" '"running"'
+	expect "resumes" "$(stat resumes)" $((resumes + 1))
+	[ "$(cat "$STOP/generation")" -gt "$generation" ] || fail "the generation has not changed"
+	io_works
+}
+
+test_both_twice() {
+	stops=$(stat stops)
+	stop
+	generation=$(cat "$STOP/generation")
+	stop
+	expect "generation" "$(cat "$STOP/generation")" "$generation"
+	resume
+	generation=$(cat "$STOP/generation")
+	resume
+	expect "generation" "$(cat "$STOP/generation")" "$generation"
+	expect "stops" "$(stat stops)" $((stops + 1))
+}
+
+test_instant_device_costs_three_accesses_each_way() {
+	accesses=$(($(device_get counters.status_reads) + $(device_get counters.status_writes)))
+	expect "stop" "$(store "$STOP/state" stop)" ok
+	after=$(($(device_get counters.status_reads) + $(device_get counters.status_writes)))
+	expect "accesses for a stop" $((after - accesses)) 3
+	expect "last_status_reads" "$(stat last_status_reads)" 2
+	accesses=$after
+	expect "resume" "$(store "$STOP/state" resume)" ok
+	after=$(($(device_get counters.status_reads) + $(device_get counters.status_writes)))
+	expect "accesses for a resume" $((after - accesses)) 3
+	[ "$(stat last_stop_us)" -gt 0 ] && [ "$(stat last_resume_us)" -gt 0 ] || fail "no time was taken"
+}
+
+test_late_acknowledgement() {
+	device_set acknowledge=after:500
+	store "$STOP/timeout_ms" 30000 >/dev/null
+	acknowledged=$(device_get counters.stops.acknowledged)
+	begin=$(uptime_ms)
+	expect "stop" "$(store "$STOP/state" stop)" ok
+	[ $(($(uptime_ms) - begin)) -ge 490 ] || fail "the write has returned before the acknowledgement"
+	expect "acknowledged" "$(device_get counters.stops.acknowledged)" $((acknowledged + 1))
+	[ "$(stat last_stop_us)" -ge 500000 ] || fail "last_stop_us is $(stat last_stop_us)"
+	resume
+	io_works
+}
+
+test_resume_calls_a_stop_off() {
+	device_set acknowledge=never
+	store "$STOP/timeout_ms" 600000 >/dev/null
+	store "$STOP/state" stop >/tmp/stopper &
+	wait_until state_is stopping
+	expect "a second stop" "$(store "$STOP/state" stop)" "$EBUSY"
+	expect "resume" "$(store "$STOP/state" resume)" ok
+	wait $!
+	expect "stop" "$(cat /tmp/stopper)" "$ECANCELED"
+	expect "state" "$(state)" running
+	expect "called off" "$(device_get stop)" '"running"'
+	io_works
+}
+
+test_stop_whose_agent_is_killed() {
+	device_set acknowledge=never
+	store "$STOP/timeout_ms" 600000 >/dev/null
+	sh -c "echo stop >$STOP/state" &
+	agent=$!
+	wait_until state_is stopping
+	kill -9 $agent
+	wait $agent
+	wait_until state_is running
+	expect "called off" "$(device_get stop)" '"running"'
+	io_works
+}
+
+run_tests test_stop_and_resume test_both_twice test_instant_device_costs_three_accesses_each_way test_late_acknowledgement \
+	test_resume_calls_a_stop_off test_stop_whose_agent_is_killed
