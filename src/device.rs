@@ -136,12 +136,21 @@ struct Inner {
     epoch: u64,
     /// A reset is under way: the status must not be written.
     resetting: bool,
-    /// The driver is being unbound, or the device or this module is going away.
-    leaving: bool,
+    leaving: Leaving,
     /// Somebody wants the stop that is being waited for to end.
     call_off: bool,
     last_stop: Option<Cost>,
     last_resume: Option<Cost>,
+}
+
+/// Whether the driver, the device or this module is about to go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    No,
+    /// The driver is; another one may come.
+    Driver,
+    /// The device or this module is, and does not come back.
+    ForGood,
 }
 
 /// What can be told of a device.
@@ -178,7 +187,7 @@ impl Device {
                     stop_wanted: false,
                     epoch: 0,
                     resetting: false,
-                    leaving: false,
+                    leaving: Leaving::No,
                     call_off: false,
                     last_stop: None,
                     last_resume: None,
@@ -246,12 +255,26 @@ impl Device {
 
     /// The status field of the device, until its next reset.
     pub(crate) fn register(&self) -> Register<'_> {
-        Register {
-            device: self,
-            epoch: self.status.lock().epoch,
-            heed: Heed::Nothing,
-            start: Instant::now(),
+        Register::new(self, self.status.lock().epoch, Heed::Nothing)
+    }
+
+    /// Begins a stop or a resume, if that is what `ask` says.
+    fn begin(
+        &self,
+        ask: impl FnOnce(&mut Life) -> Result<Request, Error>,
+        event: Event,
+        heed: Heed,
+    ) -> Result<Option<Register<'_>>, Error> {
+        let mut inner = self.status.lock();
+        if ask(&mut inner.life)? != Request::Begin {
+            return Ok(None);
         }
+        if inner.leaving != Leaving::No {
+            return Err(Error::Gone);
+        }
+        inner.call_off = false;
+        inner.life.apply(event);
+        Ok(Some(Register::new(self, inner.epoch, heed)))
     }
 
     /// Has one of the device's works done after `delay`; not later than it was to be done before.
@@ -270,19 +293,10 @@ impl Device {
         self.look(&mut transition);
         let device = self.transport.device();
         let how = policy::quiesce(device.device_type()).map_err(|_| Error::NotSupported)?;
-        {
-            let mut inner = self.status.lock();
-            if inner.life.ask_stop()? != Request::Begin {
-                return Ok(());
-            }
-            if inner.leaving {
-                return Err(Error::Gone);
-            }
-            inner.call_off = false;
-            inner.life.apply(Event::StopBegins);
-        }
-        let mut register = self.register();
-        register.heed = Heed::WhileStopping;
+        let ask = |life: &mut Life| life.ask_stop();
+        let Some(mut register) = self.begin(ask, Event::StopBegins, Heed::WhileStopping)? else {
+            return Ok(());
+        };
         let Some(held) = Held::hold(device, how) else {
             return self.settle(&mut transition, &register, Event::QuiesceFailed);
         };
@@ -311,44 +325,61 @@ impl Device {
                 return Err(Error::Killed);
             }
         };
-        {
-            let mut inner = self.status.lock();
-            if inner.life.ask_resume()? != Request::Begin {
-                return Ok(());
-            }
-            if inner.leaving {
-                return Err(Error::Gone);
-            }
+        match self.begin(Life::ask_resume, Event::ResumeBegins, Heed::WhileResuming)? {
+            Some(register) => self.finish_resume(
+                &mut transition,
+                register,
+                self.timeout_us(),
+                Event::ResumeEnds,
+            ),
+            None => Ok(()),
         }
-        let (resume, register) = self.handshake_resume(self.timeout_us(), Heed::WhileResuming);
-        self.settle(&mut transition, &register, Event::ResumeEnds(resume))
     }
 
     /// Resumes a device whose lease is over.
     pub(crate) fn end_lease(self: &Arc<Self>, transition: &mut Transition) {
         let _no_io = NoIo::enter();
         self.look(transition);
-        if self.life().state() != State::Stopped {
-            return;
+        let ask = |life: &mut Life| match life.state() {
+            State::Stopped => Ok(Request::Begin),
+            _ => Ok(Request::Already),
+        };
+        let begun = self.begin(ask, Event::ResumeBegins, Heed::WhileResuming);
+        if let Ok(Some(register)) = begun {
+            dev_warn!(
+                self.transport.device().as_device(),
+                "nobody has resumed the device for too long\n"
+            );
+            let _ = self.finish_resume(transition, register, self.timeout_us(), Event::LeaseEnds);
         }
-        dev_warn!(
-            self.transport.device().as_device(),
-            "resumed: nobody has for too long\n"
-        );
-        let (resume, register) = self.handshake_resume(self.timeout_us(), Heed::WhileResuming);
-        let _ = self.settle(transition, &register, Event::LeaseEnds(resume));
     }
 
-    /// The driver is about to be unbound, or the device or this module to go away: the device is
-    /// resumed, or else its virtqueues are broken, and the driver above is let go.
-    pub(crate) fn leave(self: &Arc<Self>) {
-        self.status.lock().leaving = true;
+    /// The driver is about to be unbound: the device is resumed, or else its virtqueues are broken,
+    /// and the driver above is let go.
+    pub(crate) fn leave_driver(self: &Arc<Self>) {
+        self.leave(Leaving::Driver);
+    }
+
+    /// The device or this module is about to go away: as when the driver is, but for good.
+    pub(crate) fn leave_for_good(self: &Arc<Self>) {
+        self.leave(Leaving::ForGood);
+    }
+
+    fn leave(self: &Arc<Self>, how: Leaving) {
+        {
+            let mut inner = self.status.lock();
+            if inner.leaving != Leaving::ForGood {
+                inner.leaving = how;
+            }
+        }
         let _no_io = NoIo::enter();
         let mut transition = self.transition.lock();
         self.look(&mut transition);
-        if transition.held.is_some() {
+        if transition.held.is_some() && self.life().holds_upper() {
+            self.status.lock().life.apply(Event::ResumeBegins);
             let timeout_us = self.timeout_us().min(LEAVE_TIMEOUT_US);
-            let (resume, register) = self.handshake_resume(timeout_us, Heed::Nothing);
+            let mut register = self.register();
+            let (resume, _) = handshake::resume(&mut register, timeout_us);
             if !matches!(resume, Resume::Acknowledged | Resume::Dropped) {
                 // What the driver above waits for would never come: let it have errors instead.
                 self.transport.device().break_virtqueues();
@@ -374,8 +405,7 @@ impl Device {
     /// A driver is about to be bound.
     pub(crate) fn binding(&self) {
         let mut inner = self.status.lock();
-        inner.leaving = false;
-        inner.bound = false;
+        inner.driver_has_left();
         inner.negotiated = Err(Reason::NotOffered);
     }
 
@@ -407,8 +437,7 @@ impl Device {
     /// The driver was unbound, or could not be bound.
     pub(crate) fn unbound(&self) {
         let mut inner = self.status.lock();
-        inner.leaving = false;
-        inner.bound = false;
+        inner.driver_has_left();
         inner.life.forget();
         inner.life.apply(Event::Unbound);
     }
@@ -453,7 +482,7 @@ impl Device {
 
     /// Lets the driver above go if the device was reset while it was stopped.
     pub(crate) fn let_go_after_reset(&self, transition: &mut Transition) {
-        if self.life().state() == State::Unavailable {
+        if !self.life().holds_upper() {
             transition.held = None;
             transition.lease = None;
         }
@@ -476,13 +505,16 @@ impl Device {
         let _ = self.settle(transition, &register, event);
     }
 
-    fn handshake_resume(&self, timeout_us: u64, heed: Heed) -> (Resume, Register<'_>) {
-        self.status.lock().life.apply(Event::ResumeBegins);
-        let mut register = self.register();
-        register.heed = heed;
+    fn finish_resume(
+        self: &Arc<Self>,
+        transition: &mut Transition,
+        mut register: Register<'_>,
+        timeout_us: u64,
+        event: fn(Resume) -> Event,
+    ) -> Result<(), Error> {
         let (resume, cost) = handshake::resume(&mut register, timeout_us);
         self.status.lock().last_resume = Some(cost);
-        (resume, register)
+        self.settle(transition, &register, event(resume))
     }
 
     /// Whether to accept the feature that the device offers.
@@ -497,6 +529,15 @@ impl Device {
         };
         offer.device_stop(self.environment.device_stop)?;
         Ok(common)
+    }
+}
+
+impl Inner {
+    fn driver_has_left(&mut self) {
+        self.bound = false;
+        if self.leaving == Leaving::Driver {
+            self.leaving = Leaving::No;
+        }
     }
 }
 
@@ -569,7 +610,16 @@ pub(crate) struct Register<'a> {
     start: Instant<Monotonic>,
 }
 
-impl Register<'_> {
+impl<'a> Register<'a> {
+    fn new(device: &'a Device, epoch: u64, heed: Heed) -> Self {
+        Self {
+            device,
+            epoch,
+            heed,
+            start: Instant::now(),
+        }
+    }
+
     fn lock(&self) -> Result<MutexGuard<'_, Inner>, Cut> {
         let inner = self.device.status.lock();
         if inner.epoch != self.epoch || inner.resetting {
@@ -612,7 +662,7 @@ impl Port for Register<'_> {
         let inner = self.lock()?;
         match self.heed {
             Heed::Nothing => Ok(()),
-            _ if inner.leaving => Err(Cut::Leaving),
+            _ if inner.leaving != Leaving::No => Err(Cut::Leaving),
             Heed::WhileStopping if inner.call_off => Err(Cut::CalledOff),
             _ if killed => Err(Cut::Killed),
             _ => Ok(()),

@@ -77,27 +77,27 @@ impl Devices {
     pub(crate) fn attach_all(&self, bus: Bus) {
         bus.for_each(|device| {
             let _guard = DeviceGuard::lock(device);
-            self.attach_or_complain(device);
+            if device.is_registered() {
+                self.attach_or_complain(device);
+            }
         });
     }
 
     /// The module is about to be unloaded: leaves all devices, and removes their files.
     pub(crate) fn exit(&self) {
         self.exiting.store(true, Relaxed);
-        let mut at = 0;
-        loop {
-            let attachments = self.attachments.lock();
-            let Some(device) = attachments
-                .get(at)
-                .map(|attachment| attachment.device.clone())
-            else {
-                break;
-            };
-            drop(attachments);
-            device.leave();
+        while let Some(device) = self.any_with_files() {
+            device.leave_for_good();
             self.remove_files(&device);
-            at += 1;
         }
+    }
+
+    fn any_with_files(&self) -> Option<Arc<Device>> {
+        let attachments = self.attachments.lock();
+        let found = attachments
+            .iter()
+            .find(|attachment| attachment.directory.is_some());
+        found.map(|attachment| attachment.device.clone())
     }
 
     fn attach_or_complain(&self, device: &virtio::Device) {
@@ -164,7 +164,7 @@ impl Devices {
         let attachment = at.and_then(|at| attachments.remove(at).ok());
         drop(attachments);
         if let Some(attachment) = attachment {
-            attachment.device.cancel_works();
+            attachment.forget();
         }
     }
 }
@@ -173,17 +173,27 @@ impl Devices {
 impl PinnedDrop for Devices {
     fn drop(self: Pin<&mut Self>) {
         // Nobody tells us of the bus any more: what is left are devices that are still there.
-        while let Some(attachment) = self.attachments.lock().pop() {
+        loop {
+            let Some(attachment) = self.attachments.lock().pop() else {
+                break;
+            };
             let device = attachment.device.clone();
-            let guard = DeviceGuard::lock(device.transport().device());
-            drop(attachment);
-            drop(guard);
-            device.cancel_works();
+            let _guard = DeviceGuard::lock(device.transport().device());
+            attachment.forget();
         }
     }
 }
 
 impl Attachment {
+    /// Ends the attachment. The caller holds the locks of the device and its parent, or is told of
+    /// the device's removal from the bus just now.
+    fn forget(self) {
+        let device = self.device.clone();
+        drop(self);
+        // The virtio core does not call us any more: nothing is queued from now on.
+        device.cancel_works();
+    }
+
     fn is_of(&self, device: &virtio::Device) -> bool {
         ptr::eq(self.device.transport().device(), device)
     }
@@ -201,10 +211,10 @@ impl Listener for Devices {
             Event::Added => {}
             Event::Binding => ours.binding(),
             Event::Bound => ours.bound(),
-            Event::Unbinding => ours.leave(),
+            Event::Unbinding => ours.leave_driver(),
             Event::NotBound | Event::Unbound => ours.unbound(),
             Event::Deleting => {
-                ours.leave();
+                ours.leave_for_good();
                 self.remove_files(&ours);
             }
             Event::Removed => self.detach(device),

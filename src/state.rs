@@ -329,6 +329,15 @@ impl Life {
         self.watched
     }
 
+    /// Whether the driver above is to be held. It is not any more when the device was reset meanwhile.
+    pub fn holds_upper(&self) -> bool {
+        match self.state {
+            State::Stopping | State::Stopped | State::Resuming | State::Aborting => true,
+            State::Failed => self.reason == Reason::ResumeUnanswered,
+            State::Unavailable | State::Running => false,
+        }
+    }
+
     /// The events so far.
     pub const fn stats(&self) -> &Stats {
         &self.stats
@@ -639,6 +648,9 @@ mod tests {
         );
         assert_eq!(outcome, Outcome { upper, result }, "after {event:?}");
         assert_eq!(life.is_watched(), watched, "after {event:?}");
+        if upper != Upper::Hold {
+            assert!(!life.holds_upper(), "after {event:?}");
+        }
         assert_eq!(life.generation(), before + 1, "after {event:?}");
         life
     }
@@ -687,6 +699,21 @@ mod tests {
                 assert_eq!(life.generation(), 0, "asking changes nothing");
             }
         }
+    }
+
+    #[test]
+    fn the_driver_above_is_held_from_the_beginning_of_a_stop_to_its_end() {
+        let mut not_resumed = resuming();
+        not_resumed.apply(Event::ResumeEnds(Resume::GivenUp(GaveUp::TimedOut)));
+        for life in [stopping(), stopped(), resuming(), aborting(), not_resumed] {
+            assert!(life.holds_upper(), "{life:?}");
+        }
+        // A device that was reset, and brought up again by its driver.
+        let mut life = stopped();
+        life.apply(Event::Fault(Fault::Reset));
+        assert!(!life.holds_upper());
+        life.apply(Event::Ready);
+        assert!(!life.holds_upper());
     }
 
     #[test]

@@ -12,6 +12,7 @@
 struct gendisk;
 
 struct virtio_device *virtio_device_stop_to_virtio(struct device *dev);
+bool virtio_device_stop_is_registered(struct virtio_device *vdev);
 u64 virtio_device_stop_offered(struct virtio_device *vdev);
 void virtio_device_stop_publish(struct virtio_device *vdev, const struct virtio_config_ops *ops);
 void virtio_device_stop_notify(struct virtio_device *vdev);

@@ -17,6 +17,11 @@ struct virtio_device *virtio_device_stop_to_virtio(struct device *dev)
 	return dev_to_virtio(dev);
 }
 
+bool virtio_device_stop_is_registered(struct virtio_device *vdev)
+{
+	return device_is_registered(&vdev->dev);
+}
+
 /* The features 0 to 63 that the device offers. */
 u64 virtio_device_stop_offered(struct virtio_device *vdev)
 {

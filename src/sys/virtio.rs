@@ -91,6 +91,12 @@ impl Device {
         unsafe { (*self.as_raw()).id.device }
     }
 
+    /// Whether the device is on the bus still. Stable only under its parent's lock.
+    pub(crate) fn is_registered(&self) -> bool {
+        // SAFETY: `self` is a valid device.
+        unsafe { bindings::virtio_device_stop_is_registered(self.as_raw()) }
+    }
+
     /// Whether a driver is bound, or being bound or unbound. Stable only under the device's lock.
     pub(crate) fn has_driver(&self) -> bool {
         // SAFETY: `self` is a valid device.

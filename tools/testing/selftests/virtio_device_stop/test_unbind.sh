@@ -85,10 +85,41 @@ test_unload_and_load_under_io() {
 	io_works
 }
 
+# The PCI function of the device.
+pci() {
+	readlink -f "/sys/bus/virtio/devices/$VDEV/.."
+}
+
+test_reset_while_stopped() {
+	stop
+	generation=$(cat "$STOP/generation")
+	echo 1 >"$(pci)/reset" || fail "the function can't be reset"
+	wait_until state_is running
+	[ "$(cat "$STOP/generation")" -gt "$generation" ] || fail "the generation has not changed"
+	expect "negotiated again" "$(device_get device_stop_negotiated)" true
+	io_works
+	stop
+	resume
+	io_works
+}
+
+test_reset_while_stopping() {
+	device_set acknowledge=never
+	store "$STOP/timeout_ms" 600000 >/dev/null
+	store "$STOP/state" stop >/tmp/stopper &
+	stopper=$!
+	wait_until state_is stopping
+	echo 1 >"$(pci)/reset" || fail "the function can't be reset"
+	wait $stopper
+	expect "stop" "$(cat /tmp/stopper)" "$ENODEV"
+	wait_until state_is running
+	device_set acknowledge=at-once
+	io_works
+}
+
 test_unplug_while_stopped() {
 	stop
-	pci=$(basename "$(readlink -f "/sys/bus/virtio/devices/$VDEV/..")")
-	echo 1 >"/sys/bus/pci/devices/$pci/remove"
+	echo 1 >"$(pci)/remove"
 	[ ! -e "/sys/bus/virtio/devices/$VDEV" ] || fail "the device is still there"
 	echo 1 >/sys/bus/pci/rescan
 	wait_until disk_is_back
@@ -104,4 +135,4 @@ disk_is_back() {
 
 run_tests test_unbind_while_stopped test_unbind_while_stopped_with_waiting_requests test_unbind_while_stopping \
 	test_unload_while_stopped test_unload_while_stopped_with_waiting_requests test_unload_and_load_under_io \
-	test_unplug_while_stopped
+	test_reset_while_stopped test_reset_while_stopping test_unplug_while_stopped
