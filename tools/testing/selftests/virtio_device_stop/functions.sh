@@ -14,7 +14,7 @@ PATIENCE=60
 exec 3<>/dev/vds/device
 DEVICE_REQUEST=0
 
-# device JSON: sends a request to the device's control socket, without its "v" and "id"; prints the answer's value.
+# device JSON: sends a request to the device's control socket, without its "v" and "id"; sets ANSWER to the answer's value.
 device() {
 	DEVICE_REQUEST=$((DEVICE_REQUEST + 1))
 	echo "{\"v\":1,\"id\":\"$$-$DEVICE_REQUEST\",$1}" >&3
@@ -22,9 +22,8 @@ device() {
 		case $answer in
 		*"\"id\":\"$$-$DEVICE_REQUEST\""*)
 			case $answer in *'"error"'*) fail "the device says: $answer" ;; esac
-			answer=${answer#*\"value\":}
-			answer=${answer%\}}
-			echo "$answer"
+			ANSWER=${answer#*\"value\":}
+			ANSWER=${ANSWER%\}}
 			return
 			;;
 		esac
@@ -35,12 +34,13 @@ device() {
 # device_get PATH: one value of the device's report, for example counters.requests.in_flight.
 device_get() {
 	device "\"get\":\"$1\""
+	echo "$ANSWER"
 }
 
 # device_set SETTING=VALUE...
 device_set() {
 	for pair; do
-		device "\"set\":{\"${pair%%=*}\":\"${pair#*=}\"}" >/dev/null
+		device "\"set\":{\"${pair%%=*}\":\"${pair#*=}\"}"
 	done
 }
 
@@ -72,16 +72,18 @@ expect() {
 
 # wait_until COMMAND...: waits for a condition.
 wait_until() {
-	wait_end=$(($(uptime_ms) + PATIENCE * 1000))
+	wait_begin=
 	until "$@"; do
-		[ "$(uptime_ms)" -lt "$wait_end" ] || fail "waited for $PATIENCE s: $*"
+		now
+		[ $((NOW - ${wait_begin:=$NOW})) -lt $((PATIENCE * 1000)) ] || fail "waited for $PATIENCE s: $*"
 		usleep 5000
 	done
 }
 
-uptime_ms() {
-	read -r seconds rest </proc/uptime
-	echo "${seconds%.*}${seconds#*.}0"
+# now: sets NOW to the time since boot, in milliseconds. Without a new process, which takes long under emulation.
+now() {
+	read -r NOW rest </proc/uptime
+	NOW=${NOW%.*}${NOW#*.}0
 }
 
 # store FILE TEXT: prints why it can't be written there, or "ok".
@@ -182,11 +184,13 @@ more_complete() {
 }
 
 completed_more_than() {
-	[ "$(device_get counters.requests.completed)" -gt "$1" ]
+	device '"get":"counters.requests.completed"'
+	[ "$ANSWER" -gt "$1" ]
 }
 
 in_flight_at_least() {
-	[ "$(device_get counters.requests.in_flight)" -ge "$1" ]
+	device '"get":"counters.requests.in_flight"'
+	[ "$ANSWER" -ge "$1" ]
 }
 
 # waiting_are N: that many requests wait for the disk, those that its driver has not got yet included.

@@ -9,16 +9,16 @@
 CYCLES=200
 
 test_in_flight_requests_finish_before_the_acknowledgement() {
-	device_set io_delay_us=4000
+	device_set io_delay_us=20000
 	start_fio
 	requested=$(device_get counters.stops.requested)
 	loaded=$(device_get counters.stops.requested_with_requests)
 	cycle=0
 	while [ $cycle -lt $CYCLES ]; do
 		wait_until in_flight_at_least 1
-		expect "stop" "$(store "$STOP/state" stop)" ok
-		expect "in flight when stopped" "$(device_get counters.requests.in_flight)" 0
-		expect "resume" "$(store "$STOP/state" resume)" ok
+		echo stop >"$STOP/state" || fail "no stop in cycle $cycle"
+		in_flight_at_least 1 && fail "requests are in flight while stopped"
+		echo resume >"$STOP/state" || fail "no resume in cycle $cycle"
 		cycle=$((cycle + 1))
 	done
 	stop_fio
@@ -44,8 +44,8 @@ requests_wait_in_the_virtqueue() {
 
 # Stops the disk while more requests wait in the virtqueue than the device works on, and sees whether it takes any of them.
 still_while_stopped() {
-	device_set io_depth=2 io_delay_us=5000
 	start_fio
+	device_set io_depth=2 io_delay_us=50000
 	wait_until requests_wait_in_the_virtqueue
 	expect "stop" "$(store "$STOP/state" stop)" ok
 	taken=$(device_get counters.requests.taken)
@@ -60,15 +60,18 @@ still_while_stopped() {
 test_nothing_is_taken_while_stopped() {
 	still_while_stopped
 	resume
+	device_set io_delay_us=0
 	stop_fio
 	io_works
 }
 
 test_device_that_takes_requests_while_stopped_is_caught() {
 	device_set take_while_stopped=true
+	taken=$(device_get counters.requests.taken_while_stopped)
 	if (still_while_stopped); then
 		fail "the planted bug was not seen"
 	fi
+	[ "$(device_get counters.requests.taken_while_stopped)" -gt "$taken" ] || fail "something else was seen"
 	store "$STOP/state" resume >/dev/null
 	killall -INT fio
 	wait_until no_fio
@@ -80,10 +83,12 @@ no_fio() {
 
 test_waiting_requests_finish_after_the_resume() {
 	stop
+	notifications=$(device_get counters.notifications)
 	for block in 10 20 30 40 50 60 70 80; do
 		dd if=/dev/zero of="/dev/$DISK" bs=4k count=1 seek=$block oflag=direct 2>/dev/null &
 	done
 	wait_until waiting_are 8
+	expect "notifications by a quiesced driver" "$(device_get counters.notifications)" "$notifications"
 	completed=$(device_get counters.requests.completed)
 	resume
 	wait
@@ -94,6 +99,7 @@ test_device_that_forgets_notifications_is_notified() {
 	device_set forget_notifications=true
 	still_while_stopped
 	resume
+	device_set io_delay_us=0
 	more_complete
 	stop_fio
 }
