@@ -468,11 +468,16 @@ impl Device {
         } else if transition.watch.is_none() {
             transition.watch = Some(Watch::begin(self));
         }
-        if let Err(error @ (Error::TimedOut | Error::NeedsReset | Error::Gone)) = outcome.result {
+        let what = match outcome.result {
+            Err(error) => error.blames_device(),
+            Ok(()) if event == Event::LateAnswer => Some("a late answer"),
+            Ok(()) => None,
+        };
+        if let Some(what) = what {
             dev_warn!(
                 self.transport.device().as_device(),
-                "{:?}: now {}, {}\n",
-                error,
+                "{}: {} (reason: {})\n",
+                what,
                 life.state().name(),
                 life.reason().name()
             );

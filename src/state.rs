@@ -271,6 +271,23 @@ impl Reason {
     }
 }
 
+impl Error {
+    /// What the device has done, where this is an error of the device's.
+    pub const fn blames_device(self) -> Option<&'static str> {
+        match self {
+            Self::TimedOut => Some("no answer in time"),
+            Self::NeedsReset => Some("the device asks for a reset"),
+            Self::Gone => Some("the device is gone, or was reset"),
+            Self::NotSupported
+            | Self::NoDriver
+            | Self::Busy
+            | Self::CalledOff
+            | Self::Stale
+            | Self::Killed => None,
+        }
+    }
+}
+
 impl From<GaveUp> for Error {
     fn from(why: GaveUp) -> Self {
         match why {
