@@ -28,16 +28,16 @@ elapsed() {
 	printf '%d:%02d' $(($1 / 60)) $(($1 % 60))
 }
 
-# Shows that a step is alive: every second on a terminal, every half minute in a log.
+# Shows that a step is alive: every second on a terminal, every half minute in a log. Ends with the script.
 tick() {
 	local name=$1 start=$SECONDS never
 	exec {never}<> <(:)
 	if [ -t 2 ]; then
-		while ! read -rt 1 -u "$never"; do
+		while ! read -rt 1 -u "$never" && kill -0 $$ 2>/dev/null; do
 			printf '\r  %-56s %s' "$name" "$(elapsed $((SECONDS - start)))" >&2
 		done
 	else
-		while ! read -rt 30 -u "$never"; do
+		while ! read -rt 30 -u "$never" && kill -0 $$ 2>/dev/null; do
 			printf '  %-56s %s\n' "$name ..." "$(elapsed $((SECONDS - start)))" >&2
 		done
 	fi
@@ -87,7 +87,22 @@ lock() {
 	flock "$fd"
 }
 
-# forget OLD...: removes finished or abandoned parts.
+# used PART: prints a part's path, and notes that it is of use.
+used() {
+	touch "$1"
+	echo "$1"
+}
+
+# prune FOLDER: removes the parts in it that were abandoned half-made, or that no work tree has used for two weeks.
+prune() {
+	local part
+	mkdir -p "$1"
+	find "$1" -mindepth 1 -maxdepth 1 \( -name new -o -mtime +14 \) -print0 | while IFS= read -rd '' part; do
+		forget "$part"
+	done
+}
+
+# forget PART...: removes parts.
 forget() {
 	local part
 	for part in "$@"; do
