@@ -14,7 +14,7 @@ cargo := cd tools && vm/enter
 cargo_static := --setenv RUSTFLAGS "-C target-feature=+crt-static"
 
 ifdef KDIR
-release = $(shell $(MAKE) -s -C $(KDIR) kernelrelease)
+release = $(shell cat $(KDIR)/include/config/kernel.release)
 kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR) MO=$(CURDIR)/build/$(release)
 else
 release = $(shell cat $$(tools/vm/kernel stock)/release)
