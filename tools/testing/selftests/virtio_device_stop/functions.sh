@@ -193,11 +193,19 @@ in_flight_at_least() {
 	[ "$ANSWER" -ge "$1" ]
 }
 
-# waiting_are N: that many requests wait for the disk, those that its driver has not got yet included.
-waiting_are() {
+# waiting: how many requests wait for the disk, those that its driver has not got yet included.
+waiting() {
 	# shellcheck disable=SC2046 # a word a field
-	set -- "$1" $(cat "/sys/block/$DISK/stat")
-	[ "$1" = "${10}" ]
+	set -- $(cat "/sys/block/$DISK/stat")
+	echo "$9"
+}
+
+waiting_are() {
+	[ "$(waiting)" = "$1" ]
+}
+
+waiting_at_least() {
+	[ "$(waiting)" -ge "$1" ]
 }
 
 # stop_fio: ends fio, and makes sure that it has found no error.
