@@ -13,24 +13,32 @@ end_devices() {
 }
 trap end_devices EXIT
 
-# start_device NAME [OPTION]...: a disk of 64 MiB whose serial number is NAME, for tools/vm/boot "${boot_options[@]}". Its control
-# socket is $devices/NAME.control.
-start_device() {
-	local name=$1 waited=0
-	shift
-	truncate -s 64M "$devices/$name"
+# start_devices TYPE,KEY=VALUE,...,name=NAME...: starts the devices, in one process, for tools/vm/boot "${boot_options[@]}". A blk
+# gets a disk of 64 MiB, $devices/NAME. The control socket is $devices/control.
+start_devices() {
+	local spec name socket sockets=() options=(--control "$devices/control") waited=0
+	for spec; do
+		name=${spec##*name=}
+		name=${name%%,*}
+		socket=$devices/$name.vfio
+		sockets+=("$socket")
+		if [[ $spec == blk,* ]]; then
+			truncate -s 64M "$devices/$name"
+			spec+=,file=$devices/$name
+		fi
+		options+=(--device "$spec,socket=$socket")
+		boot_options+=(--vfio-user "$socket")
+	done
 	# shellcheck disable=SC2154 # of the script that has this
-	"$top/build/bin/vfio-user-virtio" --socket "$devices/$name.vfio" --control "$devices/$name.control" \
-		--file "$devices/$name" "$@" 2>"$devices/$name.log" &
+	"$top/build/bin/vfio-user-virtio" serve "${options[@]}" 2>"$devices/log" &
 	servers+=($!)
-	while [ ! -S "$devices/$name.vfio" ]; do
+	while [ ! -S "${sockets[-1]}" ]; do
 		if ! kill -0 "${servers[-1]}" 2>/dev/null || [ "$waited" -ge 1000 ]; then
-			echo "the device '$name' does not start:" >&2
-			cat "$devices/$name.log" >&2
+			echo "the devices do not start:" >&2
+			cat "$devices/log" >&2
 			return 1
 		fi
 		waited=$((waited + 1))
 		sleep 0.01
 	done
-	boot_options+=(--vfio-user "$devices/$name.vfio")
 }

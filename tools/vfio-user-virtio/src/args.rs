@@ -2,46 +2,102 @@
 
 //! The command line.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{Args as ClapArgs, Parser, Subcommand};
 
-use crate::settings::Settings;
+use crate::scenario::Spec;
+use crate::settings::TABLE;
 
-/// A virtio device outside of QEMU, for tests of drivers that stop and resume it: real data, scriptable behaviour, and a judge of
+/// Virtio devices outside of QEMU, for tests of drivers that stop and resume them: real data, scriptable behaviour, and a judge of
 /// the driver.
-///
-/// Attach it to QEMU (10.1 or later; the guest's memory must be shared):
-///
-///   qemu-system-x86_64 -M q35,memory-backend=mem
-///     -object memory-backend-memfd,id=mem,size=512M,share=on
-///     -device '{"driver":"vfio-user-pci","socket":{"type":"unix","path":"SOCKET"}}' ...
 #[derive(Debug, Parser)]
-#[command(version, verbatim_doc_comment)]
+#[command(version, subcommand_required = true, arg_required_else_help = true)]
 pub struct Args {
-    /// Where to listen for QEMU (vfio-user)
-    #[arg(long, value_name = "SOCKET")]
-    pub socket: PathBuf,
-    /// Where to listen for control clients: one JSON request a line, one reply a line, for example
-    /// {"v":1,"id":1,"get":"counters.requests"} or {"v":1,"id":2,"set":{"acknowledge":"never"}}
-    #[arg(long, value_name = "SOCKET")]
-    pub control: Option<PathBuf>,
-    /// The disk's contents: a file, or a block device
-    #[arg(long, value_name = "FILE")]
-    pub file: PathBuf,
-    /// The protocol to offer
-    #[arg(long, default_value = "device-stop")]
-    pub protocol: Protocol,
-    /// How the device behaves; each can be changed at run time over the control socket
-    #[command(flatten, next_help_heading = "Behaviour")]
-    pub settings: Settings,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
 }
 
-/// The protocol by which the device can be stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Protocol {
-    /// VIRTIO_F_DEVICE_STOP, feature bit 39 (RFC of 2020)
-    DeviceStop,
-    /// None: the device can't be stopped
-    None,
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Be the devices, until a signal ends it
+    #[command(after_long_help = settings_help())]
+    Serve(Serve),
+    /// Show what devices have counted, and what their drivers did wrong
+    ///
+    /// Ends with status 0 if no driver has broken a rule, with 1 if one has, and with 2 if that can't be told.
+    Report {
+        /// The control socket
+        control: PathBuf,
+        /// Only this device
+        device: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change how a device behaves
+    #[command(after_long_help = settings_help())]
+    Set {
+        /// The control socket
+        control: PathBuf,
+        /// The device's name
+        #[arg(required_unless_present = "scenario")]
+        device: Option<String>,
+        /// Settings
+        #[arg(value_name = "SETTING=VALUE", required_unless_present = "scenario")]
+        settings: Vec<String>,
+        /// A file with settings: a TOML table for each device
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["device", "settings"])]
+        scenario: Option<PathBuf>,
+    },
+    /// Have a device do something once
+    #[command(after_long_help = "\
+Actions:
+  needs-reset       set NEEDS_RESET
+  hang-up           end the connection to QEMU at the next register access
+  forget-breaches   begin to judge anew
+  resize:SECTORS    (blk) change the disk's size, and its file's
+  link:up, link:down  (net)")]
+    Do {
+        /// The control socket
+        control: PathBuf,
+        /// The device's name
+        device: String,
+        /// What to do
+        action: String,
+    },
+}
+
+/// The devices.
+#[derive(Debug, ClapArgs)]
+pub struct Serve {
+    /// A device. TYPE is blk, net, rng or null. Keys of all types: socket=SOCKET (where to listen for QEMU), name=NAME (for the
+    /// control socket), protocol=device-stop|suspend|both|none, long_common=true (the common configuration reaches beyond
+    /// queue_notify_data), notif_config_data=true (bit 39 in its later sense), and all settings. blk: file=FILE, queues=N,
+    /// read_only=true. net: mac=MAC. null: id=N (virtio device type), queues=N
+    #[arg(long = "device", value_name = "TYPE,KEY=VALUE,...", required = true)]
+    pub devices: Vec<Spec>,
+    /// Where to listen for control clients: one JSON request a line, one reply a line
+    #[arg(long, value_name = "SOCKET")]
+    pub control: Option<PathBuf>,
+    /// A file with settings: a TOML table for each device
+    #[arg(long, value_name = "FILE")]
+    pub scenario: Option<PathBuf>,
+}
+
+fn settings_help() -> String {
+    let mut help = String::from("Settings:\n");
+    for (name, values, what) in TABLE {
+        let _ = writeln!(help, "  {name}: {what}\n      {values}");
+    }
+    help.push_str(
+        "
+QEMU (10.1 or later; the guest's memory must be shared):
+  qemu-system-x86_64 -M q35,memory-backend=mem -object memory-backend-memfd,id=mem,size=512M,share=on
+    -device '{\"driver\":\"vfio-user-pci\",\"socket\":{\"type\":\"unix\",\"path\":\"SOCKET\"}}' ...",
+    );
+    help
 }

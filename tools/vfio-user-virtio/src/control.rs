@@ -3,10 +3,12 @@
 //! The control socket: one JSON request a line, one JSON reply a line, nothing unasked. Several clients at a time.
 //!
 //! ```text
-//! {"v":1,"id":1,"get":"counters.requests.in_flight"}       {"v":1,"id":1,"value":0}
-//! {"v":1,"id":2,"get":""}                                  {"v":1,"id":2,"value":{...the whole report...}}
-//! {"v":1,"id":3,"set":{"acknowledge":"after:100"}}         {"v":1,"id":3,"value":null}
-//! {"v":1,"id":4,"set":{"acknowledge":"soon"}}              {"v":1,"id":4,"error":"acknowledge: expected ..."}
+//! {"v":1,"id":1,"device":"disk","get":"counters.requests.in_flight"}  {"v":1,"id":1,"value":0}
+//! {"v":1,"id":2,"device":"disk","get":""}                             {"v":1,"id":2,"value":{...the whole report...}}
+//! {"v":1,"id":3,"get":""}                                             {"v":1,"id":3,"value":{"disk":{...},"net":{...}}}
+//! {"v":1,"id":4,"device":"disk","set":{"acknowledge":"after:100"}}    {"v":1,"id":4,"value":null}
+//! {"v":1,"id":5,"device":"disk","do":"resize:4096"}                   {"v":1,"id":5,"value":null}
+//! {"v":1,"id":6,"device":"disk","set":{"acknowledge":"soon"}}         {"v":1,"id":6,"error":"acknowledge: expected ..."}
 //! ```
 
 use std::collections::BTreeMap;
@@ -17,13 +19,18 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::device::Device;
+use crate::report::VERSION;
+use crate::scenario::Changes;
 
-const VERSION: u32 = 1;
+/// The devices, by name.
+pub type Devices = BTreeMap<String, Arc<Device>>;
+
 const MAX_LINE: u64 = 64 * 1024;
 const MAX_CLIENTS: usize = 64;
 
@@ -34,8 +41,11 @@ struct Request {
     /// Read by [`answer`], which needs it even where the rest makes no sense.
     #[serde(rename = "id")]
     _id: Value,
+    device: Option<String>,
     get: Option<String>,
-    set: Option<BTreeMap<String, String>>,
+    set: Option<Changes>,
+    #[serde(rename = "do")]
+    action: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -59,12 +69,18 @@ enum Error {
     Syntax(#[from] serde_json::Error),
     #[error("version {0}: this server speaks version {VERSION}")]
     Version(u32),
-    #[error("one of 'get' and 'set' is wanted")]
+    #[error("one of 'get', 'set' and 'do' is wanted")]
     Verb,
+    #[error("'set' and 'do' need a device: there are {0}")]
+    WhichDevice(String),
+    #[error("no device '{0}': there are {1}")]
+    NoDevice(String, String),
     #[error("nothing is called '{0}' in the report")]
     Path(String),
     #[error(transparent)]
     Setting(#[from] crate::settings::Error),
+    #[error(transparent)]
+    Action(#[from] crate::types::ActionError),
 }
 
 /// Listens on `path`. A socket that a dead process has left there is replaced.
@@ -82,7 +98,7 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves clients, for ever.
-pub fn run(listener: &UnixListener, device: &Arc<Device>) -> io::Result<()> {
+pub fn run(listener: &UnixListener, devices: &Arc<Devices>) -> io::Result<()> {
     let clients = Arc::new(AtomicUsize::new(0));
     loop {
         let (stream, _) = listener.accept()?;
@@ -91,11 +107,11 @@ pub fn run(listener: &UnixListener, device: &Arc<Device>) -> io::Result<()> {
             tracing::warn!("too many control clients: one was turned away");
             continue;
         }
-        let (device, clients) = (Arc::clone(device), Arc::clone(&clients));
+        let (devices, clients) = (Arc::clone(devices), Arc::clone(&clients));
         thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || {
-                if let Err(error) = client(&stream, &device) {
+                if let Err(error) = client(&stream, &devices) {
                     tracing::info!(%error, "control client");
                 }
                 clients.fetch_sub(1, Ordering::Relaxed);
@@ -103,7 +119,7 @@ pub fn run(listener: &UnixListener, device: &Arc<Device>) -> io::Result<()> {
     }
 }
 
-fn client(stream: &UnixStream, device: &Device) -> io::Result<()> {
+fn client(stream: &UnixStream, devices: &Devices) -> io::Result<()> {
     let mut input = BufReader::new(stream);
     let mut output = stream;
     loop {
@@ -120,19 +136,19 @@ fn client(stream: &UnixStream, device: &Device) -> io::Result<()> {
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let mut reply = serde_json::to_vec(&answer(&line, device))?;
+        let mut reply = serde_json::to_vec(&answer(&line, devices))?;
         reply.push(b'\n');
         output.write_all(&reply)?;
     }
 }
 
-fn answer(line: &[u8], device: &Device) -> Reply {
+fn answer(line: &[u8], devices: &Devices) -> Reply {
     // Even a request that makes no sense is answered under its own id, if it has one.
     let id = serde_json::from_slice::<Value>(line)
         .ok()
         .and_then(|value| value.get("id").cloned())
         .unwrap_or_default();
-    let result = match perform(line, device) {
+    let result = match perform(line, devices) {
         Ok(value) => Answer::Value(value),
         Err(error) => Answer::Error(error.to_string()),
     };
@@ -143,29 +159,131 @@ fn answer(line: &[u8], device: &Device) -> Reply {
     }
 }
 
-fn perform(line: &[u8], device: &Device) -> Result<Value, Error> {
+fn names(devices: &Devices) -> String {
+    let names: Vec<&str> = devices.keys().map(String::as_str).collect();
+    names.join(", ")
+}
+
+fn perform(line: &[u8], devices: &Devices) -> Result<Value, Error> {
     let request: Request = serde_json::from_slice(line)?;
     if request.v != VERSION {
         return Err(Error::Version(request.v));
     }
-    match (request.get, request.set) {
-        (Some(path), None) => {
-            let report = serde_json::to_value(device.report())?;
-            let found =
-                path.split('.')
-                    .filter(|name| !name.is_empty())
-                    .try_fold(&report, |value, name| match value {
-                        Value::Array(items) => items.get(name.parse::<usize>().ok()?),
-                        value => value.get(name),
-                    });
-            found.cloned().ok_or(Error::Path(path))
+    let device = match request.device {
+        None => None,
+        Some(name) => Some(
+            devices
+                .get(&name)
+                .ok_or_else(|| Error::NoDevice(name, names(devices)))?,
+        ),
+    };
+    match (request.get, request.set, request.action, device) {
+        (Some(path), None, None, Some(device)) => {
+            find(&serde_json::to_value(device.report())?, path)
         }
-        (None, Some(settings)) => {
-            for (name, value) in &settings {
-                device.set(name, value)?;
-            }
+        (Some(path), None, None, None) => {
+            let reports: BTreeMap<&String, _> = devices
+                .iter()
+                .map(|(name, device)| (name, device.report()))
+                .collect();
+            find(&serde_json::to_value(reports)?, path)
+        }
+        (None, Some(settings), None, Some(device)) => {
+            device.set(&settings, Instant::now())?;
             Ok(Value::Null)
         }
+        (None, None, Some(action), Some(device)) => {
+            device.act(&action)?;
+            Ok(Value::Null)
+        }
+        (None, Some(_), None, None) | (None, None, Some(_), None) => {
+            Err(Error::WhichDevice(names(devices)))
+        }
         _ => Err(Error::Verb),
+    }
+}
+
+fn find(report: &Value, path: String) -> Result<Value, Error> {
+    let found = path
+        .split('.')
+        .filter(|name| !name.is_empty())
+        .try_fold(report, |value, name| match value {
+            Value::Array(items) => items.get(name.parse::<usize>().ok()?),
+            value => value.get(name),
+        });
+    found.cloned().ok_or(Error::Path(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Offer;
+    use crate::settings::Settings;
+    use crate::types::null::Null;
+
+    fn ask(request: &str) -> (Value, Option<Value>, Option<String>) {
+        let device = |id| {
+            let offer = Offer::default();
+            Arc::new(Device::new(
+                Arc::new(Null::new(id, 1)),
+                offer,
+                Settings::default(),
+            ))
+        };
+        let devices = Devices::from([("a".to_owned(), device(1)), ("b".to_owned(), device(2))]);
+        let reply = answer(request.as_bytes(), &devices);
+        match reply.result {
+            Answer::Value(value) => (reply.id, Some(value), None),
+            Answer::Error(error) => (reply.id, None, Some(error)),
+        }
+    }
+
+    #[test]
+    fn values_are_found_by_device_and_path() {
+        let (id, value, _) = ask(r#"{"v":1,"id":"x","device":"b","get":"device_id"}"#);
+        assert_eq!((id, value), ("x".into(), Some(2.into())));
+        let (_, value, _) = ask(r#"{"v":1,"id":1,"get":"a.counters.requests.taken"}"#);
+        assert_eq!(value, Some(0.into()));
+        let (_, value, _) = ask(r#"{"v":1,"id":1,"get":""}"#);
+        assert_eq!(value.unwrap().as_object().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn requests_that_make_no_sense_are_answered_with_an_error_under_their_id() {
+        for (request, expected) in [
+            (r#"{"v":2,"id":7,"get":""}"#, "version 2"),
+            (r#"{"v":1,"id":7}"#, "one of 'get', 'set' and 'do'"),
+            (
+                r#"{"v":1,"id":7,"get":"","do":"x"}"#,
+                "one of 'get', 'set' and 'do'",
+            ),
+            (
+                r#"{"v":1,"id":7,"set":{}}"#,
+                "need a device: there are a, b",
+            ),
+            (
+                r#"{"v":1,"id":7,"device":"c","get":""}"#,
+                "no device 'c': there are a, b",
+            ),
+            (
+                r#"{"v":1,"id":7,"device":"a","get":"x.y"}"#,
+                "nothing is called 'x.y'",
+            ),
+            (
+                r#"{"v":1,"id":7,"device":"a","set":{"speed":"1"}}"#,
+                "no setting 'speed'",
+            ),
+            (
+                r#"{"v":1,"id":7,"device":"a","do":"dance"}"#,
+                "can't do 'dance'",
+            ),
+            (r#"{"v":1,"id":7,"get":"","what":1}"#, "not a request"),
+        ] {
+            let (id, value, error) = ask(request);
+            assert_eq!((id, value), (7.into(), None), "{request}");
+            let error = error.unwrap();
+            assert!(error.contains(expected), "{request}: {error}");
+        }
+        assert!(ask("nonsense").2.unwrap().starts_with("not a request"));
     }
 }

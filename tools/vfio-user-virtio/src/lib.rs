@@ -1,25 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A virtio device outside of QEMU that speaks VIRTIO_F_DEVICE_STOP, and judges the driver that drives it.
+//! Virtio devices outside of QEMU that can be stopped, and judge the drivers that drive them.
 //!
 //! | | |
 //! |---|---|
-//! | [`args`], [`settings`] | what the user chose |
+//! | [`args`], [`scenario`], [`settings`] | what the user chose |
 //! | [`server`], [`memory`] | the client: QEMU, by vfio-user |
 //! | [`pci`], [`registers`], [`status`] | what the guest's driver sees |
-//! | [`device`], [`blk`] | what the device does |
-//! | [`judge`], [`control`] | what it tells of the driver and of itself |
+//! | [`device`], [`types`] | what a device does |
+//! | [`judge`], [`report`], [`control`] | what it tells of the driver and of itself |
+//! | [`client`] | the other end of the control socket |
 //!
 //! It shares no code with the driver: a judge that shares the driver's predicates can't catch its mistakes.
 
 pub mod args;
-pub mod blk;
+pub mod client;
 pub mod control;
 pub mod device;
 pub mod judge;
 pub mod memory;
 pub mod pci;
 pub mod registers;
+pub mod report;
+pub mod scenario;
 pub mod server;
 pub mod settings;
 pub mod status;
+pub mod types;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The program: reads the command line, opens what it names, starts the threads.
+//! The program: reads the command line, and either starts the devices or asks a server that has.
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{mpsc, Arc};
 use std::thread;
 
 use clap::Parser;
@@ -13,32 +13,41 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
-use vfio_user_virtio::args::{Args, Protocol};
-use vfio_user_virtio::blk::Disk;
-use vfio_user_virtio::device::Device;
-use vfio_user_virtio::server::Server;
-use vfio_user_virtio::{control, server};
+use vfio_user_virtio::args::{Args, Command, Serve};
+use vfio_user_virtio::client::{self, Client};
+use vfio_user_virtio::control::{self, Devices};
+use vfio_user_virtio::scenario;
+use vfio_user_virtio::server::{self, Server};
 
-/// Why the server can't go on.
+/// Why the program can't go on.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("{path}: can't open it as a disk")]
-    Disk {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
     #[error("{path}: can't listen for control clients")]
     Control {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
+    #[error("two devices are called '{0}': give them names with name=")]
+    SameName(String),
+    #[error("device '{name}'")]
+    Device {
+        name: String,
+        #[source]
+        source: scenario::Error,
+    },
+    #[error(transparent)]
+    Scenario(#[from] scenario::Error),
     #[error(transparent)]
     Server(#[from] server::Error),
+    #[error(transparent)]
+    Client(#[from] client::Error),
     #[error("can't start a thread or wait for signals")]
     System(#[from] io::Error),
 }
+
+/// The status of `report` when it can't tell, and of everything else that goes wrong.
+const TROUBLE: u8 = 2;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -49,8 +58,8 @@ fn main() -> ExitCode {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .init();
-    match run(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(args.command) {
+        Ok(status) => status,
         Err(error) => {
             eprintln!("vfio-user-virtio: {error}");
             let mut source = std::error::Error::source(&error);
@@ -58,37 +67,105 @@ fn main() -> ExitCode {
                 eprintln!("  because: {error}");
                 source = error.source();
             }
-            ExitCode::FAILURE
+            TROUBLE.into()
         }
     }
 }
 
-fn run(args: &Args) -> Result<(), Error> {
-    let disk = Disk::open(&args.file).map_err(|source| Error::Disk {
-        path: args.file.clone(),
-        source,
-    })?;
-    let device = Arc::new(Device::new(
-        disk,
-        args.protocol == Protocol::DeviceStop,
-        args.settings,
-    ));
-    let mut sockets = vec![args.socket.clone()];
+fn run(command: Command) -> Result<ExitCode, Error> {
+    match command {
+        Command::Serve(args) => serve(&args)?,
+        Command::Report {
+            control,
+            device,
+            json,
+        } => return report(&control, device.as_deref(), json),
+        Command::Set {
+            control,
+            device,
+            settings,
+            scenario,
+        } => {
+            let changes = match (scenario, device) {
+                (Some(file), _) => scenario::read(&file)?,
+                (None, device) => {
+                    [(device.unwrap_or_default(), client::changes(&settings)?)].into()
+                }
+            };
+            let mut client = Client::connect(&control)?;
+            for (device, changes) in &changes {
+                client.set(device, changes)?;
+            }
+        }
+        Command::Do {
+            control,
+            device,
+            action,
+        } => Client::connect(&control)?.act(&device, &action)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(control: &std::path::Path, device: Option<&str>, json: bool) -> Result<ExitCode, Error> {
+    let reports = Client::connect(control)?.reports(device)?;
+    let breaches = client::breaches(&reports);
+    if json {
+        println!("{}", serde_json::Value::Object(reports));
+    } else {
+        for (name, report) in &reports {
+            println!("{}", client::show(name, report));
+        }
+    }
+    Ok(match breaches {
+        Some(0) => ExitCode::SUCCESS,
+        Some(_) => ExitCode::FAILURE,
+        None => TROUBLE.into(),
+    })
+}
+
+fn serve(args: &Serve) -> Result<(), Error> {
+    let mut devices = Devices::new();
+    let mut servers = Vec::new();
+    let mut sockets = Vec::new();
+    for spec in &args.devices {
+        let device = Arc::new(spec.open().map_err(|source| Error::Device {
+            name: spec.name.clone(),
+            source,
+        })?);
+        if devices
+            .insert(spec.name.clone(), Arc::clone(&device))
+            .is_some()
+        {
+            return Err(Error::SameName(spec.name.clone()));
+        }
+        servers.push((spec.socket.clone(), device));
+        sockets.push(spec.socket.clone());
+    }
+    if let Some(file) = &args.scenario {
+        for (name, changes) in scenario::read(file)? {
+            let names = || devices.keys().cloned().collect::<Vec<_>>().join(", ");
+            let device = devices
+                .get(&name)
+                .ok_or_else(|| scenario::Error::NoDevice(name.clone(), names()))?;
+            device
+                .set(&changes, std::time::Instant::now())
+                .map_err(scenario::Error::from)?;
+        }
+    }
+    let devices = Arc::new(devices);
     if let Some(path) = &args.control {
         let listener = control::listen(path).map_err(|source| Error::Control {
             path: path.clone(),
             source,
         })?;
         sockets.push(path.clone());
-        let device = Arc::clone(&device);
+        let devices = Arc::clone(&devices);
         spawn("control", move || {
-            if let Err(error) = control::run(&listener, &device) {
+            if let Err(error) = control::run(&listener, &devices) {
                 tracing::error!(%error, "no more control clients");
             }
         })?;
     }
-    // Whoever sees this socket may connect to both.
-    let server = Server::listen(&args.socket)?;
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     spawn("signals", move || {
         if signals.forever().next().is_some() {
@@ -98,9 +175,19 @@ fn run(args: &Args) -> Result<(), Error> {
             std::process::exit(0);
         }
     })?;
-    let worker = Arc::clone(&device);
-    spawn("worker", move || worker.run())?;
-    server.run(&device).map_err(Error::from)
+    // Whoever sees the last socket may connect to all.
+    let (ends, ended) = mpsc::channel();
+    for (socket, device) in servers {
+        let server = Server::listen(&socket, device.vectors())?;
+        let (worker, ends) = (Arc::clone(&device), ends.clone());
+        spawn("worker", move || worker.run())?;
+        spawn("server", move || {
+            let _ = ends.send(server.run(&device));
+        })?;
+    }
+    drop(ends);
+    // A server ends only when it can't go on.
+    ended.recv().unwrap_or(Ok(())).map_err(Error::from)
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {

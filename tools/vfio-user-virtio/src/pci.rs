@@ -11,16 +11,15 @@ pub const MSIX_BAR_SIZE: u64 = 0x1000;
 
 const PAGE: u64 = 0x1000;
 const MSIX_PBA: u32 = 0x800;
-/// MSI-X vectors: one for configuration changes, one a virtqueue, and some to spare.
-pub const VECTORS: u16 = 8;
 /// `notify_off_multiplier`: each virtqueue has a doorbell of its own, that many bytes apart.
 pub const NOTIFY_MULTIPLIER: u32 = 4;
 
-/// Bytes of the common configuration. It ends before `queue_notify_data`, so that this device can't be taken to offer
-/// VIRTIO_F_NOTIF_CONFIG_DATA when it offers bit 39.
-pub const COMMON_SIZE: u32 = 56;
+/// Bytes of a common configuration that ends before `queue_notify_data`: bit 39 can't be VIRTIO_F_NOTIF_CONFIG_DATA then.
+pub const SHORT_COMMON: u32 = 56;
+/// Bytes of one that ends with `queue_reset`, as virtio 1.2 has it.
+pub const LONG_COMMON: u32 = 60;
 /// Bytes of the device configuration space.
-pub const DEVICE_SIZE: u32 = 0x100;
+pub const DEVICE_SIZE: usize = 0x100;
 
 const VIRTIO_VENDOR: u16 = 0x1af4;
 const MODERN_DEVICE_BASE: u16 = 0x1040;
@@ -50,13 +49,13 @@ pub enum Structure {
 }
 
 impl Structure {
-    /// The structure at `offset` in BAR 0.
-    pub fn at(offset: u64) -> Self {
+    /// The structure at `offset` in BAR 0 of a device whose common configuration has `common` bytes.
+    pub fn at(offset: u64, common: u32) -> Self {
         let within = offset % PAGE;
         match offset / PAGE {
-            0 if within < u64::from(COMMON_SIZE) => Self::Common(within),
+            0 if within < u64::from(common) => Self::Common(within),
             1 if within == 0 => Self::Isr,
-            2 if within < u64::from(DEVICE_SIZE) => Self::Device(within),
+            2 if within < DEVICE_SIZE as u64 => Self::Device(within),
             3 => match u16::try_from(within / u64::from(NOTIFY_MULTIPLIER)) {
                 Ok(queue) => Self::Notify(queue),
                 Err(_) => Self::None,
@@ -83,8 +82,9 @@ pub struct Config {
 }
 
 impl Config {
-    /// The configuration space of a virtio device of type `device_id` (virtio 1.4, section 5) and PCI class `class`.
-    pub fn new(device_id: u16, class: u32) -> Self {
+    /// The configuration space of a virtio device of type `device_id` (virtio 1.4, section 5) and PCI class `class`, with that many
+    /// MSI-X vectors, and a common configuration of `common` bytes.
+    pub fn new(device_id: u16, class: u32, vectors: u16, common: u32) -> Self {
         let mut config = Self {
             bytes: [0; CONFIG_SIZE],
             writable: [0; CONFIG_SIZE],
@@ -105,14 +105,21 @@ impl Config {
         config.put(0x34, &[CAP_MSIX as u8]);
 
         config.put(CAP_MSIX, &[0x11, CAP_COMMON as u8]);
-        config.put(CAP_MSIX + 2, &(VECTORS - 1).to_le_bytes());
+        config.put(CAP_MSIX + 2, &vectors.saturating_sub(1).to_le_bytes());
         config.put(CAP_MSIX + 4, &2u32.to_le_bytes());
         config.put(CAP_MSIX + 8, &(MSIX_PBA | 2).to_le_bytes());
-        config.virtio_cap(CAP_COMMON, CAP_NOTIFY, 16, 1, 0, COMMON_SIZE);
+        config.virtio_cap(CAP_COMMON, CAP_NOTIFY, 16, 1, 0, common);
         config.virtio_cap(CAP_NOTIFY, CAP_ISR, 20, 2, 3 * PAGE as u32, PAGE as u32);
         config.put(CAP_NOTIFY + 16, &NOTIFY_MULTIPLIER.to_le_bytes());
         config.virtio_cap(CAP_ISR, CAP_DEVICE, 16, 3, PAGE as u32, 1);
-        config.virtio_cap(CAP_DEVICE, CAP_WINDOW, 16, 4, 2 * PAGE as u32, DEVICE_SIZE);
+        config.virtio_cap(
+            CAP_DEVICE,
+            CAP_WINDOW,
+            16,
+            4,
+            2 * PAGE as u32,
+            DEVICE_SIZE as u32,
+        );
         config.virtio_cap(CAP_WINDOW, 0, 20, 5, 0, 0);
 
         config.allow(0x04, &0x0406u16.to_le_bytes()); // Command: memory, bus master, no INTx.
@@ -194,7 +201,7 @@ mod tests {
 
     #[test]
     fn the_capability_list_is_complete_and_does_not_overlap() {
-        let config = Config::new(2, 0x01_0000);
+        let config = Config::new(2, 0x01_0000, 3, SHORT_COMMON);
         let mut next = usize::from(read::<1>(&config, 0x34)[0]);
         let mut kinds = Vec::new();
         let mut end = 0x40;
@@ -216,7 +223,7 @@ mod tests {
 
     #[test]
     fn bars_are_sized_by_writing_ones() {
-        let mut config = Config::new(2, 0x01_0000);
+        let mut config = Config::new(2, 0x01_0000, 3, SHORT_COMMON);
         config.write(0x10, &[0xff; 16]);
         assert_eq!(
             u32::from_le_bytes(read(&config, 0x10)),
@@ -231,7 +238,7 @@ mod tests {
 
     #[test]
     fn identity_can_not_be_written() {
-        let mut config = Config::new(2, 0x01_0000);
+        let mut config = Config::new(2, 0x01_0000, 3, SHORT_COMMON);
         let before: [u8; 4] = read(&config, 0);
         config.write(0, &[0; 4]);
         assert_eq!(read::<4>(&config, 0), before);
@@ -240,7 +247,7 @@ mod tests {
 
     #[test]
     fn accesses_outside_do_nothing() {
-        let mut config = Config::new(2, 0x01_0000);
+        let mut config = Config::new(2, 0x01_0000, 3, SHORT_COMMON);
         config.write(u64::MAX, &[0; 8]);
         config.write(CONFIG_SIZE as u64 - 1, &[0; 8]);
         assert_eq!(read::<4>(&config, CONFIG_SIZE - 2), [0, 0, 0xff, 0xff]);
@@ -251,7 +258,7 @@ mod tests {
 
     #[test]
     fn the_window_takes_only_aligned_accesses_to_bar_0() {
-        let mut config = Config::new(2, 0x01_0000);
+        let mut config = Config::new(2, 0x01_0000, 3, SHORT_COMMON);
         assert_eq!(config.window(WINDOW_DATA as u64), None);
         config.write(WINDOW_BAR as u64 + 4, &0x14u32.to_le_bytes());
         config.write(WINDOW_BAR as u64 + 8, &1u32.to_le_bytes());
@@ -269,12 +276,14 @@ mod tests {
 
     #[test]
     fn structures_lie_where_the_capabilities_say() {
-        assert_eq!(Structure::at(20), Structure::Common(20));
-        assert_eq!(Structure::at(u64::from(COMMON_SIZE)), Structure::None);
-        assert_eq!(Structure::at(0x1000), Structure::Isr);
-        assert_eq!(Structure::at(0x2014), Structure::Device(0x14));
-        assert_eq!(Structure::at(0x3004), Structure::Notify(1));
-        assert_eq!(Structure::at(BAR_SIZE), Structure::None);
-        assert_eq!(Structure::at(u64::MAX), Structure::None);
+        let at = |offset| Structure::at(offset, SHORT_COMMON);
+        assert_eq!(at(20), Structure::Common(20));
+        assert_eq!(at(u64::from(SHORT_COMMON)), Structure::None);
+        assert_eq!(Structure::at(56, LONG_COMMON), Structure::Common(56));
+        assert_eq!(at(0x1000), Structure::Isr);
+        assert_eq!(at(0x2014), Structure::Device(0x14));
+        assert_eq!(at(0x3004), Structure::Notify(1));
+        assert_eq!(at(BAR_SIZE), Structure::None);
+        assert_eq!(at(u64::MAX), Structure::None);
     }
 }

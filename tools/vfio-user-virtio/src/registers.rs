@@ -2,8 +2,6 @@
 
 //! The registers of the common configuration (virtio 1.4, 4.1.4.3), but for what a write to the device status sets off.
 
-use crate::pci::VECTORS;
-
 /// No MSI-X vector.
 pub const NO_VECTOR: u16 = 0xffff;
 /// Offset of `device_status`.
@@ -35,23 +33,29 @@ pub struct Registers {
     accepted: u64,
     /// `config_msix_vector`.
     pub config_vector: u16,
+    /// `config_generation`.
+    pub config_generation: u8,
     queue_select: u16,
     max_queue_size: u16,
+    vectors: u16,
     /// The virtqueues.
     pub queues: Vec<QueueRegisters>,
 }
 
 impl Registers {
-    /// Registers of a device that offers the feature bits `offered` and has `queues` virtqueues of at most `max_queue_size`.
-    pub fn new(offered: u64, queues: u16, max_queue_size: u16) -> Self {
+    /// Registers of a device that offers the feature bits `offered`, and has `vectors` MSI-X vectors and `queues` virtqueues of at
+    /// most `max_queue_size`.
+    pub fn new(offered: u64, queues: u16, max_queue_size: u16, vectors: u16) -> Self {
         let mut registers = Self {
             offered,
             device_feature_select: 0,
             driver_feature_select: 0,
             accepted: 0,
             config_vector: NO_VECTOR,
+            config_generation: 0,
             queue_select: 0,
             max_queue_size,
+            vectors,
             queues: vec![
                 QueueRegisters {
                     size: 0,
@@ -107,7 +111,7 @@ impl Registers {
             (0x0c, 4) => half(self.accepted, self.driver_feature_select),
             (0x10, 2) => self.config_vector.into(),
             (0x12, 2) => self.queues.len() as u64,
-            (0x15, 1) => 0, // config_generation: the configuration never changes.
+            (0x15, 1) => self.config_generation.into(),
             (0x16, 2) => self.queue_select.into(),
             (0x18, 2) => of(|queue| queue.size.into()),
             (0x1a, 2) => queue.map_or(NO_VECTOR, |queue| queue.vector).into(),
@@ -119,6 +123,7 @@ impl Registers {
             (0x2c, 4) => of(|queue| queue.driver >> 32),
             (0x30, 4 | 8) => of(|queue| queue.device),
             (0x34, 4) => of(|queue| queue.device >> 32),
+            (0x38, 2) => queue.map_or(0, |_| notify_data(self.queue_select).into()),
             _ => 0,
         }
     }
@@ -126,6 +131,11 @@ impl Registers {
     /// Writes `length` bytes at `offset`. `features_open`: the driver may still negotiate. A queue can't be changed once enabled.
     pub fn write(&mut self, offset: u64, length: usize, value: u64, features_open: bool) {
         let max_queue_size = self.max_queue_size;
+        let vector = |value: u64| match value as u16 {
+            vector if vector < self.vectors => vector,
+            // A vector that does not exist reads back as none, which tells the driver so.
+            _ => NO_VECTOR,
+        };
         match (offset, length) {
             (0x00, 4) => self.device_feature_select = value as u32,
             (0x08, 4) => self.driver_feature_select = value as u32,
@@ -182,12 +192,10 @@ fn set_half(value: &mut u64, high: u32, half: u64) {
     };
 }
 
-/// A vector that does not exist reads back as none, which tells the driver so.
-fn vector(value: u64) -> u16 {
-    match value as u16 {
-        vector if vector < VECTORS => vector,
-        _ => NO_VECTOR,
-    }
+/// `queue_notify_data`: what a driver that has accepted VIRTIO_F_NOTIF_CONFIG_DATA writes to notify this virtqueue. Not its index,
+/// so that a driver that writes that is found out.
+pub fn notify_data(queue: u16) -> u16 {
+    queue ^ 0x5a00
 }
 
 #[cfg(test)]
@@ -196,7 +204,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn registers() -> Registers {
-        Registers::new((1 << 32) | (1 << 39) | (1 << 6), 2, 256)
+        Registers::new((1 << 32) | (1 << 39) | (1 << 6), 2, 256, 3)
     }
 
     #[test]
@@ -245,7 +253,7 @@ mod tests {
                 registers.write(offset, length, value, open);
                 registers.read(offset, length);
                 prop_assert!(registers.queues.iter().all(|queue| queue.size.is_power_of_two() && queue.size <= 256));
-                prop_assert!(registers.queues.iter().all(|queue| queue.vector < VECTORS || queue.vector == NO_VECTOR));
+                prop_assert!(registers.queues.iter().all(|queue| queue.vector < 3 || queue.vector == NO_VECTOR));
                 prop_assert_eq!(registers.queues.len(), 2);
             }
         }

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::mem::size_of;
 use std::os::unix::net::UnixStream;
-use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::path::Path;
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use vfio_bindings::bindings::vfio::{
 use vfio_user::{DmaMapFlags, DmaUnmapFlags, IrqInfo, ServerBackend, ServerRegion};
 
 use crate::device::Device;
-use crate::pci::{BAR_SIZE, CONFIG_SIZE, MSIX_BAR_SIZE, VECTORS};
+use crate::pci::{BAR_SIZE, CONFIG_SIZE, MSIX_BAR_SIZE};
 
 /// The longest access to a register or to configuration space that a guest can make by way of QEMU.
 const MAX_ACCESS: usize = CONFIG_SIZE;
@@ -48,8 +48,9 @@ pub enum Error {
 pub struct Server(vfio_user::Server);
 
 impl Server {
-    /// Listens on `path`. A socket that a dead process has left there is replaced.
-    pub fn listen(path: &Path) -> Result<Self, Error> {
+    /// Listens on `path` for the client of a device with that many MSI-X vectors. A socket that a dead process has left there is
+    /// replaced.
+    pub fn listen(path: &Path, vectors: u16) -> Result<Self, Error> {
         if UnixStream::connect(path).is_ok() {
             return Err(Error::InUse(path.display().to_string()));
         }
@@ -59,7 +60,7 @@ impl Server {
         {
             let _ = std::fs::remove_file(path);
         }
-        let server = vfio_user::Server::new(path, true, interrupts(), regions());
+        let server = vfio_user::Server::new(path, true, interrupts(vectors), regions());
         server.map(Self).map_err(|source| Error::Listen {
             path: path.display().to_string(),
             source,
@@ -69,13 +70,14 @@ impl Server {
     /// Serves one client after another, for ever.
     pub fn run(&self, device: &Device) -> Result<(), Error> {
         loop {
-            // The crate panics on some messages that no client should send.
+            // The crate panics on some messages that no client should send, and a device can ask to hang up.
             match catch_unwind(AssertUnwindSafe(|| self.0.run(&mut Adapter(device)))) {
                 Ok(Ok(())) => tracing::info!("the client has disconnected"),
                 Ok(Err(error @ vfio_user::Error::SocketAccept(_))) => {
                     return Err(Error::Accept(error))
                 }
                 Ok(Err(error)) => tracing::warn!(%error, "the connection ended"),
+                Err(cause) if cause.is::<HangUp>() => tracing::info!("hung up, as asked to"),
                 Err(_) => tracing::warn!("the client broke the protocol: the connection ended"),
             }
             device.disconnected();
@@ -109,13 +111,13 @@ fn regions() -> Vec<ServerRegion> {
         .collect()
 }
 
-fn interrupts() -> Vec<IrqInfo> {
+fn interrupts(vectors: u16) -> Vec<IrqInfo> {
     (0..VFIO_PCI_NUM_IRQS)
         .map(|index| match index {
             VFIO_PCI_MSIX_IRQ_INDEX => IrqInfo {
                 index,
                 flags: VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_NORESIZE,
-                count: VECTORS.into(),
+                count: vectors.into(),
             },
             _ => IrqInfo {
                 index,
@@ -129,16 +131,28 @@ fn interrupts() -> Vec<IrqInfo> {
 /// What the client asks of the device, in the device's own terms.
 struct Adapter<'a>(&'a Device);
 
+/// Unwinds through the crate, which closes the connection on no other request of a server's.
+struct HangUp;
+
+impl Adapter<'_> {
+    fn hang_up_if_asked_to(&self) {
+        if self.0.hangs_up() {
+            resume_unwind(Box::new(HangUp));
+        }
+    }
+}
+
 impl ServerBackend for Adapter<'_> {
     fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> io::Result<()> {
         if data.len() > MAX_ACCESS {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         match region {
-            VFIO_PCI_CONFIG_REGION_INDEX => self.0.read_config(offset, data),
-            VFIO_PCI_BAR0_REGION_INDEX => self.0.read_bar(offset, data),
+            VFIO_PCI_CONFIG_REGION_INDEX => self.0.read_config(offset, data, Instant::now()),
+            VFIO_PCI_BAR0_REGION_INDEX => self.0.read_bar(offset, data, Instant::now()),
             _ => data.fill(0),
         }
+        self.hang_up_if_asked_to();
         Ok(())
     }
 
@@ -148,6 +162,7 @@ impl ServerBackend for Adapter<'_> {
             VFIO_PCI_BAR0_REGION_INDEX => self.0.write_bar(offset, data, Instant::now()),
             _ => {}
         }
+        self.hang_up_if_asked_to();
         Ok(())
     }
 

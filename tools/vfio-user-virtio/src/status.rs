@@ -1,16 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The device status field, as the device keeps it. Pure: no I/O, no time, no queues.
+//! The device status field, as the device keeps it, under both protocols. Pure: no I/O, no time, no queues.
 //!
 //! ```text
-//!              driver sets 32                   device acknowledges
-//!   Running ------------------> Requested ------------------------> Stopped
-//!      ^  ^                         |                                  |
-//!      |  +---- driver clears 32 ---+                                  |
-//!      +-------------------------- driver clears 32 -------------------+
+//!              driver asks for a stop           device acknowledges
+//!   Running ----------------------> Requested -----------------------> Stopped
+//!      ^  ^                            |                                | ^  |
+//!      |  +------ called off (D) ------+                                | |  | driver asks
+//!      |                                     device drops the stop      | |  | for a resume
+//!      +----------------------------------------------------------------+ |  v
+//!      +------------------ device acknowledges ----------------------- Resuming
 //! ```
 //!
-//! A pending stop reads clear: bit 32 is the device's, and shows that everything it had taken is finished.
+//! | | VIRTIO_F_DEVICE_STOP (D) | VIRTIO_F_SUSPEND (S) |
+//! |---|---|---|
+//! | the driver asks for a stop | sets 32 | sets 16 |
+//! | a pending stop reads | without 32 | with DRIVER_OK, without 16 |
+//! | it is called off | clears 32 | can't be |
+//! | stopped reads | with 32 | with 16, without DRIVER_OK |
+//! | the driver asks for a resume | clears 32 | sets DRIVER_OK, and leaves 16 set |
+//! | a pending resume reads | with 32 | with 16, without DRIVER_OK |
+//! | running again reads | without 32 | with DRIVER_OK, without 16 |
 
 use serde::Serialize;
 
@@ -22,12 +32,27 @@ pub const DRIVER: u8 = 2;
 pub const DRIVER_OK: u8 = 4;
 /// Feature negotiation is complete.
 pub const FEATURES_OK: u8 = 8;
+/// VIRTIO_F_SUSPEND (virtio 1.4): the device is suspended.
+pub const SUSPEND: u8 = 16;
 /// VIRTIO_F_DEVICE_STOP, RFC of 2020: the driver asks for a stop, the device shows that it has stopped.
 pub const DEVICE_STOPPED: u8 = 32;
 /// The device has met an error that it can't recover from.
 pub const NEEDS_RESET: u8 = 64;
 /// Something went wrong in the guest.
 pub const FAILED: u8 = 128;
+
+/// By which protocol a device can be stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// It can't.
+    #[default]
+    None,
+    /// VIRTIO_F_DEVICE_STOP, bit 39.
+    DeviceStop,
+    /// VIRTIO_F_SUSPEND, bit 43.
+    Suspend,
+}
 
 /// Where the device is between serving and having stopped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -38,8 +63,21 @@ pub enum Stop {
     Running,
     /// The driver has asked for a stop; nothing new is taken.
     Requested,
-    /// The device has acknowledged, and shows DEVICE_STOPPED.
+    /// The device has acknowledged, and shows that.
     Stopped,
+    /// The driver has asked for a resume; the device shows still that it has stopped.
+    Resuming,
+}
+
+/// What holds while the driver writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// What was negotiated. Without FEATURES_OK nothing is.
+    pub protocol: Protocol,
+    /// FEATURES_OK may be set now.
+    pub features_acceptable: bool,
+    /// A device that was suspended is also resumed by a write that clears SUSPEND.
+    pub any_resume_form: bool,
 }
 
 /// What a write by the driver asks of the rest of the device.
@@ -55,8 +93,10 @@ pub enum Effect {
     StopRequested,
     /// The stop was called off before the device had acknowledged it.
     StopCalledOff,
-    /// Serve the queues again.
-    Resumed,
+    /// Serve the queues again, and acknowledge that.
+    ResumeRequested,
+    /// The resume was called off before the device had acknowledged it.
+    ResumeCalledOff,
 }
 
 /// The device status field.
@@ -82,67 +122,93 @@ impl Status {
         self.value & mask == mask
     }
 
+    /// Whether the driver has set the device up, and not reset it since: DRIVER_OK, or a suspension that hides it.
+    pub fn is_live(&self) -> bool {
+        self.has(DRIVER_OK) || self.stop != Stop::Running
+    }
+
     /// Whether the device may take buffers: the driver is ready, and neither a stop nor an error stands against it.
     pub fn may_serve(&self) -> bool {
         self.has(DRIVER_OK) && !self.has(NEEDS_RESET) && self.stop == Stop::Running
     }
 
     /// The driver writes `written`.
-    ///
-    /// `stop_negotiated`: VIRTIO_F_DEVICE_STOP was. `features_acceptable`: FEATURES_OK may be set now.
-    pub fn write(
-        &mut self,
-        written: u8,
-        stop_negotiated: bool,
-        features_acceptable: bool,
-    ) -> Effect {
+    pub fn write(&mut self, written: u8, rules: Rules) -> Effect {
         if written == 0 {
             *self = Self::default();
             return Effect::Reset;
         }
-        let was = *self;
+        if !self.is_live() {
+            return self.initialise(written, rules.features_acceptable);
+        }
         // A driver must not clear bits; NEEDS_RESET is not its to set.
-        let mut set = written & (ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK | FAILED);
-        if !was.has(FEATURES_OK) && !features_acceptable {
-            set &= !FEATURES_OK;
-        }
-        if (was.value | set) & FEATURES_OK == 0 {
-            set &= !DRIVER_OK;
-        }
-        self.value |= set;
-        if !was.has(DRIVER_OK) {
-            // D-DEV-1: DEVICE_STOPPED is ignored while DRIVER_OK is not set.
-            return if self.has(DRIVER_OK) {
-                Effect::Start
-            } else {
-                Effect::None
-            };
-        }
-        if !stop_negotiated {
-            return Effect::None;
-        }
-        match (self.stop, written & DEVICE_STOPPED != 0) {
-            (Stop::Running, true) => {
-                self.stop = Stop::Requested;
-                Effect::StopRequested
-            }
-            (Stop::Requested, false) => {
-                self.stop = Stop::Running;
-                Effect::StopCalledOff
-            }
-            (Stop::Stopped, false) => {
-                self.stop = Stop::Running;
-                self.value &= !DEVICE_STOPPED;
-                Effect::Resumed
-            }
-            _ => Effect::None,
+        self.value |= written & (ACKNOWLEDGE | DRIVER | FEATURES_OK | FAILED);
+        match rules.protocol {
+            Protocol::None => Effect::None,
+            Protocol::DeviceStop => self.device_stop(written),
+            Protocol::Suspend => self.suspend(written, rules.any_resume_form),
         }
     }
 
+    /// D-DEV-1, S-DEV-1: a stop is ignored before DRIVER_OK, in the same write too.
+    fn initialise(&mut self, written: u8, features_acceptable: bool) -> Effect {
+        let mut set = written & (ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK | FAILED);
+        if !self.has(FEATURES_OK) && !features_acceptable {
+            set &= !FEATURES_OK;
+        }
+        if (self.value | set) & FEATURES_OK == 0 {
+            set &= !DRIVER_OK;
+        }
+        self.value |= set;
+        if self.has(DRIVER_OK) {
+            Effect::Start
+        } else {
+            Effect::None
+        }
+    }
+
+    fn device_stop(&mut self, written: u8) -> Effect {
+        let wanted = written & DEVICE_STOPPED != 0;
+        let (stop, effect) = match (self.stop, wanted) {
+            (Stop::Running, true) => (Stop::Requested, Effect::StopRequested),
+            (Stop::Requested, false) => (Stop::Running, Effect::StopCalledOff),
+            (Stop::Stopped, false) => (Stop::Resuming, Effect::ResumeRequested),
+            (Stop::Resuming, true) => (Stop::Stopped, Effect::ResumeCalledOff),
+            (stop, _) => (stop, Effect::None),
+        };
+        self.stop = stop;
+        effect
+    }
+
+    fn suspend(&mut self, written: u8, any_form: bool) -> Effect {
+        let resumes = written & DRIVER_OK != 0 && (any_form || written & SUSPEND != 0);
+        let (stop, effect) = match self.stop {
+            Stop::Running if written & SUSPEND != 0 => (Stop::Requested, Effect::StopRequested),
+            Stop::Stopped if resumes => (Stop::Resuming, Effect::ResumeRequested),
+            stop => (stop, Effect::None),
+        };
+        self.stop = stop;
+        effect
+    }
+
     /// The device has stopped, whether or not the driver still wants it (a device can answer late).
-    pub fn acknowledge_stop(&mut self) {
+    pub fn acknowledge_stop(&mut self, protocol: Protocol) {
         self.stop = Stop::Stopped;
-        self.value |= DEVICE_STOPPED;
+        match protocol {
+            Protocol::None => {}
+            Protocol::DeviceStop => self.value |= DEVICE_STOPPED,
+            Protocol::Suspend => self.value = (self.value | SUSPEND) & !DRIVER_OK,
+        }
+    }
+
+    /// The device serves its queues again, whether or not the driver wants that (a device can drop a stop).
+    pub fn acknowledge_resume(&mut self, protocol: Protocol) {
+        self.stop = Stop::Running;
+        match protocol {
+            Protocol::None => {}
+            Protocol::DeviceStop => self.value &= !DEVICE_STOPPED,
+            Protocol::Suspend => self.value = (self.value & !SUSPEND) | DRIVER_OK,
+        }
     }
 
     /// The device gives up until it is reset.
@@ -156,127 +222,223 @@ mod tests {
     use super::*;
 
     const READY: u8 = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
+    const PROTOCOLS: [Protocol; 3] = [Protocol::None, Protocol::DeviceStop, Protocol::Suspend];
+
+    fn rules(protocol: Protocol) -> Rules {
+        Rules {
+            protocol,
+            features_acceptable: true,
+            any_resume_form: false,
+        }
+    }
 
     /// A status field that reads `value`, in every state of the stop that can read so.
-    fn every_state(value: u8) -> Vec<Status> {
-        let stops: &[Stop] = if value & DEVICE_STOPPED != 0 {
-            &[Stop::Stopped]
-        } else {
-            &[Stop::Running, Stop::Requested]
+    fn every_state(value: u8, protocol: Protocol) -> Vec<Status> {
+        let stops: &[Stop] = match protocol {
+            Protocol::DeviceStop if value & DEVICE_STOPPED != 0 => &[Stop::Stopped, Stop::Resuming],
+            Protocol::Suspend if value & (SUSPEND | DRIVER_OK) == SUSPEND => {
+                &[Stop::Stopped, Stop::Resuming]
+            }
+            Protocol::DeviceStop | Protocol::Suspend if value & DRIVER_OK != 0 => {
+                &[Stop::Running, Stop::Requested]
+            }
+            _ => &[Stop::Running],
         };
         stops
             .iter()
-            .filter(|stop| **stop == Stop::Running || value & DRIVER_OK != 0)
             .map(|stop| Status { value, stop: *stop })
             .collect()
     }
 
-    /// Every (current, written) pair, with and without the feature.
-    fn every_write(mut check: impl FnMut(Status, u8, bool, Status, Effect)) {
-        for current in 0..=255u8 {
-            for before in every_state(current) {
-                for written in 0..=255u8 {
-                    for negotiated in [false, true] {
-                        let mut after = before;
-                        let effect = after.write(written, negotiated, true);
-                        check(before, written, negotiated, after, effect);
+    struct Write {
+        before: Status,
+        written: u8,
+        rules: Rules,
+        after: Status,
+        effect: Effect,
+    }
+
+    /// Every (current, written) pair, under every protocol and every rule.
+    fn every_write(mut check: impl FnMut(Write)) {
+        let mut pairs = 0;
+        for protocol in PROTOCOLS {
+            for current in 0..=255u8 {
+                for before in every_state(current, protocol) {
+                    for written in 0..=255u8 {
+                        for (features_acceptable, any_resume_form) in
+                            [(true, false), (true, true), (false, false)]
+                        {
+                            let rules = Rules {
+                                protocol,
+                                features_acceptable,
+                                any_resume_form,
+                            };
+                            let mut after = before;
+                            let effect = after.write(written, rules);
+                            check(Write {
+                                before,
+                                written,
+                                rules,
+                                after,
+                                effect,
+                            });
+                            pairs += 1;
+                        }
                     }
                 }
             }
         }
+        assert!(pairs >= 3 * 3 * 65_536);
     }
 
     #[test]
     fn writing_zero_resets_and_ends_a_stop() {
-        every_write(|_, written, _, after, effect| {
-            if written == 0 {
-                assert_eq!((after, effect), (Status::default(), Effect::Reset));
+        every_write(|write| {
+            if write.written == 0 {
+                assert_eq!(
+                    (write.after, write.effect),
+                    (Status::default(), Effect::Reset)
+                );
             } else {
-                assert_ne!(effect, Effect::Reset);
+                assert_ne!(write.effect, Effect::Reset);
             }
         });
     }
 
     #[test]
-    fn only_a_reset_and_a_resume_clear_bits() {
-        every_write(|before, written, _, after, effect| {
-            let cleared = before.value & !after.value;
-            match effect {
-                Effect::Reset => {}
-                Effect::Resumed => assert_eq!(cleared, DEVICE_STOPPED),
-                _ => assert_eq!(cleared, 0, "{before:?} <- {written:#x}"),
-            }
+    fn only_a_reset_clears_bits_by_a_write() {
+        every_write(|write| {
+            let cleared = write.before.value & !write.after.value;
+            assert!(cleared == 0 || write.effect == Effect::Reset);
         });
     }
 
     #[test]
     fn the_driver_never_sets_what_is_the_devices() {
-        every_write(|before, _, _, after, _| {
-            let set = after.value & !before.value;
-            assert_eq!(set & (DEVICE_STOPPED | NEEDS_RESET | 16), 0);
-        });
-    }
-
-    #[test]
-    fn device_stopped_is_ignored_without_driver_ok_or_without_the_feature() {
-        every_write(|before, _, negotiated, after, effect| {
-            if effect != Effect::Reset && (!before.has(DRIVER_OK) || !negotiated) {
-                assert_eq!(after.stop, before.stop);
+        every_write(|write| {
+            let set = write.after.value & !write.before.value;
+            assert_eq!(set & (DEVICE_STOPPED | SUSPEND | NEEDS_RESET), 0);
+            if write.before.stop != Stop::Running {
+                assert_eq!(set & DRIVER_OK, 0);
             }
         });
     }
 
     #[test]
-    fn a_pending_stop_reads_clear() {
-        every_write(|_, _, _, after, effect| {
-            if effect == Effect::StopRequested {
-                assert_eq!(after.stop, Stop::Requested);
-                assert!(!after.has(DEVICE_STOPPED));
-                assert!(!after.may_serve());
+    fn a_stop_is_ignored_without_driver_ok_or_without_the_feature() {
+        every_write(|write| {
+            if write.effect != Effect::Reset
+                && (!write.before.is_live() || write.rules.protocol == Protocol::None)
+            {
+                assert_eq!(write.after.stop, write.before.stop);
             }
         });
     }
 
+    /// Exactly the writes that the table at the top names have these effects.
     #[test]
-    fn stop_acknowledge_resume() {
-        let mut status = Status {
+    fn stops_and_resumes_are_asked_for_by_their_bits_alone() {
+        every_write(|write| {
+            if write.written == 0 || !write.before.is_live() {
+                return;
+            }
+            let bit = |mask: u8| write.written & mask != 0;
+            let expected = match (write.rules.protocol, write.before.stop) {
+                (Protocol::DeviceStop, Stop::Running) if bit(32) => Effect::StopRequested,
+                (Protocol::DeviceStop, Stop::Requested) if !bit(32) => Effect::StopCalledOff,
+                (Protocol::DeviceStop, Stop::Stopped) if !bit(32) => Effect::ResumeRequested,
+                (Protocol::DeviceStop, Stop::Resuming) if bit(32) => Effect::ResumeCalledOff,
+                (Protocol::Suspend, Stop::Running) if bit(16) => Effect::StopRequested,
+                (Protocol::Suspend, Stop::Stopped) if bit(4) && bit(16) => Effect::ResumeRequested,
+                (Protocol::Suspend, Stop::Stopped) if bit(4) && write.rules.any_resume_form => {
+                    Effect::ResumeRequested
+                }
+                _ => Effect::None,
+            };
+            assert_eq!(
+                write.effect, expected,
+                "{:?} <- {:#04x}",
+                write.before, write.written
+            );
+        });
+    }
+
+    #[test]
+    fn what_is_pending_reads_as_before() {
+        every_write(|write| match write.effect {
+            Effect::StopRequested => {
+                assert_eq!(write.after.stop, Stop::Requested);
+                assert_eq!(
+                    write.after.value & (32 | 16 | 4),
+                    write.before.value & (32 | 16 | 4)
+                );
+                assert!(!write.after.may_serve());
+            }
+            Effect::ResumeRequested => {
+                assert_eq!(write.after.stop, Stop::Resuming);
+                assert_eq!(
+                    write.after.value & (32 | 16 | 4),
+                    write.before.value & (32 | 16 | 4)
+                );
+                assert!(!write.after.may_serve());
+            }
+            _ => {}
+        });
+    }
+
+    fn ready() -> Status {
+        Status {
             value: READY,
             stop: Stop::Running,
-        };
+        }
+    }
+
+    #[test]
+    fn device_stop_there_and_back() {
+        let (mut status, d) = (ready(), Protocol::DeviceStop);
         assert!(status.may_serve());
+        assert_eq!(status.write(READY | 32, rules(d)), Effect::StopRequested);
+        status.acknowledge_stop(d);
+        assert_eq!(status.value(), READY | 32);
+        assert_eq!(status.write(READY, rules(d)), Effect::ResumeRequested);
+        assert_eq!(status.value(), READY | 32);
+        status.acknowledge_resume(d);
+        assert_eq!(status, ready());
+    }
+
+    #[test]
+    fn suspend_there_and_back() {
+        let (mut status, s) = (ready(), Protocol::Suspend);
+        assert_eq!(status.write(READY | 16, rules(s)), Effect::StopRequested);
         assert_eq!(
-            status.write(READY | DEVICE_STOPPED, true, true),
-            Effect::StopRequested
+            status.write(READY, rules(s)),
+            Effect::None,
+            "can't be called off"
         );
-        assert_eq!(status.value(), READY);
-        status.acknowledge_stop();
-        assert_eq!(status.value(), READY | DEVICE_STOPPED);
-        assert_eq!(status.write(READY, true, true), Effect::Resumed);
-        assert_eq!(
-            status,
-            Status {
-                value: READY,
-                stop: Stop::Running
-            }
-        );
+        status.acknowledge_stop(s);
+        assert_eq!(status.value(), READY & !4 | 16);
+        assert!(status.is_live() && !status.may_serve());
+        assert_eq!(status.write(READY | 16, rules(s)), Effect::ResumeRequested);
+        assert_eq!(status.value(), READY & !4 | 16);
+        status.acknowledge_resume(s);
+        assert_eq!(status, ready());
     }
 
     #[test]
     fn features_ok_is_refused_when_they_are_not_acceptable() {
-        let mut status = Status {
-            value: ACKNOWLEDGE | DRIVER,
-            stop: Stop::Running,
-        };
-        status.write(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK, true, false);
-        assert_eq!(status.value(), ACKNOWLEDGE | DRIVER);
+        every_write(|write| {
+            if !write.rules.features_acceptable && !write.before.is_live() {
+                assert_eq!(write.after.value & !write.before.value & FEATURES_OK, 0);
+            }
+            if write.effect == Effect::Start {
+                assert!(write.after.has(FEATURES_OK));
+            }
+        });
     }
 
     #[test]
     fn nothing_is_served_after_needs_reset() {
-        let mut status = Status {
-            value: READY,
-            stop: Stop::Running,
-        };
+        let mut status = ready();
         status.set_needs_reset();
         assert!(!status.may_serve());
     }

@@ -13,11 +13,13 @@ PATIENCE=60
 
 exec 3<>/dev/vds/device
 DEVICE_REQUEST=0
+DEVICE=stoppable
 
-# device JSON: sends a request to the device's control socket, without its "v" and "id"; sets ANSWER to the answer's value.
+# device JSON: sends a request about the device $DEVICE to its control socket, without "v", "id" and "device"; sets ANSWER to the
+# answer's value.
 device() {
 	DEVICE_REQUEST=$((DEVICE_REQUEST + 1))
-	echo "{\"v\":1,\"id\":\"$$-$DEVICE_REQUEST\",$1}" >&3
+	echo "{\"v\":1,\"id\":\"$$-$DEVICE_REQUEST\",\"device\":\"$DEVICE\",$1}" >&3
 	while read -r -t "$PATIENCE" answer <&3; do
 		case $answer in
 		*"\"id\":\"$$-$DEVICE_REQUEST\""*)

@@ -13,7 +13,7 @@ bit_39() {
 
 test_feature_is_negotiated() {
 	expect "bit 39" "$(bit_39 "/sys/bus/virtio/devices/$VDEV")" 1
-	expect "the device's view" "$(device_get device_stop_negotiated)" true
+	expect "the device's view" "$(device_get protocol)" '"device_stop"'
 	expect "protocol" "$(cat "$STOP/protocol")" device_stop
 	expect "state" "$(state)" running
 	expect "reason" "$(cat "$STOP/reason")" none

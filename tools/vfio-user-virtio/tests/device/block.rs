@@ -4,7 +4,7 @@
 
 use std::os::unix::fs::FileExt;
 
-use crate::driver::{settings, Driver, EVENT_IDX, NEEDS_RESET, READY, SECTORS};
+use crate::driver::{disk, Driver, D, EVENT_IDX, NEEDS_RESET, READY, SECTORS};
 
 const IN: u32 = 0;
 const OUT: u32 = 1;
@@ -15,18 +15,19 @@ const IOERR: u8 = 1;
 const UNSUPP: u8 = 2;
 
 fn outcome_of(kind: u32, sector: u64, length: u32) -> u8 {
-    let mut driver = Driver::ready(settings());
+    let mut driver = Driver::ready();
     let (at, buffers) = driver.request(kind, sector, length);
     driver.make_available(&buffers, false);
     driver.serve();
-    assert_eq!(driver.used(), 1);
+    assert_eq!(driver.used(0), 1);
     driver.outcome(at)
 }
 
 #[test]
 fn what_is_written_is_in_the_file_and_is_read_back() {
     for indirect in [false, true] {
-        let mut driver = Driver::ready(settings());
+        let (of_type, contents) = disk(1, false);
+        let mut driver = Driver::of(of_type, D);
         let data: Vec<u8> = (0..1024u32).map(|n| (n * 7 % 251) as u8).collect();
         let (at, buffers) = driver.request(OUT, 3, 1024);
         driver.fill(at, &data);
@@ -34,7 +35,7 @@ fn what_is_written_is_in_the_file_and_is_read_back() {
         driver.serve();
         assert_eq!(driver.outcome(at), OK);
         let mut file = vec![0; 1024];
-        driver.disk.read_exact_at(&mut file, 3 * 512).unwrap();
+        contents.read_exact_at(&mut file, 3 * 512).unwrap();
         assert_eq!(file, data);
 
         let (at, buffers) = driver.request(IN, 3, 1024);
@@ -73,7 +74,7 @@ fn unknown_requests_are_unsupported() {
 
 #[test]
 fn a_chain_without_room_for_the_status_needs_a_reset() {
-    let mut driver = Driver::ready(settings());
+    let mut driver = Driver::ready();
     let (_, buffers) = driver.request(IN, 0, 512);
     driver.make_available(&buffers[..1], false);
     driver.serve();
@@ -83,7 +84,7 @@ fn a_chain_without_room_for_the_status_needs_a_reset() {
 
 #[test]
 fn buffers_outside_of_memory_need_a_reset() {
-    let mut driver = Driver::ready(settings());
+    let mut driver = Driver::ready();
     driver.make_available(&[(u64::MAX - 8, 16, false), (0x1_0000, 1, true)], false);
     driver.serve();
     assert_eq!(driver.status(), READY | NEEDS_RESET);
@@ -91,25 +92,27 @@ fn buffers_outside_of_memory_need_a_reset() {
 
 #[test]
 fn an_available_index_that_runs_away_needs_a_reset() {
-    let mut driver = Driver::ready(settings());
-    driver.set_avail_index(1000);
-    driver.notify();
+    let mut driver = Driver::ready();
+    driver.set_avail_index(0, 1000);
+    driver.notify(0);
     driver.serve();
     assert_eq!(driver.status(), READY | NEEDS_RESET);
 }
 
 #[test]
 fn a_head_that_does_not_exist_needs_a_reset() {
-    let mut driver = Driver::ready(settings());
-    driver.publish(0xfff0);
+    let mut driver = Driver::ready();
+    driver.publish(0, 0xfff0);
+    driver.notify(0);
     driver.serve();
     assert_eq!(driver.status(), READY | NEEDS_RESET);
 }
 
 #[test]
 fn a_device_that_needs_a_reset_works_again_after_one() {
-    let mut driver = Driver::ready(settings());
-    driver.publish(0xfff0);
+    let mut driver = Driver::ready();
+    driver.publish(0, 0xfff0);
+    driver.notify(0);
     driver.serve();
     driver.bring_up(!0);
     let at = driver.submit_read(0);
@@ -119,7 +122,7 @@ fn a_device_that_needs_a_reset_works_again_after_one() {
 
 #[test]
 fn the_driver_may_do_without_the_event_index() {
-    let mut driver = Driver::new(settings());
+    let mut driver = Driver::new();
     driver.bring_up(!EVENT_IDX);
     for _ in 0..40 {
         let at = driver.submit_read(1);
@@ -130,7 +133,7 @@ fn the_driver_may_do_without_the_event_index() {
 
 #[test]
 fn no_more_requests_are_worked_on_than_io_depth() {
-    let mut driver = Driver::ready(settings());
+    let mut driver = Driver::ready();
     driver.set("io_depth", "2");
     driver.set("io_delay_us", "1000");
     for _ in 0..5 {
@@ -140,20 +143,20 @@ fn no_more_requests_are_worked_on_than_io_depth() {
     assert_eq!(driver.report().counters.requests.in_flight, 2);
     for done in [2, 4, 5] {
         driver.advance(std::time::Duration::from_millis(1));
-        assert_eq!(driver.used(), done);
+        assert_eq!(driver.used(0), done);
         driver.serve();
     }
 }
 
 #[test]
 fn a_reset_drops_what_was_taken() {
-    let mut driver = Driver::ready(settings());
+    let mut driver = Driver::ready();
     driver.set("io_delay_us", "1000");
     let at = driver.submit_read(0);
     driver.serve();
     assert_eq!(driver.report().counters.requests.in_flight, 1);
     driver.bring_up(!0);
     driver.advance(std::time::Duration::from_secs(1));
-    assert_eq!((driver.outcome(at), driver.used()), (0xff, 0));
+    assert_eq!((driver.outcome(at), driver.used(0)), (0xff, 0));
     assert_eq!(driver.report().counters.requests.dropped, 1);
 }

@@ -2,88 +2,153 @@
 
 //! A small driver for the device, in the same process: what a guest does, by register accesses and shared memory.
 
+use std::collections::BTreeMap;
 use std::fs::File;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vfio_user_virtio::blk::Disk;
-use vfio_user_virtio::device::{Device, Report};
-use vfio_user_virtio::settings::{Acknowledge, Settings};
+use vfio_user_virtio::device::{Device, Offer};
+use vfio_user_virtio::report::Report;
+use vfio_user_virtio::settings::{Error, Settings};
+use vfio_user_virtio::types::blk::Disk;
+use vfio_user_virtio::types::Type;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 
 pub(crate) const READY: u8 = 1 | 2 | 4 | 8;
 pub(crate) const DEVICE_STOPPED: u8 = 32;
+pub(crate) const SUSPEND: u8 = 16;
+pub(crate) const SUSPENDED: u8 = READY & !4 | SUSPEND;
 pub(crate) const NEEDS_RESET: u8 = 64;
-pub(crate) const VIRTIO_F_DEVICE_STOP: u64 = 1 << 39;
+pub(crate) const VIRTIO_F_39: u64 = 1 << 39;
+pub(crate) const VIRTIO_F_SUSPEND: u64 = 1 << 43;
 pub(crate) const EVENT_IDX: u64 = 1 << 29;
+pub(crate) const VERSION_1: u64 = 1 << 32;
 pub(crate) const SECTORS: u64 = 64;
 
-const VERSION_1: u64 = 1 << 32;
-const QUEUE_SIZE: u16 = 16;
-const DESC: u64 = 0x1000;
-const AVAIL: u64 = 0x2000;
-const USED: u64 = 0x3000;
-const INDIRECT: u64 = 0x4000;
-const BUFFERS: u64 = 0x1_0000;
+pub(crate) const QUEUE_SIZE: u16 = 16;
+/// Each virtqueue has its rings, and a table for indirect descriptors, in a place of its own.
+const RINGS: u64 = 0x1000;
+const DESC: u64 = 0;
+const AVAIL: u64 = 0x1000;
+const USED: u64 = 0x2000;
+const INDIRECT: u64 = 0x3000;
+const BUFFERS: u64 = 0x8_0000;
 const BUFFER: u64 = 0x2000;
+const SLOTS: u64 = 64;
 const DATA: u64 = 0x100;
 const STATUS: u64 = 0x1f00;
-const MEMORY: u64 = 0x10_0000;
+pub(crate) const MEMORY: u64 = 0x10_0000;
 
-pub(crate) fn settings() -> Settings {
-    Settings {
-        acknowledge: Acknowledge::AtOnce,
-        io_delay_us: 0,
-        io_depth: 128,
-        take_while_stopped: false,
-        forget_notifications: false,
-    }
-}
+pub(crate) const D: Offer = Offer {
+    device_stop: true,
+    suspend: false,
+    notif_config_data: false,
+    long_common: false,
+};
+pub(crate) const S: Offer = Offer {
+    device_stop: false,
+    suspend: true,
+    ..D
+};
 
 /// A device, its driver, and a clock that moves only when told to.
 pub(crate) struct Driver {
     pub(crate) device: Device,
-    pub(crate) disk: File,
     pub(crate) now: Instant,
-    memory: GuestMemoryMmap,
-    avail: u16,
+    pub(crate) memory: GuestMemoryMmap,
+    file: File,
+    queues: u16,
+    avail: Vec<u16>,
+    next_slot: u64,
+}
+
+/// A disk of [`SECTORS`], and its contents.
+pub(crate) fn disk(queues: u16, read_only: bool) -> (Arc<dyn Type>, File) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(SECTORS * 512).unwrap();
+    let disk = Disk::open(file.path(), "disk", queues, read_only).unwrap();
+    (Arc::new(disk), file.into_file())
 }
 
 impl Driver {
-    /// A driver that has found the device and reset it.
-    pub(crate) fn new(settings: Settings) -> Self {
-        let disk = tempfile::NamedTempFile::new().unwrap();
-        disk.as_file().set_len(SECTORS * 512).unwrap();
-        let device = Device::new(Disk::open(disk.path()).unwrap(), true, settings);
+    /// A driver that has found the device and not touched it.
+    pub(crate) fn found(of_type: Arc<dyn Type>, offer: Offer) -> Self {
+        let queues = of_type.describe().queues;
+        let device = Device::new(of_type, offer, Settings::default());
         let file = tempfile::tempfile().unwrap();
         file.set_len(MEMORY).unwrap();
-        device
-            .memory()
-            .map(0, MEMORY, 0, file.try_clone().unwrap())
-            .unwrap();
         let memory = GuestMemoryMmap::from_ranges_with_files([(
             GuestAddress(0),
             MEMORY as usize,
-            Some(FileOffset::new(file, 0)),
+            Some(FileOffset::new(file.try_clone().unwrap(), 0)),
         )])
         .unwrap();
-        Self {
+        let driver = Self {
             device,
-            disk: disk.into_file(),
             now: Instant::now(),
             memory,
-            avail: 0,
-        }
+            file,
+            queues,
+            avail: vec![0; usize::from(queues)],
+            next_slot: 0,
+        };
+        driver.map_all();
+        driver
     }
 
-    /// A driver that has brought the device up with all features that it offers.
-    pub(crate) fn ready(settings: Settings) -> Self {
-        let mut driver = Self::new(settings);
+    /// The device reaches all of the driver's memory.
+    pub(crate) fn map_all(&self) {
+        let file = self.file.try_clone().unwrap();
+        self.device.memory().clear();
+        self.device.memory().map(0, MEMORY, 0, file).unwrap();
+    }
+
+    /// A driver that has brought this device up with all features that it offers.
+    pub(crate) fn of(of_type: Arc<dyn Type>, offer: Offer) -> Self {
+        let mut driver = Self::found(of_type, offer);
         driver.bring_up(!0);
         assert_eq!(driver.status(), READY);
         driver
     }
 
+    /// A driver that has found a disk and not touched it.
+    pub(crate) fn new() -> Self {
+        Self::found(disk(1, false).0, D)
+    }
+
+    /// A driver that has brought up a disk that can be stopped by VIRTIO_F_DEVICE_STOP.
+    pub(crate) fn ready() -> Self {
+        Self::of(disk(1, false).0, D)
+    }
+
+    /// A driver that has brought up a disk that can be stopped by VIRTIO_F_SUSPEND.
+    pub(crate) fn suspendable() -> Self {
+        Self::of(disk(1, false).0, S)
+    }
+
     pub(crate) fn bring_up(&mut self, features: u64) {
+        self.negotiate(features);
+        for queue in 0..self.queues {
+            self.write16(0x16, queue);
+            self.write16(0x18, QUEUE_SIZE);
+            self.write16(0x1a, queue);
+            for (register, part) in [(0x20, DESC), (0x28, AVAIL), (0x30, USED)] {
+                self.write32(register, ring(queue, part) as u32);
+                self.write32(register + 4, 0);
+            }
+            for part in [AVAIL, USED] {
+                self.memory
+                    .write_obj(0u32, GuestAddress(ring(queue, part)))
+                    .unwrap();
+            }
+            self.write16(0x1c, 1);
+        }
+        self.avail.fill(0);
+        self.set_status(READY);
+    }
+
+    /// Resets the device and negotiates features, without FEATURES_OK's being looked at.
+    pub(crate) fn negotiate(&mut self, features: u64) {
         self.set_status(0);
         self.set_status(1);
         self.set_status(3);
@@ -93,89 +158,107 @@ impl Driver {
             self.write32(0x0c, half);
         }
         self.set_status(11);
-        self.write16(0x16, 0);
-        self.write16(0x18, QUEUE_SIZE);
-        self.write16(0x1a, 1);
-        for (register, address) in [(0x20, DESC), (0x28, AVAIL), (0x30, USED)] {
-            self.write32(register, address as u32);
-            self.write32(register + 4, 0);
-        }
-        self.memory.write_obj(0u32, GuestAddress(AVAIL)).unwrap();
-        self.memory.write_obj(0u32, GuestAddress(USED)).unwrap();
-        self.avail = 0;
-        self.write16(0x1c, 1);
-        self.set_status(READY);
     }
 
     pub(crate) fn offered(&self) -> u64 {
         let mut offered = 0;
         for select in [1u32, 0] {
             self.write32(0x00, select);
-            let mut half = [0; 4];
-            self.device.read_bar(0x04, &mut half);
-            offered = (offered << 32) | u64::from(u32::from_le_bytes(half));
+            offered = (offered << 32) | self.read(0x04, 4);
         }
         offered
     }
 
-    pub(crate) fn accept_only_version_1(&mut self) {
-        self.bring_up(VERSION_1);
+    /// Reads a register.
+    pub(crate) fn read(&self, offset: u64, length: usize) -> u64 {
+        let mut bytes = [0; 8];
+        self.device.read_bar(offset, &mut bytes[..length], self.now);
+        u64::from_le_bytes(bytes)
     }
 
-    fn write32(&self, offset: u64, value: u32) {
+    /// The device configuration space.
+    pub(crate) fn config(&self) -> [u8; 64] {
+        let mut config = [0; 64];
+        self.device.read_bar(0x2000, &mut config, self.now);
+        config
+    }
+
+    pub(crate) fn write32(&self, offset: u64, value: u32) {
         self.device
             .write_bar(offset, &value.to_le_bytes(), self.now);
     }
 
-    fn write16(&self, offset: u64, value: u16) {
+    pub(crate) fn write16(&self, offset: u64, value: u16) {
         self.device
             .write_bar(offset, &value.to_le_bytes(), self.now);
     }
 
     pub(crate) fn status(&self) -> u8 {
-        let mut status = [0];
-        self.device.read_bar(0x14, &mut status);
-        status[0]
+        self.read(0x14, 1) as u8
+    }
+
+    /// Writes the status.
+    pub(crate) fn write_status(&self, status: u8) {
+        self.device.write_bar(0x14, &[status], self.now);
     }
 
     /// Writes the status, and reads it again as a driver should.
     pub(crate) fn set_status(&self, status: u8) -> u8 {
-        self.device.write_bar(0x14, &[status], self.now);
+        self.write_status(status);
         self.status()
     }
 
+    /// Asks for a stop as the negotiated protocol has it.
     pub(crate) fn stop(&self) -> u8 {
-        self.set_status(READY | DEVICE_STOPPED)
+        match self.suspends() {
+            false => self.set_status(READY | DEVICE_STOPPED),
+            true => self.set_status(READY | SUSPEND),
+        }
     }
 
+    /// Asks for a resume.
     pub(crate) fn resume(&self) -> u8 {
-        self.set_status(READY)
+        match self.suspends() {
+            false => self.set_status(READY),
+            true => self.set_status(READY | SUSPEND),
+        }
+    }
+
+    fn suspends(&self) -> bool {
+        self.report().features & VIRTIO_F_SUSPEND != 0
     }
 
     /// Makes a chain of one descriptor a buffer available, directly or by an indirect table, and notifies.
     pub(crate) fn make_available(&mut self, buffers: &[(u64, u32, bool)], indirect: bool) {
-        let slot = self.avail % QUEUE_SIZE;
-        let table = if indirect { INDIRECT } else { DESC };
+        self.add(0, buffers, indirect);
+        self.notify(0);
+    }
+
+    /// Makes a chain available in `queue`, without a notification.
+    pub(crate) fn add(&mut self, queue: u16, buffers: &[(u64, u32, bool)], indirect: bool) {
+        let slot = self.avail[usize::from(queue)] % QUEUE_SIZE;
+        let table = ring(queue, if indirect { INDIRECT } else { DESC });
         let first = if indirect { 0 } else { slot * 3 % QUEUE_SIZE };
         let index = |nth: usize| (usize::from(first) + nth) as u16 % QUEUE_SIZE;
         for (nth, (address, length, writable)) in buffers.iter().enumerate() {
             let more = nth + 1 < buffers.len();
+            let flags = u16::from(more) | (u16::from(*writable) << 1);
             self.descriptor(
                 table,
                 index(nth),
-                *address,
-                *length,
-                u16::from(more) | (u16::from(*writable) << 1),
-                index(nth + 1),
+                (*address, *length, flags, index(nth + 1)),
             );
         }
         if indirect {
-            self.descriptor(DESC, slot, INDIRECT, buffers.len() as u32 * 16, 4, 0);
+            let length = buffers.len() as u32 * 16;
+            self.descriptor(ring(queue, DESC), slot, (table, length, 4, 0));
         }
-        self.publish(if indirect { slot } else { first });
+        self.publish(queue, if indirect { slot } else { first });
     }
 
-    fn descriptor(&self, table: u64, index: u16, address: u64, length: u32, flags: u16, next: u16) {
+    /// Writes a descriptor: address, length, flags and next.
+    pub(crate) fn descriptor(&self, table: u64, index: u16, descriptor: (u64, u32, u16, u16)) {
+        let (address, length, flags, next) = descriptor;
         let at = GuestAddress(table + u64::from(index) * 16);
         self.memory.write_obj(address, at).unwrap();
         self.memory
@@ -186,51 +269,65 @@ impl Driver {
             .unwrap();
     }
 
-    /// Puts a chain's head into the available ring, and notifies.
-    pub(crate) fn publish(&mut self, head: u16) {
-        let slot = u64::from(self.avail % QUEUE_SIZE);
+    /// Puts a chain's head into the available ring.
+    pub(crate) fn publish(&mut self, queue: u16, head: u16) {
+        let avail = &mut self.avail[usize::from(queue)];
+        let slot = u64::from(*avail % QUEUE_SIZE);
+        *avail = avail.wrapping_add(1);
+        let index = *avail;
         self.memory
-            .write_obj(head, GuestAddress(AVAIL + 4 + slot * 2))
+            .write_obj(head, GuestAddress(ring(queue, AVAIL) + 4 + slot * 2))
             .unwrap();
-        self.avail = self.avail.wrapping_add(1);
-        self.set_avail_index(self.avail);
-        self.notify();
+        self.set_avail_index(queue, index);
     }
 
-    pub(crate) fn set_avail_index(&self, index: u16) {
+    pub(crate) fn set_avail_index(&self, queue: u16, index: u16) {
         self.memory
-            .write_obj(index, GuestAddress(AVAIL + 2))
+            .write_obj(index, GuestAddress(ring(queue, AVAIL) + 2))
             .unwrap();
     }
 
-    pub(crate) fn notify(&self) {
-        self.device.write_bar(0x3000, &0u16.to_le_bytes(), self.now);
+    pub(crate) fn notify(&self, queue: u16) {
+        self.device.write_bar(
+            0x3000 + u64::from(queue) * 4,
+            &queue.to_le_bytes(),
+            self.now,
+        );
     }
 
-    /// Buffers of a block request with `length` bytes of data: its slot, and what to make available.
+    /// A buffer of [`BUFFER`] bytes that was not in use for a while.
+    pub(crate) fn buffer(&mut self) -> u64 {
+        let at = BUFFERS + self.next_slot % SLOTS * BUFFER;
+        self.next_slot += 1;
+        at
+    }
+
+    /// Buffers of a block request with `length` bytes of data: where it is, and what to make available.
     pub(crate) fn request(
-        &self,
+        &mut self,
         kind: u32,
         sector: u64,
         length: u32,
     ) -> (u64, [(u64, u32, bool); 3]) {
-        let at = BUFFERS + u64::from(self.avail % QUEUE_SIZE) * BUFFER;
+        let at = self.buffer();
         self.memory.write_obj([kind, 0], GuestAddress(at)).unwrap();
         self.memory.write_obj(sector, GuestAddress(at + 8)).unwrap();
         self.memory
             .write_obj(0xffu8, GuestAddress(at + STATUS))
             .unwrap();
+        // Reads, and requests for the name.
+        let writable = matches!(kind, 0 | 8);
         (
             at,
             [
                 (at, 16, false),
-                (at + DATA, length, kind != 1),
+                (at + DATA, length, writable),
                 (at + STATUS, 1, true),
             ],
         )
     }
 
-    /// Makes a read of a sector available.
+    /// Makes a read of a sector available, and notifies.
     pub(crate) fn submit_read(&mut self, sector: u64) -> u64 {
         let (at, buffers) = self.request(0, sector, 512);
         self.make_available(&buffers, false);
@@ -244,10 +341,12 @@ impl Driver {
     }
 
     pub(crate) fn data(&self, at: u64, length: usize) -> Vec<u8> {
+        self.bytes(at + DATA, length)
+    }
+
+    pub(crate) fn bytes(&self, at: u64, length: usize) -> Vec<u8> {
         let mut data = vec![0; length];
-        self.memory
-            .read_slice(&mut data, GuestAddress(at + DATA))
-            .unwrap();
+        self.memory.read_slice(&mut data, GuestAddress(at)).unwrap();
         data
     }
 
@@ -256,8 +355,18 @@ impl Driver {
         self.memory.read_obj(GuestAddress(at + STATUS)).unwrap()
     }
 
-    pub(crate) fn used(&self) -> u16 {
-        self.memory.read_obj(GuestAddress(USED + 2)).unwrap()
+    /// How many chains of `queue` were given back.
+    pub(crate) fn used(&self, queue: u16) -> u16 {
+        self.memory
+            .read_obj(GuestAddress(ring(queue, USED) + 2))
+            .unwrap()
+    }
+
+    /// The head and the length of the chain that was given back as number `nth`.
+    pub(crate) fn used_element(&self, queue: u16, nth: u16) -> (u32, u32) {
+        let at = ring(queue, USED) + 4 + u64::from(nth % QUEUE_SIZE) * 8;
+        let [head, length]: [u32; 2] = self.memory.read_obj(GuestAddress(at)).unwrap();
+        (head, length)
     }
 
     /// The device works for a while.
@@ -275,6 +384,22 @@ impl Driver {
     }
 
     pub(crate) fn set(&self, name: &str, value: &str) {
-        self.device.set(name, value).unwrap();
+        self.try_set(name, value).unwrap();
     }
+
+    pub(crate) fn try_set(&self, name: &str, value: &str) -> Result<(), Error> {
+        let changes = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        self.device.set(&changes, self.now)
+    }
+
+    /// The rules that the driver has broken.
+    pub(crate) fn breaches(&self) -> Vec<&'static str> {
+        let report = self.report();
+        report.breaches.iter().map(|breach| breach.rule).collect()
+    }
+}
+
+/// Where a part of a virtqueue lies.
+pub(crate) fn ring(queue: u16, part: u64) -> u64 {
+    RINGS + u64::from(queue) * 0x4000 + part
 }

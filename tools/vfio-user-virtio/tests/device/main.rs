@@ -7,4 +7,12 @@ mod block;
 #[cfg(test)]
 mod driver;
 #[cfg(test)]
+mod misbehaviour;
+#[cfg(test)]
+mod robust;
+#[cfg(test)]
 mod stop;
+#[cfg(test)]
+mod suspend;
+#[cfg(test)]
+mod types;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! D-DEV-1 to D-DEV-4, and every way in which the device can be told to depart from them.
+//! VIRTIO_F_DEVICE_STOP: D-DEV-1 to D-DEV-4, and when the device answers.
 
 use std::time::Duration;
 
-use crate::driver::{settings, Driver, DEVICE_STOPPED, NEEDS_RESET, READY, VIRTIO_F_DEVICE_STOP};
+use crate::driver::{Driver, DEVICE_STOPPED, NEEDS_RESET, READY, VERSION_1, VIRTIO_F_39};
 use vfio_user_virtio::status::Stop;
 
 const STOPPED: u8 = READY | DEVICE_STOPPED;
@@ -12,8 +12,8 @@ const MS: Duration = Duration::from_millis(1);
 
 #[test]
 fn an_idle_device_acknowledges_at_the_first_look() {
-    let driver = Driver::ready(settings());
-    assert_ne!(driver.offered() & VIRTIO_F_DEVICE_STOP, 0);
+    let driver = Driver::ready();
+    assert_ne!(driver.offered() & VIRTIO_F_39, 0);
     assert_eq!(driver.stop(), STOPPED);
     assert_eq!(driver.resume(), READY);
     let report = driver.report();
@@ -30,7 +30,7 @@ fn an_idle_device_acknowledges_at_the_first_look() {
 
 #[test]
 fn d_dev_1_a_stop_is_ignored_without_driver_ok() {
-    let driver = Driver::new(settings());
+    let driver = Driver::new();
     driver.set_status(1);
     assert_eq!(driver.set_status(1 | DEVICE_STOPPED), 1);
     assert_eq!(driver.report().stop, Stop::Running);
@@ -39,8 +39,8 @@ fn d_dev_1_a_stop_is_ignored_without_driver_ok() {
 
 #[test]
 fn a_stop_is_ignored_without_the_feature() {
-    let mut driver = Driver::new(settings());
-    driver.accept_only_version_1();
+    let mut driver = Driver::new();
+    driver.bring_up(VERSION_1);
     assert_eq!(driver.stop(), READY);
     assert_eq!(driver.report().stop, Stop::Running);
     assert_eq!(driver.report().breaches[0].rule, "D-DRV-1");
@@ -48,7 +48,7 @@ fn a_stop_is_ignored_without_the_feature() {
 
 #[test]
 fn d_dev_2_what_was_taken_is_finished_and_signalled_before_the_acknowledgement() {
-    let mut driver = Driver::ready(settings());
+    let mut driver = Driver::ready();
     driver.set("io_delay_us", "5000");
     let requests: Vec<u64> = (0..3).map(|_| driver.submit_read(0)).collect();
     driver.serve();
@@ -58,7 +58,7 @@ fn d_dev_2_what_was_taken_is_finished_and_signalled_before_the_acknowledgement()
     driver.advance(MS);
     assert_eq!(driver.status(), STOPPED);
     assert!(requests.iter().all(|at| driver.outcome(*at) == 0));
-    assert_eq!(driver.used(), 3);
+    assert_eq!(driver.used(0), 3);
     let stops = driver.report().counters.stops;
     assert_eq!(
         (
@@ -93,7 +93,7 @@ fn make_available_while_stopped(driver: &mut Driver) -> (u64, u64, u64) {
 
 #[test]
 fn d_dev_2_nothing_is_taken_while_a_stop_is_pending_or_stands() {
-    let mut driver = Driver::ready(settings());
+    let mut driver = Driver::ready();
     let (taken, pending, stopped) = make_available_while_stopped(&mut driver);
     assert_eq!(driver.status(), STOPPED);
     assert_eq!(
@@ -112,7 +112,7 @@ fn d_dev_2_nothing_is_taken_while_a_stop_is_pending_or_stands() {
 
 #[test]
 fn the_planted_bug_takes_requests_while_stopped() {
-    let mut driver = Driver::ready(settings());
+    let mut driver = Driver::ready();
     driver.set("take_while_stopped", "true");
     let (_, pending, stopped) = make_available_while_stopped(&mut driver);
     assert_eq!([pending, stopped].map(|at| driver.outcome(at)), [0, 0]);
@@ -121,7 +121,7 @@ fn the_planted_bug_takes_requests_while_stopped() {
 
 #[test]
 fn a_device_that_forgets_notifications_waits_for_one_after_the_resume() {
-    let mut driver = Driver::ready(settings());
+    let mut driver = Driver::ready();
     driver.set("forget_notifications", "true");
     let (_, pending, stopped) = make_available_while_stopped(&mut driver);
     driver.resume();
@@ -131,7 +131,7 @@ fn a_device_that_forgets_notifications_waits_for_one_after_the_resume() {
         [pending, stopped].map(|at| driver.outcome(at)),
         [0xff, 0xff]
     );
-    driver.notify();
+    driver.notify(0);
     driver.serve();
     driver.advance(MS);
     assert_eq!([pending, stopped].map(|at| driver.outcome(at)), [0, 0]);
@@ -139,20 +139,20 @@ fn a_device_that_forgets_notifications_waits_for_one_after_the_resume() {
 
 #[test]
 fn d_dev_3_the_configuration_stays_as_it_is() {
-    let driver = Driver::ready(settings());
-    let config = || {
-        let mut config = [0; 64];
-        driver.device.read_bar(0x2000, &mut config);
-        config
-    };
-    let before = config();
+    let driver = Driver::ready();
+    let before = driver.config();
     driver.stop();
-    assert_eq!(config(), before);
+    driver.device.act("resize:32").unwrap();
+    assert_eq!((driver.config(), driver.read(0x15, 1)), (before, 0));
+    driver.resume();
+    assert_eq!(driver.config()[0], 32);
+    assert_eq!(driver.read(0x15, 1), 1, "a new generation");
+    assert_eq!(driver.report().counters.configuration_changes, 1);
 }
 
 #[test]
 fn d_dev_4_a_reset_ends_a_stop() {
-    let mut driver = Driver::ready(settings());
+    let mut driver = Driver::ready();
     driver.stop();
     assert_eq!(driver.set_status(0), 0);
     assert_eq!(driver.report().stop, Stop::Running);
@@ -162,7 +162,7 @@ fn d_dev_4_a_reset_ends_a_stop() {
 
 #[test]
 fn an_acknowledgement_can_be_late() {
-    let mut driver = Driver::ready(settings());
+    let mut driver = Driver::ready();
     driver.set("acknowledge", "after:100");
     driver.stop();
     driver.advance(99 * MS);
@@ -173,7 +173,7 @@ fn an_acknowledgement_can_be_late() {
 
 #[test]
 fn a_stop_that_is_never_acknowledged_can_be_called_off() {
-    let mut driver = Driver::ready(settings());
+    let mut driver = Driver::ready();
     driver.set("acknowledge", "never");
     driver.stop();
     driver.advance(Duration::from_secs(3600));
@@ -188,7 +188,7 @@ fn a_stop_that_is_never_acknowledged_can_be_called_off() {
 
 #[test]
 fn a_stop_can_be_acknowledged_once_the_driver_gave_up() {
-    let mut driver = Driver::ready(settings());
+    let mut driver = Driver::ready();
     driver.set("acknowledge", "given-up:0");
     driver.stop();
     driver.advance(Duration::from_secs(1));
@@ -211,7 +211,7 @@ fn a_stop_can_be_acknowledged_once_the_driver_gave_up() {
 
 #[test]
 fn a_late_acknowledgement_still_waits_for_what_was_taken() {
-    let mut driver = Driver::ready(settings());
+    let mut driver = Driver::ready();
     driver.set("acknowledge", "given-up:100");
     driver.stop();
     driver.resume();
@@ -226,14 +226,14 @@ fn a_late_acknowledgement_still_waits_for_what_was_taken() {
 
 #[test]
 fn a_stop_can_be_answered_with_needs_reset() {
-    let driver = Driver::ready(settings());
+    let driver = Driver::ready();
     driver.set("acknowledge", "needs-reset");
     assert_eq!(driver.stop(), READY | NEEDS_RESET);
 }
 
 #[test]
 fn a_stop_that_stands_needs_no_second_acknowledgement() {
-    let driver = Driver::ready(settings());
+    let driver = Driver::ready();
     driver.stop();
     assert_eq!(driver.stop(), STOPPED);
     assert_eq!(driver.report().counters.stops.requested, 1);

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The virtqueues: what the driver has made available is taken, waits for its time, and is given back.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::Instant;
+
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use vm_memory::GuestMemoryMmap;
+
+use crate::registers::QueueRegisters;
+use crate::settings::IoOrder;
+use crate::types::{Outcome, Type, Wants};
+
+/// The most entries that a virtqueue can have.
+pub(super) const MAX_QUEUE_SIZE: u16 = 256;
+
+pub(super) type Chain = DescriptorChain<Arc<GuestMemoryMmap>>;
+
+/// A request that was taken from a virtqueue.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) queue: usize,
+    pub(super) chain: Chain,
+    pub(super) fail: bool,
+}
+
+/// A request that was carried out. Without an outcome its buffers made no sense.
+pub(super) struct Done {
+    pub(super) queue: usize,
+    pub(super) head: u16,
+    pub(super) outcome: Option<Outcome>,
+}
+
+/// Requests that wait for their time: by when that is, by what their order says, and in the order in which they were taken.
+#[derive(Debug, Default)]
+pub(super) struct Waiting(BTreeMap<(Instant, u64, u64), Taken>);
+
+impl Waiting {
+    pub(super) fn insert(
+        &mut self,
+        due: Instant,
+        order: IoOrder,
+        number: u64,
+        random: &mut fastrand::Rng,
+        taken: Taken,
+    ) {
+        let rank = match order {
+            IoOrder::Taken => number,
+            IoOrder::Reversed => u64::MAX - number,
+            IoOrder::Shuffled => random.u64(..),
+        };
+        self.0.insert((due, rank, number), taken);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// When the next of them is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.0.first_key_value().map(|((due, ..), _)| *due)
+    }
+
+    /// Removes those that are due.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Taken> {
+        let later = self.0.split_off(&(now, u64::MAX, u64::MAX));
+        let due = std::mem::replace(&mut self.0, later);
+        due.into_values().collect()
+    }
+}
+
+/// One virtqueue.
+#[derive(Debug)]
+pub(super) struct Virtqueue {
+    queue: Queue,
+    /// There may be something in it that the device has not seen.
+    pub(super) notified: bool,
+    /// Taken and not given back.
+    in_flight: usize,
+    /// The available index at the last look on behalf of the judge.
+    judged: u16,
+}
+
+impl Virtqueue {
+    /// The virtqueue that the driver has laid out, and whether it lies in its memory.
+    pub(super) fn new(
+        registers: &QueueRegisters,
+        event_idx: bool,
+        memory: &GuestMemoryMmap,
+    ) -> Option<(Self, bool)> {
+        let mut queue = Queue::new(MAX_QUEUE_SIZE).ok()?;
+        let mut valid = true;
+        if registers.enabled {
+            let halves = |address: u64| (Some(address as u32), Some((address >> 32) as u32));
+            let (desc, driver, device) = (
+                halves(registers.desc),
+                halves(registers.driver),
+                halves(registers.device),
+            );
+            queue.set_size(registers.size);
+            queue.set_desc_table_address(desc.0, desc.1);
+            queue.set_avail_ring_address(driver.0, driver.1);
+            queue.set_used_ring_address(device.0, device.1);
+            queue.set_event_idx(event_idx);
+            queue.set_ready(true);
+            valid = queue.is_valid(memory);
+        }
+        let virtqueue = Self {
+            queue,
+            notified: true,
+            in_flight: 0,
+            judged: 0,
+        };
+        Some((virtqueue, valid))
+    }
+
+    /// Whether the device has a use for what may be in it.
+    pub(super) fn is_wanted(&self, index: usize, of_type: &dyn Type) -> bool {
+        self.notified
+            && match of_type.wants(index) {
+                Wants::All | Wants::Forever => true,
+                Wants::Some(buffers) => self.in_flight < buffers,
+            }
+    }
+
+    /// Takes the next chain. With none, notifications are on.
+    pub(super) fn take(
+        &mut self,
+        memory: &Arc<GuestMemoryMmap>,
+    ) -> Result<Option<Chain>, virtio_queue::Error> {
+        let next = self.next(memory);
+        match &next {
+            Ok(Some(_)) => self.in_flight += 1,
+            Ok(None) | Err(_) => self.notified = false,
+        }
+        next
+    }
+
+    fn next(
+        &mut self,
+        memory: &Arc<GuestMemoryMmap>,
+    ) -> Result<Option<Chain>, virtio_queue::Error> {
+        if !self.queue.ready() {
+            return Ok(None);
+        }
+        for _ in 0..2 {
+            if let Some(chain) = self.queue.iter(Arc::clone(memory))?.next() {
+                return Ok(Some(chain));
+            }
+            if !self.queue.enable_notification(&**memory)? {
+                return Ok(None);
+            }
+        }
+        // The ring says that there is more, but can't be read.
+        Err(virtio_queue::Error::InvalidAvailRingIndex)
+    }
+
+    /// What was taken is out of its hands: given back, or kept.
+    pub(super) fn done_with_one(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// Gives a chain back.
+    pub(super) fn give_back(
+        &mut self,
+        head: u16,
+        written: u32,
+        memory: &GuestMemoryMmap,
+    ) -> Result<(), virtio_queue::Error> {
+        self.queue.add_used(memory, head, written)
+    }
+
+    /// Whether the driver wants to be told of what was given back.
+    pub(super) fn wants_interrupt(&mut self, memory: &GuestMemoryMmap) -> bool {
+        self.queue.needs_notification(memory).unwrap_or(true)
+    }
+
+    /// How many buffers the driver has added since the last look.
+    pub(super) fn added(&mut self, memory: &GuestMemoryMmap) -> u16 {
+        if !self.queue.ready() {
+            return 0;
+        }
+        let index = match self.queue.avail_idx(memory, Ordering::Acquire) {
+            Ok(index) => index.0,
+            Err(_) => return 0,
+        };
+        index.wrapping_sub(std::mem::replace(&mut self.judged, index))
+    }
+}

@@ -1,0 +1,609 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What the device is at the moment: its registers, its status, its requests. All of it changes under one lock.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use vm_memory::GuestMemoryMmap;
+
+use super::queues::{Done, Taken, Virtqueue, Waiting};
+use super::schedule::{Event, Schedule};
+use super::{Offer, VIRTIO_F_39, VIRTIO_F_SUSPEND};
+use crate::judge::{Judge, Write};
+use crate::memory::Memory;
+use crate::pci::{self, DEVICE_SIZE};
+use crate::registers::{notify_data, Registers};
+use crate::report::{Counters, Report};
+use crate::settings::{self, Answer, HangUp, ResumeForm, Settings, ShowStatus};
+use crate::status::{Effect, Protocol, Rules, Status, Stop, DRIVER_OK, FEATURES_OK};
+use crate::types::{Type, Wants};
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) of_type: Arc<dyn Type>,
+    pub(super) offer: Offer,
+    pub(super) registers: Registers,
+    pub(super) status: Status,
+    pub(super) pci: pci::Config,
+    pub(super) vectors: Vec<Option<File>>,
+    queues: Vec<Virtqueue>,
+    waiting: Waiting,
+    /// Taken and being carried out by the worker.
+    executing: usize,
+    /// The driver has reset the device while requests were being carried out. The status reads 0 when they are done with.
+    resetting: bool,
+    schedule: Schedule,
+    /// D-DEV-3, S-DEV-2: what the driver sees of the configuration while the device is stopped.
+    frozen: Option<[u8; DEVICE_SIZE]>,
+    /// The configuration has changed meanwhile.
+    changed: bool,
+    status_reads_since_stop: Option<u64>,
+    /// When the last acknowledgement was given, until the driver looks.
+    unseen: Option<Instant>,
+    pub(super) connected: bool,
+    pub(super) hang_up: bool,
+    counters: Counters,
+    pub(super) judge: Judge,
+    settings: Settings,
+    random: fastrand::Rng,
+    started: Instant,
+}
+
+impl State {
+    pub(super) fn new(
+        of_type: Arc<dyn Type>,
+        offer: Offer,
+        registers: Registers,
+        pci: pci::Config,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            of_type,
+            offer,
+            registers,
+            status: Status::default(),
+            pci,
+            vectors: Vec::new(),
+            queues: Vec::new(),
+            waiting: Waiting::default(),
+            executing: 0,
+            resetting: false,
+            schedule: Schedule::default(),
+            frozen: None,
+            changed: false,
+            status_reads_since_stop: None,
+            unseen: None,
+            connected: false,
+            hang_up: false,
+            counters: Counters::default(),
+            judge: Judge::default(),
+            settings,
+            random: fastrand::Rng::new(),
+            started: Instant::now(),
+        }
+    }
+
+    fn in_flight(&self) -> u64 {
+        (self.waiting.len() + self.executing) as u64
+    }
+
+    /// What was negotiated.
+    fn protocol(&self) -> Protocol {
+        let accepted = |bit: u32| self.registers.accepted() & (1 << bit) != 0;
+        if !self.status.has(FEATURES_OK) {
+            Protocol::None
+        } else if accepted(VIRTIO_F_SUSPEND) {
+            Protocol::Suspend
+        } else if accepted(VIRTIO_F_39) && self.offer.device_stop {
+            Protocol::DeviceStop
+        } else {
+            Protocol::None
+        }
+    }
+
+    fn tell_time(&mut self, now: Instant) {
+        self.judge
+            .set_time(micros(now.saturating_duration_since(self.started)));
+    }
+
+    pub(super) fn report(&self) -> Report {
+        let (breach_count, breaches) = self.judge.breaches();
+        let mut counters = self.counters.clone();
+        counters.requests.in_flight = self.in_flight();
+        let description = self.of_type.describe();
+        Report {
+            r#type: description.name,
+            device_id: description.device_id,
+            connected: self.connected,
+            status: self.status.value(),
+            stop: self.status.stop(),
+            offered: self.registers.offered(),
+            features: self.registers.accepted(),
+            protocol: self.protocol(),
+            counters,
+            breach_count,
+            breaches: breaches.to_vec(),
+            settings: self.settings,
+            of_type: self.of_type.report(),
+        }
+    }
+
+    pub(super) fn set(
+        &mut self,
+        changes: &BTreeMap<String, String>,
+        now: Instant,
+    ) -> Result<(), settings::Error> {
+        let before = self.settings;
+        self.settings.set_all(changes)?;
+        let settings = self.settings;
+        let stop = self.status.stop();
+        let answers =
+            |settings: Settings| (settings.acknowledge, settings.resume, settings.drop_stop);
+        if answers(before) != answers(settings) && stop != Stop::Running {
+            self.schedule.replan(stop, &settings, &mut self.random);
+            self.refuse_to_answer();
+            self.answer(now);
+        }
+        Ok(())
+    }
+
+    // The device status.
+
+    pub(super) fn read_status(&mut self, memory: &Memory, now: Instant) -> u8 {
+        self.tell_time(now);
+        self.look_for_added_buffers(memory);
+        self.counters.status_reads += 1;
+        let stop = self.status.stop();
+        let value = match self.settings.show_status {
+            ShowStatus::Always(byte) if self.status.is_live() => byte,
+            ShowStatus::Stopping(byte) if stop != Stop::Running => byte,
+            _ => self.status.value(),
+        };
+        if let Some(reads) = self.status_reads_since_stop.as_mut() {
+            *reads += 1;
+            self.counters.stops.last_status_reads = *reads;
+        }
+        if stop == Stop::Stopped {
+            self.status_reads_since_stop = None;
+        }
+        if let Some(at) = self.unseen.take() {
+            let seen = micros(now.saturating_duration_since(at));
+            match stop {
+                Stop::Stopped => self.counters.stops.last_seen_us = seen,
+                _ => self.counters.stops.last_resume_seen_us = seen,
+            }
+        }
+        self.judge.read(value);
+        value
+    }
+
+    pub(super) fn write_status(&mut self, written: u8, memory: &Memory, now: Instant) {
+        self.tell_time(now);
+        self.look_for_added_buffers(memory);
+        self.counters.status_writes += 1;
+        let protocol = self.protocol();
+        let fenced = self.judge.forbids_buffers();
+        self.judge.write(Write {
+            current: self.status.value(),
+            written,
+            stop: self.status.stop(),
+            protocol,
+        });
+        if !fenced && self.judge.forbids_buffers() {
+            // What is there by now is not held against the driver.
+            let memory = memory.lock();
+            for queue in &mut self.queues {
+                queue.added(&memory);
+            }
+        }
+        if written == 0 {
+            self.reset();
+            return;
+        }
+        if self.resetting {
+            return;
+        }
+        let accepted = self.registers.accepted();
+        let rules = Rules {
+            protocol,
+            features_acceptable: accepted & !self.registers.offered() == 0
+                && accepted & (1 << VIRTIO_F_VERSION_1) != 0
+                && !self.settings.refuse_features,
+            any_resume_form: self.settings.resume_form == ResumeForm::Any,
+        };
+        match self.status.write(written, rules) {
+            Effect::None | Effect::Reset => {}
+            Effect::Start => self.start(memory),
+            Effect::StopRequested => self.stop_requested(now),
+            Effect::StopCalledOff => {
+                self.counters.stops.called_off += 1;
+                self.status_reads_since_stop = None;
+                self.schedule
+                    .called_off(now, &self.settings, &mut self.random);
+                self.answer(now);
+            }
+            Effect::ResumeRequested => {
+                self.hang_up |= self.settings.hang_up == HangUp::OnResume;
+                self.plan(now);
+                self.refuse_to_answer();
+                self.answer(now);
+            }
+            Effect::ResumeCalledOff => self.plan(now),
+        }
+    }
+
+    /// S-DRV-2, S-DRV-3: buffers that the driver adds when it must not.
+    fn look_for_added_buffers(&mut self, memory: &Memory) {
+        if !self.judge.forbids_buffers() {
+            return;
+        }
+        let memory = memory.lock();
+        for (index, queue) in self.queues.iter_mut().enumerate() {
+            let added = queue.added(&memory);
+            if added != 0 {
+                self.judge.buffers_added(index, added);
+            }
+        }
+    }
+
+    /// The driver is ready: sets the virtqueues up as it has laid them out.
+    fn start(&mut self, memory: &Memory) {
+        let event_idx = self.registers.accepted() & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
+        let memory = memory.lock();
+        let queues: Vec<(Virtqueue, bool)> = self
+            .registers
+            .queues
+            .iter()
+            .filter_map(|registers| Virtqueue::new(registers, event_idx, &memory))
+            .collect();
+        drop(memory);
+        let valid = queues.iter().all(|(_, valid)| *valid);
+        self.queues = queues.into_iter().map(|(queue, _)| queue).collect();
+        if !valid {
+            self.needs_reset("a virtqueue does not lie in the guest's memory");
+        }
+    }
+
+    /// Sets NEEDS_RESET, and tells the driver.
+    pub(super) fn needs_reset(&mut self, why: &str) {
+        tracing::warn!(why, "the device sets NEEDS_RESET");
+        self.status.set_needs_reset();
+        self.interrupt(self.registers.config_vector);
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.counters.resets += 1;
+        self.counters.requests.dropped += self.waiting.len() as u64;
+        self.waiting.clear();
+        self.resetting = true;
+        if self.executing == 0 {
+            self.finish_reset();
+        }
+    }
+
+    pub(super) fn is_resetting(&self) -> bool {
+        self.resetting
+    }
+
+    fn finish_reset(&mut self) {
+        self.resetting = false;
+        self.status = Status::default();
+        self.registers.reset();
+        self.queues.clear();
+        self.schedule = Schedule::default();
+        self.frozen = None;
+        self.changed = false;
+        self.status_reads_since_stop = None;
+        self.unseen = None;
+        self.of_type.reset();
+    }
+
+    // Stops and resumes.
+
+    fn plan(&mut self, now: Instant) {
+        let stop = self.status.stop();
+        self.schedule
+            .begin(stop, now, &self.settings, &mut self.random);
+    }
+
+    fn stop_requested(&mut self, now: Instant) {
+        let requests = self.in_flight();
+        let stops = &mut self.counters.stops;
+        stops.requested += 1;
+        stops.requested_with_requests += u64::from(requests > 0);
+        stops.last_requests_when_requested = requests;
+        self.hang_up |= self.settings.hang_up == HangUp::OnStop;
+        self.status_reads_since_stop = Some(0);
+        self.plan(now);
+        self.refuse_to_answer();
+        self.answer(now);
+    }
+
+    /// NEEDS_RESET instead of an answer, where a setting asks for that.
+    fn refuse_to_answer(&mut self) {
+        match (self.status.stop(), self.settings) {
+            (Stop::Requested, settings) if settings.acknowledge == Answer::NeedsReset => {
+                self.needs_reset("asked to, on a stop");
+            }
+            (Stop::Resuming, settings) if settings.resume == Answer::NeedsReset => {
+                self.needs_reset("asked to, on a resume");
+            }
+            _ => {}
+        }
+    }
+
+    /// D-DEV-2, S-DEV-4: the device acknowledges a stop when everything that it has taken is finished.
+    fn is_quiet(&self) -> bool {
+        self.in_flight() == 0 || self.settings.take_while_stopped
+    }
+
+    /// Gives the answers whose time has come.
+    pub(super) fn answer(&mut self, now: Instant) {
+        while let Some((due, event)) = self.schedule.next(self.status.stop()) {
+            if due > now || (event == Event::AcknowledgeStop && !self.is_quiet()) {
+                return;
+            }
+            match event {
+                Event::AcknowledgeStop => self.acknowledge_stop(now),
+                Event::DropStop => {
+                    self.counters.stops.dropped += 1;
+                    self.go_on(now);
+                }
+                Event::AcknowledgeResume => {
+                    let stops = &mut self.counters.stops;
+                    stops.resumed += 1;
+                    stops.last_resume_us = micros(self.schedule.waited(now));
+                    self.unseen = Some(now);
+                    self.go_on(now);
+                }
+            }
+        }
+    }
+
+    fn acknowledge_stop(&mut self, now: Instant) {
+        let requests = self.in_flight();
+        let stops = &mut self.counters.stops;
+        stops.acknowledged += 1;
+        stops.acknowledged_with_requests += u64::from(requests > 0);
+        stops.last_requests_when_acknowledged = requests;
+        stops.last_acknowledge_us = micros(self.schedule.waited(now));
+        self.unseen = Some(now);
+        self.status.acknowledge_stop(self.protocol());
+        self.frozen = Some(self.type_configuration());
+        self.plan(now);
+        if self.settings.notify_when_stopped {
+            self.configuration_interrupt();
+        }
+    }
+
+    /// Serves the virtqueues again.
+    fn go_on(&mut self, now: Instant) {
+        self.status.acknowledge_resume(self.protocol());
+        self.plan(now);
+        self.frozen = None;
+        for queue in &mut self.queues {
+            queue.notified = !self.settings.forget_notifications;
+        }
+        if std::mem::take(&mut self.changed) {
+            self.show_change();
+        }
+    }
+
+    // The configuration space of the type.
+
+    /// The driver writes to it.
+    pub(super) fn configuration_written(&mut self, offset: u64, now: Instant) {
+        self.tell_time(now);
+        self.judge.configuration_written(offset);
+    }
+
+    fn type_configuration(&self) -> [u8; DEVICE_SIZE] {
+        let mut config = [0; DEVICE_SIZE];
+        self.of_type.configuration(&mut config);
+        config
+    }
+
+    pub(super) fn configuration(&self) -> [u8; DEVICE_SIZE] {
+        self.frozen.unwrap_or_else(|| self.type_configuration())
+    }
+
+    /// The type's configuration is another now. While the device is stopped that is not shown, unless a setting asks for it.
+    pub(super) fn configuration_changed(&mut self) {
+        if self.frozen.is_none() {
+            self.show_change();
+        } else if self.settings.change_while_stopped {
+            self.frozen = Some(self.type_configuration());
+            self.show_change();
+        } else {
+            self.changed = true;
+        }
+    }
+
+    fn show_change(&mut self) {
+        self.registers.config_generation = self.registers.config_generation.wrapping_add(1);
+        if self.status.is_live() {
+            self.configuration_interrupt();
+        }
+    }
+
+    fn configuration_interrupt(&mut self) {
+        self.counters.configuration_changes += 1;
+        self.interrupt(self.registers.config_vector);
+    }
+
+    // The virtqueues.
+
+    /// The driver notifies virtqueue `queue`, with `data`.
+    pub(super) fn notified(&mut self, queue: u16, data: u64, memory: &Memory, now: Instant) {
+        self.tell_time(now);
+        self.look_for_added_buffers(memory);
+        self.counters.notifications += 1;
+        let live = self.status.is_live();
+        self.judge.notification(usize::from(queue), live);
+        let stopped = self.status.stop() == Stop::Stopped;
+        self.counters.notifications_while_stopped += u64::from(stopped);
+        let promised =
+            self.offer.notif_config_data && self.registers.accepted() & (1 << VIRTIO_F_39) != 0;
+        if promised && data != u64::from(notify_data(queue)) {
+            self.counters.notifications_lost += 1;
+            return;
+        }
+        if let Some(queue) = self.queues.get_mut(usize::from(queue)) {
+            queue.notified |= !(stopped && self.settings.forget_notifications);
+        }
+    }
+
+    fn may_take(&self, now: Instant) -> bool {
+        // A device that is about to answer a stop which was called off has stopped by then.
+        let stopping = self.status.stop() == Stop::Running
+            && self
+                .schedule
+                .next(Stop::Running)
+                .is_some_and(|(due, _)| now >= due);
+        let bug = self.settings.take_while_stopped && self.status.has(DRIVER_OK);
+        !self.resetting && (bug || self.status.may_serve() && !stopping)
+    }
+
+    fn room(&self) -> bool {
+        self.in_flight() < self.settings.io_depth
+    }
+
+    pub(super) fn has_work(&self, now: Instant) -> bool {
+        let mut queues = self.queues.iter().enumerate();
+        (self.may_take(now)
+            && self.room()
+            && queues.any(|(index, queue)| queue.is_wanted(index, &*self.of_type)))
+            || self.waiting.next().is_some_and(|due| due <= now)
+    }
+
+    /// When time alone brings something to do.
+    pub(super) fn next_event(&self) -> Option<Instant> {
+        let answer = self
+            .schedule
+            .next(self.status.stop())
+            .and_then(|(due, event)| {
+                (event != Event::AcknowledgeStop || self.is_quiet()).then_some(due)
+            });
+        self.waiting.next().into_iter().chain(answer).min()
+    }
+
+    /// Takes what the driver has made available.
+    pub(super) fn take(&mut self, memory: &Arc<GuestMemoryMmap>, now: Instant) {
+        let of_type = Arc::clone(&self.of_type);
+        for index in 0..self.queues.len() {
+            while self.may_take(now) && self.room() {
+                let Some(virtqueue) = self
+                    .queues
+                    .get_mut(index)
+                    .filter(|virtqueue| virtqueue.is_wanted(index, &*of_type))
+                else {
+                    break;
+                };
+                let chain = match virtqueue.take(memory) {
+                    Ok(Some(chain)) => chain,
+                    Ok(None) => break,
+                    Err(error) => {
+                        self.needs_reset(&error.to_string());
+                        break;
+                    }
+                };
+                let requests = &mut self.counters.requests;
+                requests.taken += 1;
+                requests.taken_while_stopped += u64::from(self.status.stop() != Stop::Running);
+                if of_type.wants(index) == Wants::Forever {
+                    requests.kept += 1;
+                    virtqueue.done_with_one();
+                    continue;
+                }
+                let every = self.settings.io_error_every;
+                let taken = Taken {
+                    queue: index,
+                    chain,
+                    fail: every != 0 && requests.taken % every == 0,
+                };
+                let due = now + Duration::from_micros(self.settings.io_delay_us);
+                let (order, number) = (self.settings.io_order, requests.taken);
+                self.waiting
+                    .insert(due, order, number, &mut self.random, taken);
+            }
+        }
+    }
+
+    /// The requests whose time has come; they are being carried out from now on.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Taken> {
+        let due = self.waiting.due(now);
+        self.executing = due.len();
+        due
+    }
+
+    /// Gives the driver back what was carried out.
+    pub(super) fn give_back(&mut self, done: Vec<Done>, memory: &Memory) {
+        let executed = std::mem::take(&mut self.executing) as u64;
+        if self.resetting {
+            self.counters.requests.dropped += executed;
+            self.finish_reset();
+            return;
+        }
+        let memory = memory.lock();
+        let mut malformed = false;
+        let mut used = vec![false; self.queues.len()];
+        for done in done {
+            let (Some(virtqueue), Some(used)) =
+                (self.queues.get_mut(done.queue), used.get_mut(done.queue))
+            else {
+                continue;
+            };
+            virtqueue.done_with_one();
+            let requests = &mut self.counters.requests;
+            let Some(outcome) = done.outcome else {
+                requests.dropped += 1;
+                malformed = true;
+                continue;
+            };
+            requests.completed += 1;
+            requests.failed += u64::from(!outcome.ok);
+            *requests.kinds.entry(outcome.kind).or_default() += 1;
+            malformed |= virtqueue
+                .give_back(done.head, outcome.written, &memory)
+                .is_err();
+            *used = true;
+        }
+        let wanting: Vec<usize> = self
+            .queues
+            .iter_mut()
+            .zip(used)
+            .enumerate()
+            .filter_map(|(index, (queue, used))| {
+                (used && queue.wants_interrupt(&memory)).then_some(index)
+            })
+            .collect();
+        drop(memory);
+        for index in wanting {
+            if let Some(vector) = self.registers.queues.get(index).map(|queue| queue.vector) {
+                self.interrupt(vector);
+            }
+        }
+        if malformed {
+            self.needs_reset("the driver's buffers can't be used");
+        }
+    }
+
+    fn interrupt(&mut self, vector: u16) {
+        if let Some(Some(eventfd)) = self.vectors.get_mut(usize::from(vector)) {
+            self.counters.interrupts += 1;
+            if let Err(error) = eventfd.write_all(&1u64.to_ne_bytes()) {
+                tracing::warn!(vector, %error, "can't signal an interrupt");
+            }
+        }
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The block device (virtio 1.4, 5.2): requests on a file.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{fallocate, FallocateFlags};
+use serde_json::{json, Value};
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ,
+    VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_ID_BYTES,
+    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD,
+    VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
+};
+use virtio_queue::{Reader, Writer};
+
+use crate::types::{put, ActionError, Description, Malformed, Outcome, Request, Type};
+
+const SECTOR: u64 = 512;
+const SEG_MAX: u32 = 126;
+const HEADER: usize = 16;
+/// Data is copied by way of a buffer of this size, whatever the size of the request.
+const CHUNK: usize = 64 * 1024;
+/// Ranges in one discard or write-zeroes request, and sectors in one range.
+const MAX_RANGES: u32 = 16;
+const MAX_RANGE_SECTORS: u32 = 1 << 22;
+const RANGE: usize = 16;
+
+/// A disk.
+#[derive(Debug)]
+pub struct Disk {
+    file: File,
+    sectors: AtomicU64,
+    queues: u16,
+    read_only: bool,
+    id: [u8; VIRTIO_BLK_ID_BYTES as usize],
+}
+
+impl Disk {
+    /// The disk whose contents are `path`. Its size is rounded down to whole sectors. Its serial number is `id`, cut to 20 bytes.
+    pub fn open(path: &Path, id: &str, queues: u16, read_only: bool) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(!read_only).open(path)?;
+        let mut bytes = [0; VIRTIO_BLK_ID_BYTES as usize];
+        put(&mut bytes, 0, id.as_bytes());
+        Ok(Self {
+            sectors: AtomicU64::new(size(&file)? / SECTOR),
+            file,
+            queues,
+            read_only,
+            id: bytes,
+        })
+    }
+
+    fn sectors(&self) -> u64 {
+        self.sectors.load(Ordering::Relaxed)
+    }
+
+    fn resize(&self, sectors: u64) -> Result<bool, ActionError> {
+        let bytes = sectors
+            .checked_mul(SECTOR)
+            .filter(|_| sectors > 0)
+            .ok_or(ActionError::Value("resize: SECTORS is out of range"))?;
+        if self.read_only {
+            return Err(ActionError::Value("resize: the disk is read-only"));
+        }
+        // What is cut off must be out of the driver's reach before it is gone.
+        let before = self.sectors.swap(sectors, Ordering::Relaxed);
+        if let Err(error) = self.file.set_len(bytes) {
+            self.sectors.store(before, Ordering::Relaxed);
+            return Err(error.into());
+        }
+        Ok(before != sectors)
+    }
+
+    fn perform(
+        &self,
+        kind: u32,
+        sector: u64,
+        input: &mut Reader<'_>,
+        output: &mut Writer<'_>,
+    ) -> io::Result<()> {
+        match kind {
+            VIRTIO_BLK_T_IN => self.read(sector, output),
+            VIRTIO_BLK_T_FLUSH => self.file.sync_data(),
+            VIRTIO_BLK_T_GET_ID => {
+                let length = output.available_bytes().min(self.id.len());
+                output.write_all(self.id.get(..length).unwrap_or_default())
+            }
+            _ if self.read_only => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+            VIRTIO_BLK_T_OUT => self.write(sector, input),
+            VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES => self.ranges(kind, input),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Discards or zeroes ranges: all of them, or, if one of them makes no sense, none.
+    fn ranges(&self, kind: u32, input: &mut Reader<'_>) -> io::Result<()> {
+        let bytes = input.available_bytes();
+        if bytes == 0 || bytes % RANGE != 0 || bytes / RANGE > MAX_RANGES as usize {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut ranges = Vec::new();
+        for _ in 0..bytes / RANGE {
+            let mut range = [0; RANGE];
+            input.read_exact(&mut range)?;
+            let [s0, s1, s2, s3, s4, s5, s6, s7, n0, n1, n2, n3, f0, f1, f2, f3] = range;
+            let sector = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
+            let sectors = u32::from_le_bytes([n0, n1, n2, n3]);
+            let unmap = match (kind, u32::from_le_bytes([f0, f1, f2, f3])) {
+                (_, 0) => kind == VIRTIO_BLK_T_DISCARD,
+                (VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP) => true,
+                // 5.2.6.2: a device must refuse flags that it does not know, and any for a discard.
+                _ => return Err(io::ErrorKind::Unsupported.into()),
+            };
+            if sectors > MAX_RANGE_SECTORS {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            let length = u64::from(sectors) * SECTOR;
+            ranges.push((self.offset(sector, length)?, length, unmap));
+        }
+        for (offset, length, unmap) in ranges.into_iter().filter(|(_, length, _)| *length > 0) {
+            self.zero(offset, length, unmap)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a range read as zeroes; with `unmap` its room is given back where the file system can do that.
+    fn zero(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
+        let flags = if unmap {
+            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE
+        } else {
+            FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE
+        };
+        if fallocate(&self.file, flags, offset, length).is_ok() {
+            return Ok(());
+        }
+        let zeroes = vec![0; CHUNK];
+        let mut done = 0;
+        while done < length {
+            let chunk = (length - done).min(CHUNK as u64);
+            let zeroes = zeroes.get(..chunk as usize).unwrap_or_default();
+            self.file.write_all_at(zeroes, offset + done)?;
+            done += chunk;
+        }
+        Ok(())
+    }
+
+    /// The offset in the file at which `length` bytes from `sector` on lie, if they do.
+    fn offset(&self, sector: u64, length: u64) -> io::Result<u64> {
+        let end = sector.checked_add(length / SECTOR);
+        if length % SECTOR != 0 || end.is_none_or(|end| end > self.sectors()) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Ok(sector * SECTOR)
+    }
+
+    fn read(&self, sector: u64, output: &mut Writer<'_>) -> io::Result<()> {
+        let mut left = output.available_bytes();
+        let mut offset = self.offset(sector, left as u64)?;
+        let mut buffer = vec![0; CHUNK.min(left)];
+        while left > 0 {
+            let chunk = buffer.get_mut(..left.min(CHUNK)).unwrap_or_default();
+            self.file.read_exact_at(chunk, offset)?;
+            output.write_all(chunk)?;
+            offset += chunk.len() as u64;
+            left -= chunk.len();
+        }
+        Ok(())
+    }
+
+    fn write(&self, sector: u64, input: &mut Reader<'_>) -> io::Result<()> {
+        let mut left = input.available_bytes();
+        let mut offset = self.offset(sector, left as u64)?;
+        let mut buffer = vec![0; CHUNK.min(left)];
+        while left > 0 {
+            let chunk = buffer.get_mut(..left.min(CHUNK)).unwrap_or_default();
+            input.read_exact(chunk)?;
+            self.file.write_all_at(chunk, offset)?;
+            offset += chunk.len() as u64;
+            left -= chunk.len();
+        }
+        Ok(())
+    }
+}
+
+impl Type for Disk {
+    fn describe(&self) -> Description {
+        let mut features =
+            (1 << VIRTIO_BLK_F_SEG_MAX) | (1 << VIRTIO_BLK_F_BLK_SIZE) | (1 << VIRTIO_BLK_F_FLUSH);
+        if self.queues > 1 {
+            features |= 1 << VIRTIO_BLK_F_MQ;
+        }
+        features |= if self.read_only {
+            1 << VIRTIO_BLK_F_RO
+        } else {
+            (1 << VIRTIO_BLK_F_DISCARD) | (1 << VIRTIO_BLK_F_WRITE_ZEROES)
+        };
+        Description {
+            name: "blk",
+            device_id: 2,
+            pci_class: 0x01_0000,
+            features,
+            queues: self.queues,
+        }
+    }
+
+    fn configuration(&self, config: &mut [u8]) {
+        let fields: [(usize, &[u8]); 10] = [
+            (0, &self.sectors().to_le_bytes()),
+            (12, &SEG_MAX.to_le_bytes()),
+            (20, &(SECTOR as u32).to_le_bytes()),
+            (34, &self.queues.to_le_bytes()),
+            (36, &MAX_RANGE_SECTORS.to_le_bytes()),
+            (40, &MAX_RANGES.to_le_bytes()),
+            (44, &1u32.to_le_bytes()), // discard_sector_alignment
+            (48, &MAX_RANGE_SECTORS.to_le_bytes()),
+            (52, &MAX_RANGES.to_le_bytes()),
+            (56, &[1]), // write_zeroes_may_unmap
+        ];
+        config.fill(0);
+        for (at, bytes) in fields {
+            put(config, at, bytes);
+        }
+    }
+
+    fn execute(&self, mut request: Request<'_>) -> Result<Outcome, Malformed> {
+        let mut header = [0; HEADER];
+        request
+            .input
+            .read_exact(&mut header)
+            .map_err(|_| Malformed("no header"))?;
+        let mut status = request
+            .output
+            .available_bytes()
+            .checked_sub(1)
+            .and_then(|data| request.output.split_at(data).ok())
+            .ok_or(Malformed("no room for the status"))?;
+        let [t0, t1, t2, t3, _, _, _, _, sector @ ..] = header;
+        let number = u32::from_le_bytes([t0, t1, t2, t3]);
+        let sector = u64::from_le_bytes(sector);
+        let kind = match number {
+            VIRTIO_BLK_T_IN => "read",
+            VIRTIO_BLK_T_OUT => "write",
+            VIRTIO_BLK_T_FLUSH => "flush",
+            VIRTIO_BLK_T_GET_ID => "get_id",
+            VIRTIO_BLK_T_DISCARD => "discard",
+            VIRTIO_BLK_T_WRITE_ZEROES => "write_zeroes",
+            _ => "unsupported",
+        };
+        let result = if request.fail {
+            Err(io::Error::other("asked to"))
+        } else {
+            self.perform(number, sector, &mut request.input, &mut request.output)
+        };
+        let byte = match &result {
+            Ok(()) => VIRTIO_BLK_S_OK,
+            Err(error) => {
+                tracing::info!(kind, sector, %error, "request failed");
+                match error.kind() {
+                    io::ErrorKind::Unsupported => VIRTIO_BLK_S_UNSUPP,
+                    _ => VIRTIO_BLK_S_IOERR,
+                }
+            }
+        };
+        status
+            .write_all(&[byte as u8])
+            .map_err(|_| Malformed("no room for the status"))?;
+        Ok(Outcome {
+            kind,
+            ok: result.is_ok(),
+            written: u32::try_from(request.output.bytes_written())
+                .unwrap_or(u32::MAX)
+                .saturating_add(1),
+        })
+    }
+
+    /// `resize:SECTORS`.
+    fn act(&self, action: &str) -> Result<bool, ActionError> {
+        match action.split_once(':') {
+            Some(("resize", sectors)) => self.resize(
+                sectors
+                    .parse()
+                    .map_err(|_| ActionError::Value("resize: SECTORS is a number"))?,
+            ),
+            _ => Err(ActionError::Unknown(action.to_owned())),
+        }
+    }
+
+    fn report(&self) -> Value {
+        json!({ "sectors": self.sectors(), "read_only": self.read_only })
+    }
+}
+
+/// The size of a file or a block device, in bytes.
+fn size(mut file: &File) -> io::Result<u64> {
+    io::Seek::seek(&mut file, io::SeekFrom::End(0))
+}

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The network device (virtio 1.4, 5.1), with one other host on its wire: see [`peer`].
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde_json::{json, Value};
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, VIRTIO_NET_CTRL_MAC_TABLE_SET,
+    VIRTIO_NET_CTRL_RX, VIRTIO_NET_ERR, VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX,
+    VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_STATUS, VIRTIO_NET_OK,
+    VIRTIO_NET_S_LINK_UP,
+};
+
+use crate::types::{put, ActionError, Description, Malformed, Outcome, Request, Type, Wants};
+use peer::Peer;
+
+pub mod peer;
+
+const RECEIVE: usize = 0;
+const TRANSMIT: usize = 1;
+/// `struct virtio_net_hdr` with `num_buffers`.
+const HEADER: usize = 12;
+const NUM_BUFFERS: usize = 10;
+/// No feature allows for longer ones.
+const LONGEST_FRAME: usize = 1514;
+/// Frames that wait for receive buffers; more are lost, as on any wire.
+const MOST_WAITING: usize = 1024;
+
+/// A network card.
+#[derive(Debug)]
+pub struct Net {
+    power_on_mac: [u8; 6],
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    mac: [u8; 6],
+    link: bool,
+    peer: Peer,
+    waiting: VecDeque<Vec<u8>>,
+    transmitted: u64,
+    received: u64,
+    too_long: u64,
+    overflowed: u64,
+}
+
+impl Net {
+    /// A card with this address.
+    pub fn new(mac: [u8; 6]) -> Self {
+        Self {
+            power_on_mac: mac,
+            state: Mutex::new(State {
+                mac,
+                link: true,
+                peer: Peer::default(),
+                waiting: VecDeque::new(),
+                transmitted: 0,
+                received: 0,
+                too_long: 0,
+                overflowed: 0,
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The peer sees what the driver sends, and answers.
+    fn transmit(&self, mut request: Request<'_>) -> Result<Outcome, Malformed> {
+        let mut header = [0; HEADER];
+        request
+            .input
+            .read_exact(&mut header)
+            .map_err(|_| Malformed("no header"))?;
+        let length = request.input.available_bytes();
+        let mut state = self.lock();
+        let fits = length <= LONGEST_FRAME;
+        state.too_long += u64::from(!fits);
+        let ok = fits && state.link && !request.fail;
+        if ok {
+            let mut frame = vec![0; length];
+            request
+                .input
+                .read_exact(&mut frame)
+                .map_err(|_| Malformed("no frame"))?;
+            state.transmitted += 1;
+            match state.peer.answer(&frame) {
+                Some(_) if state.waiting.len() >= MOST_WAITING => state.overflowed += 1,
+                Some(answer) => state.waiting.push_back(answer),
+                None => {}
+            }
+        }
+        Ok(Outcome {
+            kind: "transmit",
+            ok,
+            written: 0,
+        })
+    }
+
+    /// The driver gets what the peer has sent.
+    fn receive(&self, mut request: Request<'_>) -> Result<Outcome, Malformed> {
+        let mut state = self.lock();
+        let frame = state.waiting.pop_front().unwrap_or_default();
+        if request.output.available_bytes() < HEADER + frame.len() {
+            return Err(Malformed("a receive buffer is too short"));
+        }
+        let mut header = [0; HEADER];
+        put(&mut header, NUM_BUFFERS, &1u16.to_le_bytes());
+        let ok = !request.fail
+            && request
+                .output
+                .write_all(&header)
+                .and_then(|()| request.output.write_all(&frame))
+                .is_ok();
+        state.received += u64::from(ok);
+        Ok(Outcome {
+            kind: "receive",
+            ok,
+            written: u32::try_from(request.output.bytes_written()).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn control(&self, mut request: Request<'_>) -> Result<Outcome, Malformed> {
+        let mut command = [0; 2];
+        request
+            .input
+            .read_exact(&mut command)
+            .map_err(|_| Malformed("no command"))?;
+        let [class, command] = command.map(u32::from);
+        let ok = !request.fail
+            && match (class, command) {
+                // The wire has one other host, and the card filters nothing.
+                (VIRTIO_NET_CTRL_RX, _) | (VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET) => {
+                    true
+                }
+                (VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET) => {
+                    let mut mac = [0; 6];
+                    let read = request.input.read_exact(&mut mac).is_ok();
+                    if read {
+                        self.lock().mac = mac;
+                    }
+                    read
+                }
+                _ => false,
+            };
+        let answer = if ok { VIRTIO_NET_OK } else { VIRTIO_NET_ERR };
+        request
+            .output
+            .write_all(&[answer as u8])
+            .map_err(|_| Malformed("no room for the answer"))?;
+        Ok(Outcome {
+            kind: "control",
+            ok,
+            written: 1,
+        })
+    }
+}
+
+impl Type for Net {
+    fn describe(&self) -> Description {
+        let features = [
+            VIRTIO_NET_F_MAC,
+            VIRTIO_NET_F_STATUS,
+            VIRTIO_NET_F_CTRL_VQ,
+            VIRTIO_NET_F_CTRL_RX,
+            VIRTIO_NET_F_CTRL_MAC_ADDR,
+        ];
+        Description {
+            name: "net",
+            device_id: 1,
+            pci_class: 0x02_0000,
+            features: features.iter().fold(0, |all, bit| all | (1 << bit)),
+            queues: 3,
+        }
+    }
+
+    fn configuration(&self, config: &mut [u8]) {
+        let state = self.lock();
+        let status = if state.link { VIRTIO_NET_S_LINK_UP } else { 0 };
+        config.fill(0);
+        put(config, 0, &state.mac);
+        put(config, 6, &(status as u16).to_le_bytes());
+        put(config, 8, &1u16.to_le_bytes());
+    }
+
+    fn wants(&self, queue: usize) -> Wants {
+        match queue {
+            RECEIVE => Wants::Some(self.lock().waiting.len()),
+            _ => Wants::All,
+        }
+    }
+
+    fn execute(&self, request: Request<'_>) -> Result<Outcome, Malformed> {
+        match request.queue {
+            RECEIVE => self.receive(request),
+            TRANSMIT => self.transmit(request),
+            _ => self.control(request),
+        }
+    }
+
+    /// `link:up`, `link:down`.
+    fn act(&self, action: &str) -> Result<bool, ActionError> {
+        let up = match action.split_once(':') {
+            Some(("link", "up")) => true,
+            Some(("link", "down")) => false,
+            Some(("link", _)) => return Err(ActionError::Value("link: expected up or down")),
+            _ => return Err(ActionError::Unknown(action.to_owned())),
+        };
+        Ok(std::mem::replace(&mut self.lock().link, up) != up)
+    }
+
+    fn reset(&self) {
+        let mut state = self.lock();
+        state.mac = self.power_on_mac;
+        state.waiting.clear();
+    }
+
+    fn report(&self) -> Value {
+        let state = self.lock();
+        json!({
+            "link": state.link,
+            "transmitted": state.transmitted,
+            "received": state.received,
+            "waiting": state.waiting.len(),
+            "too_long": state.too_long,
+            "overflowed": state.overflowed,
+            "peer": state.peer.report(),
+        })
+    }
+}

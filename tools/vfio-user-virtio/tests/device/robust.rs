@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Nothing that a guest says makes the device panic, hang, or reach outside of its memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use vfio_user_virtio::device::Offer;
+use vfio_user_virtio::settings::Settings;
+use vfio_user_virtio::status::Stop;
+use vfio_user_virtio::types::net::Net;
+use vfio_user_virtio::types::null::Null;
+use vfio_user_virtio::types::rng::Rng;
+use vfio_user_virtio::types::Type;
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::driver::{disk, ring, Driver, D, MEMORY, QUEUE_SIZE, READY};
+
+/// What a guest, its QEMU, the user, or time does.
+#[derive(Clone, Debug)]
+enum Act {
+    WriteBar(u64, u64, usize),
+    ReadBar(u64, usize),
+    WriteConfig(u64, u64, usize),
+    ReadConfig(u64, usize),
+    WriteMemory(u64, u64),
+    Descriptor(u16, u16, (u64, u32, u16, u16)),
+    Publish(u16, u16),
+    AvailIndex(u16, u16),
+    Notify(u16),
+    BringUp,
+    Stop,
+    Resume,
+    Unmap(u64, u64),
+    Map,
+    Reset,
+    Set(&'static str, &'static str),
+    Do(&'static str),
+    Pass(u64),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let size = || prop::sample::select(vec![1usize, 2, 4, 8]);
+    // Mostly where something is.
+    let bar = || prop_oneof![8 => 0u64..0x40, 2 => 0x2000u64..0x2100, 2 => 0x3000u64..0x3010, 1 => any::<u64>()];
+    let config = || prop_oneof![8 => 0u64..0x100, 1 => any::<u64>()];
+    let address = || prop_oneof![8 => 0..MEMORY, 1 => any::<u64>()];
+    let length = || prop_oneof![8 => 0u32..0x2000, 1 => any::<u32>()];
+    let set = prop::sample::select(vec![
+        ("acknowledge", "at-once"),
+        ("acknowledge", "after:1-3"),
+        ("acknowledge", "never"),
+        ("acknowledge", "given-up:1"),
+        ("acknowledge", "needs-reset"),
+        ("resume", "after:2"),
+        ("resume", "at-once"),
+        ("drop_stop", "after:1"),
+        ("drop_stop", "never"),
+        ("show_status", "stopping:0x00"),
+        ("show_status", "as-is"),
+        ("take_while_stopped", "true"),
+        ("take_while_stopped", "false"),
+        ("forget_notifications", "true"),
+        ("change_while_stopped", "true"),
+        ("io_delay_us", "1500"),
+        ("io_delay_us", "0"),
+        ("io_depth", "1"),
+        ("io_depth", "128"),
+        ("io_order", "shuffled"),
+        ("io_error_every", "2"),
+    ]);
+    let what = prop::sample::select(vec![
+        "needs-reset",
+        "resize:8",
+        "resize:64",
+        "link:down",
+        "link:up",
+    ]);
+    prop_oneof![
+        4 => (bar(), any::<u64>(), size()).prop_map(|(at, value, size)| Act::WriteBar(at, value, size)),
+        2 => (bar(), size()).prop_map(|(at, size)| Act::ReadBar(at, size)),
+        1 => (config(), any::<u64>(), size()).prop_map(|(at, value, size)| Act::WriteConfig(at, value, size)),
+        1 => (config(), size()).prop_map(|(at, size)| Act::ReadConfig(at, size)),
+        2 => (0..MEMORY - 8, any::<u64>()).prop_map(|(at, value)| Act::WriteMemory(at, value)),
+        8 => (0u16..3, 0u16..QUEUE_SIZE, (address(), length(), 0u16..8, 0u16..QUEUE_SIZE + 1))
+            .prop_map(|(queue, index, descriptor)| Act::Descriptor(queue, index, descriptor)),
+        6 => (0u16..3, prop_oneof![8 => 0u16..QUEUE_SIZE, 1 => any::<u16>()]).prop_map(|(queue, head)| Act::Publish(queue, head)),
+        1 => (0u16..3, any::<u16>()).prop_map(|(queue, index)| Act::AvailIndex(queue, index)),
+        6 => (0u16..4).prop_map(Act::Notify),
+        3 => Just(Act::BringUp),
+        3 => Just(Act::Stop),
+        3 => Just(Act::Resume),
+        1 => (0..MEMORY, 0..=MEMORY).prop_map(|(at, size)| Act::Unmap(at, size)),
+        1 => Just(Act::Map),
+        1 => Just(Act::Reset),
+        4 => set.prop_map(|(name, value)| Act::Set(name, value)),
+        1 => what.prop_map(Act::Do),
+        8 => (0u64..3000).prop_map(Act::Pass),
+    ]
+}
+
+fn perform(driver: &mut Driver, queues: u16, act: Act) {
+    let (device, now) = (&driver.device, driver.now);
+    match act {
+        Act::WriteBar(at, value, size) => device.write_bar(at, &value.to_le_bytes()[..size], now),
+        Act::ReadBar(at, size) => device.read_bar(at, &mut [0; 8][..size], now),
+        Act::WriteConfig(at, value, size) => {
+            device.write_config(at, &value.to_le_bytes()[..size], now)
+        }
+        Act::ReadConfig(at, size) => device.read_config(at, &mut [0; 8][..size], now),
+        Act::WriteMemory(at, value) => driver.memory.write_obj(value, GuestAddress(at)).unwrap(),
+        Act::Descriptor(queue, index, descriptor) => {
+            driver.descriptor(ring(queue, 0), index, descriptor)
+        }
+        Act::Publish(queue, head) => driver.publish(queue % queues, head),
+        Act::AvailIndex(queue, index) => driver.set_avail_index(queue % queues, index),
+        Act::Notify(queue) => driver.notify(queue),
+        Act::BringUp => driver.bring_up(!0),
+        Act::Stop => drop(driver.stop()),
+        Act::Resume => drop(driver.resume()),
+        Act::Unmap(at, size) => device.memory().unmap(at, size),
+        Act::Map => {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(MEMORY).unwrap();
+            // Refused as long as the memory is there.
+            let _ = device.memory().map(0, MEMORY, 0, file);
+        }
+        Act::Reset => device.reset(),
+        Act::Set(name, value) => driver.set(name, value),
+        Act::Do(what) => drop(device.act(what)),
+        Act::Pass(micros) => driver.advance(Duration::from_micros(micros)),
+    }
+}
+
+fn of_type(kind: u8) -> Arc<dyn Type> {
+    match kind {
+        0 => disk(2, false).0,
+        1 => Arc::new(Net::new([2; 6])),
+        2 => Arc::new(Rng::open().unwrap()),
+        _ => Arc::new(Null::new(5, 3)),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn a_device_survives_everything_and_works_after_a_reset(
+        kind in 0u8..4,
+        both in any::<bool>(),
+        suspend in any::<bool>(),
+        acts in prop::collection::vec(act(), 0..300),
+    ) {
+        let offer = Offer { device_stop: both || !suspend, suspend: both || suspend, ..D };
+        let mut driver = Driver::found(of_type(kind), offer);
+        let queues = of_type(kind).describe().queues;
+        for act in acts {
+            let stop_asked_for = driver.report().counters.stops.requested;
+            perform(&mut driver, queues, act);
+            let report = driver.report();
+            prop_assert!(report.counters.requests.in_flight <= 128);
+            prop_assert!(report.breaches.len() <= 64);
+            // The device stops only when asked to.
+            prop_assert!(report.counters.stops.requested > 0 || report.stop == Stop::Running);
+            prop_assert!(stop_asked_for <= report.counters.stops.requested);
+            // What it shows is what it is.
+            let shown = report.status & (32 | 16) != 0;
+            prop_assert_eq!(shown, matches!(report.stop, Stop::Stopped | Stop::Resuming));
+        }
+
+        for (name, value) in Settings::default().to_map() {
+            driver.set(name, &value);
+        }
+        driver.map_all();
+        driver.bring_up(!0);
+        prop_assert_eq!(driver.status(), READY);
+        prop_assert_ne!(driver.stop(), READY);
+        prop_assert_eq!(driver.resume(), READY);
+        if kind == 0 {
+            let at = driver.submit_read(0);
+            driver.serve();
+            prop_assert_eq!(driver.outcome(at), 0);
+        }
+    }
+}

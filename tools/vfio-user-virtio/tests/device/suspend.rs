@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! VIRTIO_F_SUSPEND: S-DEV-1 to S-DEV-4, and what the judge says of its drivers.
+
+use std::time::Duration;
+
+use vfio_user_virtio::device::Offer;
+use vfio_user_virtio::status::{Protocol, Stop};
+
+use crate::driver::{
+    disk, Driver, D, NEEDS_RESET, READY, S, SUSPEND, SUSPENDED, VERSION_1, VIRTIO_F_39,
+    VIRTIO_F_SUSPEND,
+};
+
+const MS: Duration = Duration::from_millis(1);
+
+#[test]
+fn an_idle_device_is_suspended_at_the_first_look_and_runs_again_at_the_next() {
+    let driver = Driver::suspendable();
+    assert_eq!(
+        driver.offered() & (VIRTIO_F_SUSPEND | VIRTIO_F_39),
+        VIRTIO_F_SUSPEND
+    );
+    assert_eq!(driver.report().protocol, Protocol::Suspend);
+    assert_eq!(driver.stop(), SUSPENDED);
+    assert_eq!(driver.resume(), READY);
+    let stops = driver.report().counters.stops;
+    assert_eq!(
+        (stops.acknowledged, stops.resumed, stops.last_status_reads),
+        (1, 1, 1)
+    );
+    assert!(
+        driver.breaches().is_empty(),
+        "{:?}",
+        driver.report().breaches
+    );
+}
+
+#[test]
+fn s_dev_1_suspend_is_ignored_without_driver_ok() {
+    let mut driver = Driver::found(disk(1, false).0, S);
+    driver.negotiate(!0);
+    assert_eq!(driver.set_status(11 | SUSPEND), 11);
+    assert_eq!(driver.report().stop, Stop::Running);
+    assert_eq!(driver.breaches(), ["S-DRV-1"]);
+}
+
+#[test]
+fn suspend_is_ignored_without_the_feature() {
+    let mut driver = Driver::found(disk(1, false).0, S);
+    driver.bring_up(VERSION_1);
+    assert_eq!(driver.set_status(READY | SUSPEND), READY);
+    assert_eq!(driver.report().stop, Stop::Running);
+    assert_eq!(driver.breaches(), ["S-DRV-1"]);
+}
+
+#[test]
+fn a_device_that_offers_both_is_suspended() {
+    let offer = Offer { suspend: true, ..D };
+    let mut driver = Driver::of(disk(1, false).0, offer);
+    assert_eq!(driver.report().protocol, Protocol::Suspend);
+    driver.bring_up(!VIRTIO_F_SUSPEND);
+    assert_eq!(driver.report().protocol, Protocol::DeviceStop);
+    assert_eq!(driver.stop(), READY | 32);
+}
+
+#[test]
+fn s_dev_2_nothing_is_taken_or_signalled_while_suspended() {
+    let mut driver = Driver::suspendable();
+    driver.stop();
+    let interrupts = driver.report().counters.interrupts;
+    let at = driver.submit_read(0);
+    driver.serve();
+    driver.advance(MS);
+    assert_eq!(
+        (driver.outcome(at), driver.report().counters.requests.taken),
+        (0xff, 0)
+    );
+    assert_eq!(driver.report().counters.interrupts, interrupts);
+    driver.resume();
+    driver.serve();
+    assert_eq!(driver.outcome(at), 0);
+}
+
+#[test]
+fn s_dev_2_a_change_of_the_configuration_is_told_at_the_resume() {
+    let driver = Driver::suspendable();
+    let before = driver.config();
+    driver.stop();
+    driver.device.act("resize:32").unwrap();
+    assert_eq!((driver.config(), driver.read(0x15, 1)), (before, 0));
+    assert_eq!(driver.report().counters.configuration_changes, 0);
+    driver.resume();
+    assert_eq!((driver.config()[0], driver.read(0x15, 1)), (32, 1));
+    assert_eq!(driver.report().counters.configuration_changes, 1);
+}
+
+#[test]
+fn s_dev_3_the_device_suspends_or_needs_a_reset() {
+    let driver = Driver::suspendable();
+    driver.set("acknowledge", "needs-reset");
+    assert_eq!(driver.stop(), READY | NEEDS_RESET);
+
+    let driver = Driver::suspendable();
+    driver.set("resume", "needs-reset");
+    driver.stop();
+    assert_eq!(driver.resume(), SUSPENDED | NEEDS_RESET);
+}
+
+#[test]
+fn s_dev_4_what_was_taken_is_finished_and_signalled_before_the_device_is_suspended() {
+    let mut driver = Driver::suspendable();
+    driver.set("io_delay_us", "5000");
+    let at = driver.submit_read(0);
+    driver.serve();
+    assert_eq!(driver.stop(), READY, "a pending suspension shows neither");
+    driver.advance(4 * MS);
+    assert_eq!(driver.status(), READY);
+    driver.advance(MS);
+    assert_eq!((driver.status(), driver.outcome(at)), (SUSPENDED, 0));
+    let stops = driver.report().counters.stops;
+    assert_eq!(stops.last_requests_when_acknowledged, 0);
+}
+
+#[test]
+fn a_pending_suspension_can_not_be_called_off() {
+    let mut driver = Driver::suspendable();
+    driver.set("acknowledge", "after:100");
+    driver.stop();
+    assert_eq!(driver.set_status(READY), READY);
+    driver.advance(100 * MS);
+    assert_eq!(driver.status(), SUSPENDED);
+    assert_eq!(driver.breaches(), ["STATUS-1"]);
+}
+
+#[test]
+fn a_resume_can_take_its_time() {
+    let mut driver = Driver::suspendable();
+    driver.set("resume", "after:50");
+    driver.stop();
+    assert_eq!(driver.resume(), SUSPENDED);
+    driver.advance(49 * MS);
+    assert_eq!(driver.status(), SUSPENDED);
+    driver.advance(MS);
+    assert_eq!(driver.status(), READY);
+    assert_eq!(driver.report().counters.stops.last_resume_us, 50_000);
+}
+
+#[test]
+fn a_strict_device_is_resumed_by_the_strict_form_only() {
+    let driver = Driver::suspendable();
+    driver.stop();
+    assert_eq!(driver.set_status(READY), SUSPENDED);
+    assert_eq!(driver.set_status(READY | SUSPEND), READY);
+
+    driver.set("resume_form", "any");
+    driver.stop();
+    assert_eq!(driver.set_status(READY), READY);
+    assert_eq!(
+        driver.breaches(),
+        ["STATUS-1"; 2],
+        "either way it is a breach"
+    );
+}
+
+#[test]
+fn s_drv_2_buffers_added_without_a_notification_are_seen() {
+    let mut driver = Driver::suspendable();
+    let (_, buffers) = driver.request(0, 0, 512);
+    driver.add(0, &buffers, false);
+    driver.stop();
+    assert!(driver.breaches().is_empty(), "added before");
+    let (_, buffers) = driver.request(0, 0, 512);
+    driver.add(0, &buffers, false);
+    driver.status();
+    assert_eq!(driver.breaches(), ["S-DRV-2"]);
+    assert_eq!(
+        driver.report().breaches[0].seen,
+        "1 buffers added to virtqueue 0 after setting SUSPEND"
+    );
+}
+
+#[test]
+fn s_drv_3_buffers_added_before_the_device_runs_again_are_seen() {
+    let mut driver = Driver::suspendable();
+    driver.set("resume", "after:10");
+    driver.stop();
+    driver.resume();
+    let (_, buffers) = driver.request(0, 0, 512);
+    driver.add(0, &buffers, false);
+    driver.advance(10 * MS);
+    assert_eq!(driver.status(), READY);
+    assert_eq!(driver.breaches(), ["S-DRV-3"]);
+    driver.submit_read(0);
+    driver.status();
+    assert_eq!(driver.report().breach_count, 1);
+}
+
+#[test]
+fn d_has_no_such_rules() {
+    let mut driver = Driver::ready();
+    driver.stop();
+    driver.submit_read(0);
+    driver.device.write_bar(0x2020, &[0], driver.now);
+    driver.resume();
+    assert!(driver.breaches().is_empty());
+}
+
+#[test]
+fn s_drv_2_a_write_to_the_configuration_is_seen() {
+    let driver = Driver::suspendable();
+    driver.stop();
+    driver.device.write_bar(0x2020, &[0], driver.now);
+    assert_eq!(driver.breaches(), ["S-DRV-2"]);
+}

@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Device types, beyond what a disk does with requests.
+
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
+
+use vfio_user_virtio::types::net::peer::NUMBERED;
+use vfio_user_virtio::types::net::Net;
+use vfio_user_virtio::types::null::Null;
+use vfio_user_virtio::types::rng::Rng;
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::driver::{disk, Driver, D, NEEDS_RESET, READY, S, SECTORS};
+
+const DISCARD: u32 = 11;
+const WRITE_ZEROES: u32 = 13;
+const OK: u8 = 0;
+const IOERR: u8 = 1;
+const UNSUPP: u8 = 2;
+
+/// A request with ranges of sectors: (sector, sectors, flags).
+fn ranges(driver: &mut Driver, kind: u32, ranges: &[(u64, u32, u32)]) -> u8 {
+    let (at, buffers) = driver.request(kind, 0, ranges.len() as u32 * 16);
+    let bytes: Vec<u8> = ranges
+        .iter()
+        .flat_map(|(sector, sectors, flags)| {
+            let mut bytes = sector.to_le_bytes().to_vec();
+            bytes.extend(sectors.to_le_bytes());
+            bytes.extend(flags.to_le_bytes());
+            bytes
+        })
+        .collect();
+    driver.fill(at, &bytes);
+    driver.make_available(&buffers, false);
+    driver.serve();
+    driver.outcome(at)
+}
+
+#[test]
+fn blk_discard_and_write_zeroes_leave_zeroes_where_they_were_asked_to() {
+    for (kind, flags) in [(DISCARD, 0), (WRITE_ZEROES, 0), (WRITE_ZEROES, 1)] {
+        let (of_type, contents) = disk(1, false);
+        contents
+            .write_all_at(&[7; SECTORS as usize * 512], 0)
+            .unwrap();
+        let mut driver = Driver::of(of_type, D);
+        assert_eq!(
+            ranges(
+                &mut driver,
+                kind,
+                &[(8, 8, flags), (32, 1, flags), (40, 0, flags)]
+            ),
+            OK
+        );
+        let mut bytes = [0; SECTORS as usize * 512];
+        contents.read_exact_at(&mut bytes, 0).unwrap();
+        for (sector, bytes) in bytes.chunks(512).enumerate() {
+            let zero = (8..16).contains(&sector) || sector == 32;
+            assert_eq!(bytes, [if zero { 0 } else { 7 }; 512], "sector {sector}");
+        }
+    }
+}
+
+#[test]
+fn blk_discard_gives_room_back() {
+    let (of_type, contents) = disk(1, false);
+    contents
+        .write_all_at(&[7; SECTORS as usize * 512], 0)
+        .unwrap();
+    contents.sync_all().unwrap();
+    let before = contents.metadata().unwrap().blocks();
+    let mut driver = Driver::of(of_type, D);
+    assert_eq!(ranges(&mut driver, DISCARD, &[(0, SECTORS as u32, 0)]), OK);
+    assert!(contents.metadata().unwrap().blocks() < before);
+}
+
+#[test]
+fn blk_ranges_that_make_no_sense_are_refused_and_nothing_is_done() {
+    let (of_type, contents) = disk(1, false);
+    contents
+        .write_all_at(&[7; SECTORS as usize * 512], 0)
+        .unwrap();
+    let mut driver = Driver::of(of_type, D);
+    let good = (0, 8, 0);
+    for (kind, bad, expected) in [
+        (DISCARD, (SECTORS, 1, 0), IOERR),
+        (DISCARD, (u64::MAX, 1, 0), IOERR),
+        (DISCARD, (0, u32::MAX, 0), IOERR),
+        (DISCARD, (0, 1, 1), UNSUPP),
+        (WRITE_ZEROES, (0, 1, 2), UNSUPP),
+    ] {
+        assert_eq!(
+            ranges(&mut driver, kind, &[good, bad]),
+            expected,
+            "{kind} {bad:?}"
+        );
+    }
+    assert_eq!(ranges(&mut driver, DISCARD, &[]), IOERR);
+    assert_eq!(ranges(&mut driver, DISCARD, &[good; 17]), IOERR);
+    let mut bytes = [0; SECTORS as usize * 512];
+    contents.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes.iter().all(|byte| *byte == 7));
+}
+
+#[test]
+fn blk_a_read_only_disk_can_only_be_read() {
+    let mut driver = Driver::of(disk(1, true).0, D);
+    assert_ne!(driver.offered() & (1 << 5), 0);
+    assert_eq!(ranges(&mut driver, 1, &[(0, 0, 0); 32]), IOERR);
+    assert_eq!(ranges(&mut driver, DISCARD, &[(0, 1, 0)]), IOERR);
+    let at = driver.submit_read(0);
+    driver.serve();
+    assert_eq!(driver.outcome(at), OK);
+    assert!(driver.device.act("resize:32").is_err());
+}
+
+#[test]
+fn blk_every_one_of_several_queues_works() {
+    let mut driver = Driver::of(disk(4, false).0, D);
+    assert_eq!((driver.read(0x12, 2), driver.config()[34]), (4, 4));
+    assert_ne!(driver.offered() & (1 << 12), 0);
+    let requests: Vec<u64> = (0..4)
+        .map(|queue| {
+            let (at, buffers) = driver.request(0, 0, 512);
+            driver.add(queue, &buffers, false);
+            driver.notify(queue);
+            at
+        })
+        .collect();
+    driver.serve();
+    for (queue, at) in requests.into_iter().enumerate() {
+        assert_eq!((driver.outcome(at), driver.used(queue as u16)), (OK, 1));
+    }
+}
+
+#[test]
+fn blk_a_resize_is_told_and_takes_effect() {
+    let (of_type, contents) = disk(1, false);
+    let mut driver = Driver::of(of_type, D);
+    driver.device.act("resize:128").unwrap();
+    assert_eq!((driver.config()[0], driver.read(0x15, 1)), (128, 1));
+    assert_eq!(driver.report().counters.configuration_changes, 1);
+    assert_eq!(contents.metadata().unwrap().len(), 128 * 512);
+    let at = driver.submit_read(127);
+    driver.serve();
+    assert_eq!(driver.outcome(at), OK);
+    driver.device.act("resize:16").unwrap();
+    let at = driver.submit_read(16);
+    driver.serve();
+    assert_eq!(driver.outcome(at), IOERR);
+    driver.device.act("resize:16").unwrap();
+    assert_eq!(driver.read(0x15, 1), 2, "no change, no new generation");
+}
+
+#[test]
+fn rng_fills_buffers() {
+    let mut driver = Driver::of(Arc::new(Rng::open().unwrap()), D);
+    let at = driver.buffer();
+    driver.make_available(&[(at, 64, true)], false);
+    driver.serve();
+    assert_eq!(driver.used_element(0, 0), (0, 64));
+    assert_ne!(driver.bytes(at, 64), [0; 64]);
+    driver.make_available(&[(at, 64, false)], false);
+    driver.serve();
+    assert_eq!(driver.status(), READY | NEEDS_RESET, "no room");
+}
+
+#[test]
+fn null_takes_buffers_and_keeps_them_and_can_be_stopped_all_the_same() {
+    for offer in [D, S] {
+        let mut driver = Driver::of(Arc::new(Null::new(25, 2)), offer);
+        let at = driver.buffer();
+        for queue in 0..2 {
+            driver.add(queue, &[(at, 64, true)], false);
+            driver.notify(queue);
+        }
+        driver.serve();
+        let requests = driver.report().counters.requests;
+        assert_eq!(
+            (requests.taken, requests.kept, requests.in_flight),
+            (2, 2, 0)
+        );
+        assert_eq!((driver.used(0), driver.used(1)), (0, 0));
+        assert_ne!(driver.stop(), READY);
+        assert_eq!(driver.resume(), READY);
+    }
+}
+
+const RECEIVE: u16 = 0;
+const TRANSMIT: u16 = 1;
+const CONTROL: u16 = 2;
+const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 5];
+
+fn net() -> Driver {
+    Driver::of(Arc::new(Net::new(MAC)), D)
+}
+
+fn numbered(number: u64) -> Vec<u8> {
+    let mut frame = [&[0xff; 6], &MAC[..], &NUMBERED.to_be_bytes()].concat();
+    frame.extend(number.to_be_bytes());
+    frame.resize(60, 0);
+    frame
+}
+
+fn transmit(driver: &mut Driver, frame: &[u8]) {
+    let at = driver.buffer();
+    driver
+        .memory
+        .write_slice(&[0; 12], GuestAddress(at))
+        .unwrap();
+    driver
+        .memory
+        .write_slice(frame, GuestAddress(at + 12))
+        .unwrap();
+    driver.add(TRANSMIT, &[(at, 12 + frame.len() as u32, false)], false);
+    driver.notify(TRANSMIT);
+    driver.serve();
+    driver.serve();
+}
+
+fn make_room(driver: &mut Driver) -> u64 {
+    let at = driver.buffer();
+    driver.add(RECEIVE, &[(at, 1526, true)], false);
+    driver.notify(RECEIVE);
+    driver.serve();
+    at
+}
+
+fn control(driver: &mut Driver, command: &[u8]) -> u8 {
+    let at = driver.buffer();
+    driver
+        .memory
+        .write_slice(command, GuestAddress(at))
+        .unwrap();
+    driver
+        .memory
+        .write_obj(0xffu8, GuestAddress(at + 0x100))
+        .unwrap();
+    driver.add(
+        CONTROL,
+        &[(at, command.len() as u32, false), (at + 0x100, 1, true)],
+        false,
+    );
+    driver.notify(CONTROL);
+    driver.serve();
+    driver.bytes(at + 0x100, 1)[0]
+}
+
+#[test]
+fn net_what_the_peer_sends_is_received() {
+    let mut driver = net();
+    assert_eq!(driver.config()[..8], [0x52, 0x54, 0, 0, 0, 5, 1, 0]);
+    let at = make_room(&mut driver);
+    assert_eq!(driver.used(RECEIVE), 0, "nothing to say");
+    transmit(&mut driver, &numbered(0));
+    assert_eq!((driver.used(TRANSMIT), driver.used(RECEIVE)), (1, 1));
+    let received = driver.bytes(at, 12 + 60);
+    assert_eq!(received[..12], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+    assert_eq!(received[12..18], MAC, "sent back");
+    assert_eq!(received[24..], numbered(0)[12..]);
+    let peer = &driver.report().of_type["peer"];
+    assert_eq!((&peer["numbered"], &peer["lost"]), (&1.into(), &0.into()));
+}
+
+#[test]
+fn net_frames_wait_for_buffers_and_are_not_lost_by_a_stop() {
+    let mut driver = net();
+    transmit(&mut driver, &numbered(0));
+    transmit(&mut driver, &numbered(1));
+    assert_eq!(driver.used(RECEIVE), 0);
+    assert_eq!(
+        driver.stop(),
+        READY | 32,
+        "frames that the device has not received for the driver are no requests"
+    );
+    make_room(&mut driver);
+    make_room(&mut driver);
+    assert_eq!(driver.used(RECEIVE), 0);
+    driver.resume();
+    driver.serve();
+    assert_eq!(driver.used(RECEIVE), 2);
+    assert_eq!(driver.report().of_type["received"], 2);
+}
+
+#[test]
+fn net_what_can_not_be_kept_is_counted() {
+    let mut driver = net();
+    for number in 0..1030 {
+        transmit(&mut driver, &numbered(number));
+    }
+    assert_eq!(driver.report().of_type["overflowed"], 6);
+    transmit(&mut driver, &[0; 1515]);
+    assert_eq!(driver.report().of_type["too_long"], 1);
+    assert_eq!(driver.status(), READY);
+}
+
+#[test]
+fn net_a_receive_buffer_that_is_too_short_needs_a_reset() {
+    let mut driver = net();
+    let at = driver.buffer();
+    driver.add(RECEIVE, &[(at, 20, true)], false);
+    transmit(&mut driver, &numbered(0));
+    assert_eq!(driver.status(), READY | NEEDS_RESET);
+}
+
+#[test]
+fn net_control_commands() {
+    let mut driver = net();
+    assert_eq!(control(&mut driver, &[0, 0, 1]), OK, "promiscuous");
+    assert_eq!(
+        control(&mut driver, &[1, 1, 2, 2, 2, 2, 2, 2]),
+        OK,
+        "another address"
+    );
+    assert_eq!(driver.config()[..6], [2; 6]);
+    assert_eq!(control(&mut driver, &[1, 1, 2]), 1, "half an address");
+    assert_eq!(control(&mut driver, &[9, 9]), 1, "unknown");
+    driver.bring_up(!0);
+    assert_eq!(driver.config()[..6], MAC, "its own again");
+}
+
+#[test]
+fn net_the_link_goes_down_and_up() {
+    let mut driver = net();
+    driver.device.act("link:down").unwrap();
+    assert_eq!(
+        (
+            driver.config()[6],
+            driver.report().counters.configuration_changes
+        ),
+        (0, 1)
+    );
+    make_room(&mut driver);
+    transmit(&mut driver, &numbered(0));
+    assert_eq!(driver.used(RECEIVE), 0);
+    driver.device.act("link:up").unwrap();
+    transmit(&mut driver, &numbered(1));
+    assert_eq!(driver.used(RECEIVE), 1);
+    assert!(driver.device.act("link:sideways").is_err());
+}
