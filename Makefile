@@ -11,6 +11,7 @@ MAKEFLAGS += --no-print-directory
 jobs := -j$(shell nproc)
 in_root := tools/vm/enter
 cargo := cd tools && vm/enter
+tools := vfio-user-virtio frames
 cargo_static := --setenv RUSTFLAGS "-C target-feature=+crt-static"
 
 ifdef KDIR
@@ -33,8 +34,8 @@ modules: ## build virtio_device_stop.ko (KDIR=... for a kernel of your own)
 tools: ## build the tools, as static binaries, into build/bin
 	@mkdir -p build/bin
 	@$(cargo) $(cargo_static) -- cargo build --quiet --locked --release --target x86_64-unknown-linux-gnu
-	@cp build/cargo/x86_64-unknown-linux-gnu/release/vfio-user-virtio build/bin/
-	@echo "build/bin/vfio-user-virtio"
+	@cp $(addprefix build/cargo/x86_64-unknown-linux-gnu/release/,$(tools)) build/bin/
+	@echo $(addprefix build/bin/,$(tools))
 
 .PHONY: demo
 demo: ## stop and resume a disk under I/O, before your eyes

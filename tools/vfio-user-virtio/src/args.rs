@@ -56,6 +56,7 @@ pub enum Command {
     /// Have a device do something once
     #[command(after_long_help = "\
 Actions:
+  behave            all settings as if none had been given
   needs-reset       set NEEDS_RESET
   hang-up           end the connection to QEMU at the next register access
   forget-breaches   begin to judge anew
@@ -76,7 +77,7 @@ Actions:
 pub struct Serve {
     /// A device. TYPE is blk, net, rng or null. Keys of all types: socket=SOCKET (where to listen for QEMU), name=NAME (for the
     /// control socket), protocol=device-stop|suspend|both|none, long_common=true (the common configuration reaches beyond
-    /// queue_notify_data), notif_config_data=true (bit 39 in its later sense), and all settings. blk: file=FILE, queues=N,
+    /// queue_notify_data), notif_config_data=true (bit 39 in its later sense), interrupts=msix|intx, and all settings. blk: file=FILE, queues=N,
     /// read_only=true. net: mac=MAC. null: id=N (virtio device type), queues=N
     #[arg(long = "device", value_name = "TYPE,KEY=VALUE,...", required = true)]
     pub devices: Vec<Spec>,

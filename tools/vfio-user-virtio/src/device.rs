@@ -20,9 +20,11 @@ use crate::report::Report;
 use crate::settings::{self, Settings};
 use crate::status::FEATURES_OK;
 use crate::types::{ActionError, Request, Type};
+use interrupts::Interrupts;
 use queues::{Done, Taken, MAX_QUEUE_SIZE};
 use state::State;
 
+mod interrupts;
 mod queues;
 mod schedule;
 mod state;
@@ -43,6 +45,8 @@ pub struct Offer {
     pub notif_config_data: bool,
     /// The PCI common configuration reaches beyond `queue_notify_data`, so that bit 39 could mean either.
     pub long_common: bool,
+    /// INTx instead of MSI-X.
+    pub intx: bool,
 }
 
 /// The device.
@@ -75,7 +79,11 @@ impl Device {
         } else {
             pci::SHORT_COMMON
         };
-        let vectors = description.queues.saturating_add(1);
+        let vectors = if offer.intx {
+            0
+        } else {
+            description.queues.saturating_add(1)
+        };
         let state = State::new(
             Arc::clone(&of_type),
             offer,
@@ -86,6 +94,7 @@ impl Device {
                 vectors,
                 common_size,
             ),
+            Interrupts::new(vectors),
             settings,
         );
         Self {
@@ -107,7 +116,7 @@ impl Device {
         &self.memory
     }
 
-    /// How many MSI-X vectors the device has.
+    /// How many MSI-X vectors the device has. None: it has INTx.
     pub fn vectors(&self) -> u16 {
         self.vectors
     }
@@ -162,7 +171,12 @@ impl Device {
                     .zip(config.iter().skip(from))
                     .for_each(|(to, from)| *to = *from);
             }
-            Structure::Isr | Structure::Notify(_) | Structure::None => {}
+            Structure::Isr => {
+                if let Some(byte) = data.first_mut() {
+                    *byte = self.lock().interrupts.read_isr();
+                }
+            }
+            Structure::Notify(_) | Structure::None => {}
         }
     }
 
@@ -198,19 +212,22 @@ impl Device {
 
     /// The client gives `files` to signal the MSI-X vectors from `start` on; none takes those vectors away.
     pub fn set_vectors(&self, start: usize, count: usize, files: Vec<File>) {
-        let mut state = self.lock();
-        state
-            .vectors
-            .resize_with(usize::from(self.vectors), || None);
-        let mut files = files.into_iter();
-        for vector in state.vectors.iter_mut().skip(start).take(count) {
-            *vector = files.next();
-        }
+        self.lock().interrupts.set_vectors(start, count, files);
     }
 
-    /// Takes all MSI-X vectors away.
-    pub fn clear_vectors(&self) {
-        self.lock().vectors.clear();
+    /// The client gives a file to signal INTx, or takes it away.
+    pub fn set_intx(&self, file: Option<File>) {
+        self.lock().interrupts.set_intx(file);
+    }
+
+    /// The client has seen the last INTx, and may be signalled again.
+    pub fn unmask_intx(&self) {
+        self.lock().interrupts.unmask_intx();
+    }
+
+    /// The client takes all interrupts away.
+    pub fn clear_interrupts(&self) {
+        self.lock().interrupts.clear();
     }
 
     /// A client has connected.
@@ -223,7 +240,7 @@ impl Device {
         self.reset();
         self.memory.clear();
         let mut state = self.lock();
-        state.vectors.clear();
+        state.interrupts.clear();
         state.connected = false;
         state.hang_up = false;
     }
@@ -262,9 +279,10 @@ impl Device {
         Ok(())
     }
 
-    /// Does something once: `hang-up`, `needs-reset`, `forget-breaches`, or what the type can do.
+    /// Does something once: `behave`, `hang-up`, `needs-reset`, `forget-breaches`, or what the type can do.
     pub fn act(&self, action: &str) -> Result<(), ActionError> {
         match action {
+            "behave" => self.lock().behave(Instant::now()),
             "hang-up" => self.lock().hang_up = true,
             "needs-reset" => self.lock().needs_reset("asked to"),
             "forget-breaches" => self.lock().judge.forget(),
@@ -274,6 +292,7 @@ impl Device {
                 }
             }
         }
+        self.wake.notify_all();
         Ok(())
     }
 

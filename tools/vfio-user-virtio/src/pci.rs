@@ -23,6 +23,7 @@ pub const DEVICE_SIZE: usize = 0x100;
 
 const VIRTIO_VENDOR: u16 = 0x1af4;
 const MODERN_DEVICE_BASE: u16 = 0x1040;
+const INTERRUPT_PIN: usize = 0x3d;
 const CAP_MSIX: usize = 0x40;
 const CAP_COMMON: usize = 0x4c;
 const CAP_NOTIFY: usize = 0x5c;
@@ -38,7 +39,7 @@ const WINDOW_DATA: usize = CAP_WINDOW + 16;
 pub enum Structure {
     /// The common configuration.
     Common(u64),
-    /// The interrupt status. Always 0 with MSI-X, which is all that this device has.
+    /// The interrupt status.
     Isr,
     /// The device configuration space.
     Device(u64),
@@ -83,7 +84,7 @@ pub struct Config {
 
 impl Config {
     /// The configuration space of a virtio device of type `device_id` (virtio 1.4, section 5) and PCI class `class`, with that many
-    /// MSI-X vectors, and a common configuration of `common` bytes.
+    /// MSI-X vectors, or, with none, INTx, and a common configuration of `common` bytes.
     pub fn new(device_id: u16, class: u32, vectors: u16, common: u32) -> Self {
         let mut config = Self {
             bytes: [0; CONFIG_SIZE],
@@ -102,12 +103,18 @@ impl Config {
             0x2e,
             &MODERN_DEVICE_BASE.saturating_add(device_id).to_le_bytes(),
         );
-        config.put(0x34, &[CAP_MSIX as u8]);
-
-        config.put(CAP_MSIX, &[0x11, CAP_COMMON as u8]);
-        config.put(CAP_MSIX + 2, &vectors.saturating_sub(1).to_le_bytes());
-        config.put(CAP_MSIX + 4, &2u32.to_le_bytes());
-        config.put(CAP_MSIX + 8, &(MSIX_PBA | 2).to_le_bytes());
+        if vectors == 0 {
+            config.put(0x34, &[CAP_COMMON as u8]);
+            config.put(INTERRUPT_PIN, &[1]);
+        } else {
+            config.put(0x34, &[CAP_MSIX as u8]);
+            config.put(CAP_MSIX, &[0x11, CAP_COMMON as u8]);
+            config.put(CAP_MSIX + 2, &(vectors - 1).to_le_bytes());
+            config.put(CAP_MSIX + 4, &2u32.to_le_bytes());
+            config.put(CAP_MSIX + 8, &(MSIX_PBA | 2).to_le_bytes());
+            config.allow(0x18, &(!(MSIX_BAR_SIZE as u32 - 1)).to_le_bytes());
+            config.allow(CAP_MSIX + 2, &0xc000u16.to_le_bytes());
+        }
         config.virtio_cap(CAP_COMMON, CAP_NOTIFY, 16, 1, 0, common);
         config.virtio_cap(CAP_NOTIFY, CAP_ISR, 20, 2, 3 * PAGE as u32, PAGE as u32);
         config.put(CAP_NOTIFY + 16, &NOTIFY_MULTIPLIER.to_le_bytes());
@@ -126,9 +133,7 @@ impl Config {
         config.allow(0x0c, &[0xff]);
         config.allow(0x10, &(!(BAR_SIZE as u32 - 1)).to_le_bytes());
         config.allow(0x14, &u32::MAX.to_le_bytes());
-        config.allow(0x18, &(!(MSIX_BAR_SIZE as u32 - 1)).to_le_bytes());
         config.allow(0x3c, &[0xff]);
-        config.allow(CAP_MSIX + 2, &0xc000u16.to_le_bytes());
         config.allow(WINDOW_BAR, &[0xff]);
         config.allow(WINDOW_BAR + 4, &[0xff; 8]);
         config
@@ -201,8 +206,15 @@ mod tests {
 
     #[test]
     fn the_capability_list_is_complete_and_does_not_overlap() {
-        let config = Config::new(2, 0x01_0000, 3, SHORT_COMMON);
-        let mut next = usize::from(read::<1>(&config, 0x34)[0]);
+        complete(&Config::new(2, 0x01_0000, 3, SHORT_COMMON), 1);
+        complete(&Config::new(2, 0x01_0000, 0, SHORT_COMMON), 0);
+    }
+
+    /// The capability list of a device with as many MSI-X capabilities.
+    fn complete(config: &Config, msix: usize) {
+        let mut others = 0;
+        assert_eq!(read::<1>(config, INTERRUPT_PIN), [u8::from(msix == 0)]);
+        let mut next = usize::from(read::<1>(config, 0x34)[0]);
         let mut kinds = Vec::new();
         let mut end = 0x40;
         while next != 0 {
@@ -210,15 +222,17 @@ mod tests {
                 next >= end,
                 "capability at {next:#x} overlaps the one before, which ends at {end:#x}"
             );
-            let [id, after, size, kind] = read::<4>(&config, next);
+            let [id, after, size, kind] = read::<4>(config, next);
             end = next + if id == 0x09 { usize::from(size) } else { 12 };
             if id == 0x09 {
                 kinds.push(kind);
+            } else {
+                others += 1;
             }
             next = usize::from(after);
         }
         assert!(end <= CONFIG_SIZE);
-        assert_eq!(kinds, [1, 2, 3, 4, 5]);
+        assert_eq!((kinds, others), (vec![1, 2, 3, 4, 5], msix));
     }
 
     #[test]

@@ -83,6 +83,7 @@ const KEYS: &[&str] = &[
     "protocol",
     "notif_config_data",
     "long_common",
+    "interrupts",
     "file",
     "queues",
     "read_only",
@@ -201,6 +202,11 @@ fn offer(keys: &mut Changes) -> Result<Offer, Error> {
         suspend,
         notif_config_data,
         long_common: flag(keys, "long_common")?,
+        intx: match keys.remove("interrupts").as_deref() {
+            None | Some("msix") => false,
+            Some("intx") => true,
+            Some(_) => return Err(Error::Value("interrupts", "msix or intx")),
+        },
     })
 }
 

@@ -11,9 +11,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use vfio_bindings::bindings::vfio::{
-    vfio_region_info, VFIO_IRQ_INFO_EVENTFD, VFIO_IRQ_INFO_NORESIZE, VFIO_IRQ_SET_DATA_EVENTFD,
-    VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_BAR2_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX,
-    VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_NUM_IRQS, VFIO_PCI_NUM_REGIONS, VFIO_REGION_INFO_FLAG_READ,
+    vfio_region_info, VFIO_IRQ_INFO_AUTOMASKED, VFIO_IRQ_INFO_EVENTFD, VFIO_IRQ_INFO_MASKABLE,
+    VFIO_IRQ_INFO_NORESIZE, VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_ACTION_UNMASK,
+    VFIO_IRQ_SET_DATA_EVENTFD, VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_BAR2_REGION_INDEX,
+    VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_INTX_IRQ_INDEX, VFIO_PCI_MSIX_IRQ_INDEX,
+    VFIO_PCI_NUM_IRQS, VFIO_PCI_NUM_REGIONS, VFIO_REGION_INFO_FLAG_READ,
     VFIO_REGION_INFO_FLAG_WRITE,
 };
 use vfio_user::{DmaMapFlags, DmaUnmapFlags, IrqInfo, ServerBackend, ServerRegion};
@@ -48,7 +50,7 @@ pub enum Error {
 pub struct Server(vfio_user::Server);
 
 impl Server {
-    /// Listens on `path` for the client of a device with that many MSI-X vectors. A socket that a dead process has left there is
+    /// Listens on `path` for the client of a device with that many MSI-X vectors, or, with none, INTx. A socket that a dead process has left there is
     /// replaced.
     pub fn listen(path: &Path, vectors: u16) -> Result<Self, Error> {
         if UnixStream::connect(path).is_ok() {
@@ -60,7 +62,7 @@ impl Server {
         {
             let _ = std::fs::remove_file(path);
         }
-        let server = vfio_user::Server::new(path, true, interrupts(vectors), regions());
+        let server = vfio_user::Server::new(path, true, interrupts(vectors), regions(vectors));
         server.map(Self).map_err(|source| Error::Listen {
             path: path.display().to_string(),
             source,
@@ -85,10 +87,10 @@ impl Server {
     }
 }
 
-fn regions() -> Vec<ServerRegion> {
+fn regions(vectors: u16) -> Vec<ServerRegion> {
     let size = |index| match index {
         VFIO_PCI_BAR0_REGION_INDEX => BAR_SIZE,
-        VFIO_PCI_BAR2_REGION_INDEX => MSIX_BAR_SIZE,
+        VFIO_PCI_BAR2_REGION_INDEX if vectors > 0 => MSIX_BAR_SIZE,
         VFIO_PCI_CONFIG_REGION_INDEX => CONFIG_SIZE as u64,
         _ => 0,
     };
@@ -114,10 +116,15 @@ fn regions() -> Vec<ServerRegion> {
 fn interrupts(vectors: u16) -> Vec<IrqInfo> {
     (0..VFIO_PCI_NUM_IRQS)
         .map(|index| match index {
-            VFIO_PCI_MSIX_IRQ_INDEX => IrqInfo {
+            VFIO_PCI_MSIX_IRQ_INDEX if vectors > 0 => IrqInfo {
                 index,
                 flags: VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_NORESIZE,
                 count: vectors.into(),
+            },
+            VFIO_PCI_INTX_IRQ_INDEX if vectors == 0 => IrqInfo {
+                index,
+                flags: VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED,
+                count: 1,
             },
             _ => IrqInfo {
                 index,
@@ -207,13 +214,115 @@ impl ServerBackend for Adapter<'_> {
         count: u32,
         fds: Vec<File>,
     ) -> io::Result<()> {
-        if index == VFIO_PCI_MSIX_IRQ_INDEX {
-            if count == 0 {
-                self.0.clear_vectors();
-            } else if flags & VFIO_IRQ_SET_DATA_EVENTFD != 0 {
+        let mut fds = fds;
+        let signals = flags & VFIO_IRQ_SET_DATA_EVENTFD != 0;
+        match index {
+            // No count takes everything away (VFIO_DEVICE_SET_IRQS).
+            VFIO_PCI_MSIX_IRQ_INDEX | VFIO_PCI_INTX_IRQ_INDEX if count == 0 => {
+                self.0.clear_interrupts();
+            }
+            VFIO_PCI_MSIX_IRQ_INDEX if signals => {
                 self.0.set_vectors(start as usize, count as usize, fds);
             }
+            VFIO_PCI_INTX_IRQ_INDEX if flags & VFIO_IRQ_SET_ACTION_UNMASK != 0 => {
+                self.0.unmask_intx();
+            }
+            VFIO_PCI_INTX_IRQ_INDEX if signals && flags & VFIO_IRQ_SET_ACTION_TRIGGER != 0 => {
+                self.0.set_intx(fds.pop());
+            }
+            _ => {}
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use vfio_user::Client;
+
+    use crate::device::Offer;
+    use crate::settings::Settings;
+    use crate::types::null::Null;
+
+    /// A device of type 9 with a virtqueue, served at the path until the test program ends.
+    fn serve(intx: bool) -> (tempfile::TempDir, std::path::PathBuf, Arc<Device>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let offer = Offer {
+            intx,
+            ..Offer::default()
+        };
+        let device = Arc::new(Device::new(
+            Arc::new(Null::new(9, 1)),
+            offer,
+            Settings::default(),
+        ));
+        let server = Server::listen(&path, device.vectors()).unwrap();
+        let served = Arc::clone(&device);
+        std::thread::spawn(move || server.run(&served));
+        (folder, path, device)
+    }
+
+    fn vendor(client: &mut Client) -> Option<[u8; 4]> {
+        let mut id = [0; 4];
+        let read = client.region_read(VFIO_PCI_CONFIG_REGION_INDEX, 0, &mut id);
+        read.is_ok().then_some(id)
+    }
+
+    #[test]
+    fn a_client_finds_the_device() {
+        let (_folder, path, device) = serve(false);
+        let mut client = Client::new(&path).unwrap();
+        assert_eq!(vendor(&mut client), Some([0xf4, 0x1a, 0x49, 0x10]));
+        let bar = VFIO_PCI_BAR0_REGION_INDEX;
+        client.region_write(bar, 0x14, &[1]).unwrap();
+        let mut status = [0];
+        client.region_read(bar, 0x14, &mut status).unwrap();
+        assert_eq!((status, device.report().status), ([1], 1));
+        client.reset().unwrap();
+        assert_eq!(device.report().status, 0);
+        assert!(device.report().connected);
+    }
+
+    #[test]
+    fn interrupts_are_what_the_device_has() {
+        for (intx, msix_vectors, intx_vectors) in [(false, 2, 0), (true, 0, 1)] {
+            let (_folder, path, _device) = serve(intx);
+            let mut client = Client::new(&path).unwrap();
+            let mut count = |index| client.get_irq_info(index).unwrap().count;
+            assert_eq!(count(VFIO_PCI_MSIX_IRQ_INDEX), msix_vectors);
+            assert_eq!(count(VFIO_PCI_INTX_IRQ_INDEX), intx_vectors);
+        }
+    }
+
+    #[test]
+    fn a_device_that_hangs_up_serves_the_next_client() {
+        let (_folder, path, device) = serve(false);
+        let mut client = Client::new(&path).unwrap();
+        assert!(vendor(&mut client).is_some());
+        device.act("hang-up").unwrap();
+        assert_eq!(vendor(&mut client), None);
+        assert_eq!(vendor(&mut client), None);
+        let mut client = Client::new(&path).unwrap();
+        assert!(vendor(&mut client).is_some());
+    }
+
+    #[test]
+    fn sockets_are_replaced_only_when_nobody_listens() {
+        let (folder, path, _device) = serve(false);
+        assert!(matches!(Server::listen(&path, 1), Err(Error::InUse(_))));
+        let left = folder.path().join("left");
+        drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
+        assert!(Server::listen(&left, 1).is_ok());
+        let file = folder.path().join("file");
+        std::fs::write(&file, "precious").unwrap();
+        assert!(matches!(
+            Server::listen(&file, 1),
+            Err(Error::Listen { .. })
+        ));
+        assert_eq!(std::fs::read(&file).unwrap(), b"precious");
     }
 }

@@ -2,124 +2,13 @@
 # shellcheck shell=busybox
 #
 # Shared by the tests in this folder. They run in a guest with two virtio disks: "stoppable", which offers
-# VIRTIO_F_DEVICE_STOP, and "plain", which does not. /dev/vds/device is the control socket of the former's device,
-# /dev/vds/qmp QEMU's monitor. Each test is a function test_*; run_tests runs those that it is given.
+# VIRTIO_F_DEVICE_STOP, and "plain", which does not.
 
-# shellcheck source=/dev/null
-. ../kselftest/ktap_helpers.sh
+# shellcheck source=tools/testing/selftests/virtio_device_stop/device.sh
+. ./device.sh
 
-# A bound for every wait, in seconds: a guest under emulation on a busy machine is slow.
-PATIENCE=60
-
-exec 3<>/dev/vds/device
-DEVICE_REQUEST=0
+# shellcheck disable=SC2034 # for device.sh
 DEVICE=stoppable
-
-# device JSON: sends a request about the device $DEVICE to its control socket, without "v", "id" and "device"; sets ANSWER to the
-# answer's value.
-device() {
-	DEVICE_REQUEST=$((DEVICE_REQUEST + 1))
-	echo "{\"v\":1,\"id\":\"$$-$DEVICE_REQUEST\",\"device\":\"$DEVICE\",$1}" >&3
-	while read -r -t "$PATIENCE" answer <&3; do
-		case $answer in
-		*"\"id\":\"$$-$DEVICE_REQUEST\""*)
-			case $answer in *'"error"'*) fail "the device says: $answer" ;; esac
-			ANSWER=${answer#*\"value\":}
-			ANSWER=${ANSWER%\}}
-			return
-			;;
-		esac
-	done
-	fail "the device does not answer: $1"
-}
-
-# device_get PATH: one value of the device's report, for example counters.requests.in_flight.
-device_get() {
-	device "\"get\":\"$1\""
-	echo "$ANSWER"
-}
-
-# device_set SETTING=VALUE...
-device_set() {
-	for pair; do
-		device "\"set\":{\"${pair%%=*}\":\"${pair#*=}\"}"
-	done
-}
-
-# qmp COMMAND [ARGUMENTS]: sends a command to QEMU's monitor, with its arguments as JSON; prints the answer.
-qmp() {
-	exec 4<>/dev/vds/qmp
-	echo "{\"execute\":\"$1\",\"arguments\":${2:-{\}}}" >&4
-	while read -r -t "$PATIENCE" answer <&4; do
-		case $answer in
-		*'"return"'* | *'"error"'*)
-			echo "$answer"
-			return
-			;;
-		esac
-	done
-	fail "QEMU does not answer: $1"
-}
-
-# A subtest is a function that runs in a subshell: to leave it is to fail.
-fail() {
-	echo "# $*"
-	exit 1
-}
-
-# expect WHAT ACTUAL EXPECTED
-expect() {
-	[ "$2" = "$3" ] || fail "$1 is '$2', not '$3'"
-}
-
-# wait_until COMMAND...: waits for a condition.
-wait_until() {
-	wait_begin=
-	until "$@"; do
-		now
-		[ $((NOW - ${wait_begin:=$NOW})) -lt $((PATIENCE * 1000)) ] || fail "waited for $PATIENCE s: $*"
-		usleep 5000
-	done
-}
-
-# now: sets NOW to the time since boot, in milliseconds. Without a new process, which takes long under emulation.
-now() {
-	read -r NOW rest </proc/uptime
-	NOW=${NOW%.*}${NOW#*.}0
-}
-
-# store FILE TEXT: prints why it can't be written there, or "ok".
-store() {
-	if message=$( (echo "$2" >"$1") 2>&1); then
-		echo ok
-	else
-		echo "${message##*: }"
-	fi
-}
-
-# shellcheck disable=SC2034 # for the tests
-{
-	EPERM="Operation not permitted"
-	EINTR="Interrupted system call"
-	EIO="Input/output error"
-	ENXIO="No such device or address"
-	EACCES="Permission denied"
-	EBUSY="Device or resource busy"
-	ENODEV="No such device"
-	EINVAL="Invalid argument"
-	ERANGE="Numerical result out of range"
-	EOPNOTSUPP="Operation not supported"
-	ETIMEDOUT="Connection timed out"
-	ESTALE="Stale file handle"
-	ECANCELED="Operation canceled"
-}
-
-# disk SERIAL: the name of the disk with that serial number.
-disk() {
-	for serial in /sys/block/vd*/serial; do
-		[ "$(cat "$serial")" != "$1" ] || basename "$(dirname "$serial")"
-	done
-}
 
 # Loads the module, as the test finds it: installed, or where tools/vm/boot puts modules.
 load_module() {
@@ -162,108 +51,17 @@ resume() {
 	expect "state" "$(state)" running
 }
 
-# io_works: the disk reads what is written to it.
-io_works() {
-	head -c 65536 /dev/urandom >/tmp/pattern
-	dd if=/tmp/pattern of="/dev/$DISK" bs=65536 count=1 seek=1000 oflag=direct 2>/dev/null || fail "can't write"
-	dd if="/dev/$DISK" of=/tmp/read bs=65536 count=1 skip=1000 iflag=direct 2>/dev/null || fail "can't read"
-	cmp /tmp/pattern /tmp/read || fail "read other than what was written"
-	expect "requests in flight" "$(device_get counters.requests.in_flight)" 0
-}
-
-# start_fio: random writes, each verified later, until stop_fio.
-start_fio() {
-	fio --name=verify --filename="/dev/$DISK" --size=32M --rw=randwrite --bs=4k --iodepth=16 --ioengine=libaio --direct=1 \
-		--verify=crc32c --verify_fatal=1 --verify_backlog=64 --verify_async=0 --time_based --runtime=600 --eta=never \
-		>/tmp/fio 2>&1 &
-	FIO=$!
-	more_complete
-}
-
-# more_complete: waits until the device has completed a hundred more requests.
-more_complete() {
-	wait_until completed_more_than $(($(device_get counters.requests.completed) + 100))
-}
-
-completed_more_than() {
-	device '"get":"counters.requests.completed"'
-	[ "$ANSWER" -gt "$1" ]
-}
-
-in_flight_at_least() {
-	device '"get":"counters.requests.in_flight"'
-	[ "$ANSWER" -ge "$1" ]
-}
-
-# waiting: how many requests wait for the disk, those that its driver has not got yet included.
-waiting() {
-	# shellcheck disable=SC2046 # a word a field
-	set -- $(cat "/sys/block/$DISK/stat")
-	echo "$9"
-}
-
-waiting_are() {
-	[ "$(waiting)" = "$1" ]
-}
-
-waiting_at_least() {
-	[ "$(waiting)" -ge "$1" ]
-}
-
-# stop_fio: ends fio, and makes sure that it has found no error.
-stop_fio() {
-	end_fio
-	fio_found_no_error || fail "fio found an error"
-}
-
-end_fio() {
-	kill -INT "$FIO"
-	wait "$FIO"
-}
-
-fio_found_no_error() {
-	if ! grep -q 'err= 0' /tmp/fio || grep -qi 'verify: bad\|verify failed\|fio: .*error' /tmp/fio; then
-		sed 's/^/# /' /tmp/fio
-		return 1
-	fi
+set_up() {
+	load_module || ktap_exit_fail_msg "the module does not load"
 }
 
 # Brings everything back to where a test begins.
 clean_up() {
 	killall -q -9 fio
-	device_set acknowledge=at-once io_delay_us=0 io_depth=128 take_while_stopped=false forget_notifications=false
+	device_do behave
 	load_module
 	find_device
 	store "$STOP/state" resume >/dev/null
 	store "$STOP/timeout_ms" 1000 >/dev/null
 	wait_until state_is running
-}
-
-# The kernel's own words for what must never be there.
-dmesg_is_clean() {
-	! dmesg | grep -E 'BUG|WARNING|Oops|KASAN|UBSAN|INFO:|blocked for more|lockup|I/O error|cut here|Call Trace' | sed 's/^/# /' |
-		grep .
-}
-
-no_breach() {
-	[ "$(device_get breach_count)" = 0 ] || fail "the driver broke the protocol: $(device_get breaches)"
-}
-
-# run_tests FUNCTION...: each is a subtest, in a subshell and from a clean start; dmesg and the device's judge have a look after
-# each.
-run_tests() {
-	ktap_print_header
-	ktap_set_plan $#
-	load_module || ktap_exit_fail_msg "the module does not load"
-	for test; do
-		dmesg -c >/dev/null
-		clean_up
-		if ("$test") && (no_breach) && dmesg_is_clean; then
-			ktap_test_pass "$test"
-		else
-			ktap_test_fail "$test"
-		fi
-	done
-	clean_up
-	ktap_finished
 }

@@ -3,8 +3,6 @@
 //! What the device is at the moment: its registers, its status, its requests. All of it changes under one lock.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +10,7 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use vm_memory::GuestMemoryMmap;
 
+use super::interrupts::{Cause, Interrupts};
 use super::queues::{Done, Taken, Virtqueue, Waiting};
 use super::schedule::{Event, Schedule};
 use super::{Offer, VIRTIO_F_39, VIRTIO_F_SUSPEND};
@@ -31,7 +30,7 @@ pub(super) struct State {
     pub(super) registers: Registers,
     pub(super) status: Status,
     pub(super) pci: pci::Config,
-    pub(super) vectors: Vec<Option<File>>,
+    pub(super) interrupts: Interrupts,
     queues: Vec<Virtqueue>,
     waiting: Waiting,
     /// Taken and being carried out by the worker.
@@ -61,6 +60,7 @@ impl State {
         offer: Offer,
         registers: Registers,
         pci: pci::Config,
+        interrupts: Interrupts,
         settings: Settings,
     ) -> Self {
         Self {
@@ -69,7 +69,7 @@ impl State {
             registers,
             status: Status::default(),
             pci,
-            vectors: Vec::new(),
+            interrupts,
             queues: Vec::new(),
             waiting: Waiting::default(),
             executing: 0,
@@ -139,9 +139,19 @@ impl State {
         changes: &BTreeMap<String, String>,
         now: Instant,
     ) -> Result<(), settings::Error> {
-        let before = self.settings;
-        self.settings.set_all(changes)?;
-        let settings = self.settings;
+        let mut settings = self.settings;
+        settings.set_all(changes)?;
+        self.change(settings, now);
+        Ok(())
+    }
+
+    /// All settings as if none had been given.
+    pub(super) fn behave(&mut self, now: Instant) {
+        self.change(Settings::default(), now);
+    }
+
+    fn change(&mut self, settings: Settings, now: Instant) {
+        let before = std::mem::replace(&mut self.settings, settings);
         let stop = self.status.stop();
         let answers =
             |settings: Settings| (settings.acknowledge, settings.resume, settings.drop_stop);
@@ -150,7 +160,6 @@ impl State {
             self.refuse_to_answer();
             self.answer(now);
         }
-        Ok(())
     }
 
     // The device status.
@@ -274,7 +283,7 @@ impl State {
     pub(super) fn needs_reset(&mut self, why: &str) {
         tracing::warn!(why, "the device sets NEEDS_RESET");
         self.status.set_needs_reset();
-        self.interrupt(self.registers.config_vector);
+        self.interrupt(Cause::Configuration, self.registers.config_vector);
     }
 
     pub(super) fn reset(&mut self) {
@@ -295,6 +304,7 @@ impl State {
         self.resetting = false;
         self.status = Status::default();
         self.registers.reset();
+        self.interrupts.reset();
         self.queues.clear();
         self.schedule = Schedule::default();
         self.frozen = None;
@@ -434,7 +444,7 @@ impl State {
 
     fn configuration_interrupt(&mut self) {
         self.counters.configuration_changes += 1;
-        self.interrupt(self.registers.config_vector);
+        self.interrupt(Cause::Configuration, self.registers.config_vector);
     }
 
     // The virtqueues.
@@ -586,7 +596,7 @@ impl State {
         drop(memory);
         for index in wanting {
             if let Some(vector) = self.registers.queues.get(index).map(|queue| queue.vector) {
-                self.interrupt(vector);
+                self.interrupt(Cause::Queue, vector);
             }
         }
         if malformed {
@@ -594,13 +604,8 @@ impl State {
         }
     }
 
-    fn interrupt(&mut self, vector: u16) {
-        if let Some(Some(eventfd)) = self.vectors.get_mut(usize::from(vector)) {
-            self.counters.interrupts += 1;
-            if let Err(error) = eventfd.write_all(&1u64.to_ne_bytes()) {
-                tracing::warn!(vector, %error, "can't signal an interrupt");
-            }
-        }
+    fn interrupt(&mut self, cause: Cause, vector: u16) {
+        self.counters.interrupts += u64::from(self.interrupts.raise(cause, vector));
     }
 }
 

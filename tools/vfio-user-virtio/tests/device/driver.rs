@@ -44,6 +44,7 @@ pub(crate) const D: Offer = Offer {
     suspend: false,
     notif_config_data: false,
     long_common: false,
+    intx: false,
 };
 pub(crate) const S: Offer = Offer {
     device_stop: false,

@@ -279,6 +279,20 @@ fn misbehaviour_can_be_combined() {
 }
 
 #[test]
+fn a_device_can_be_told_to_behave() {
+    let mut driver = Driver::ready();
+    driver.set("acknowledge", "never");
+    driver.set("io_delay_us", "1000");
+    driver.stop();
+    driver.device.act("behave").unwrap();
+    assert_eq!(driver.status(), STOPPED);
+    driver.resume();
+    let at = driver.submit_read(0);
+    driver.serve();
+    assert_eq!(driver.outcome(at), 0);
+}
+
+#[test]
 fn actions_are_the_devices_or_its_types() {
     let driver = Driver::ready();
     driver.device.act("needs-reset").unwrap();

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Interrupts to the driver, by way of the client: MSI-X vectors, or INTx and its status register.
+
+use std::fs::File;
+use std::io::{self, Write};
+
+use crate::registers::NO_VECTOR;
+
+/// What the driver is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// A virtqueue has used buffers.
+    Queue,
+    /// The configuration has changed.
+    Configuration,
+}
+
+/// The ways to interrupt the driver.
+#[derive(Debug, Default)]
+pub(super) struct Interrupts {
+    vectors: Vec<Option<File>>,
+    intx: Option<File>,
+    /// INTx was signalled: the client unmasks it when the driver has looked.
+    masked: bool,
+    isr: u8,
+}
+
+impl Interrupts {
+    /// Interrupts of a device with that many MSI-X vectors. None: it has INTx.
+    pub(super) fn new(vectors: u16) -> Self {
+        let mut interrupts = Self::default();
+        interrupts
+            .vectors
+            .resize_with(usize::from(vectors), || None);
+        interrupts
+    }
+
+    pub(super) fn set_vectors(&mut self, start: usize, count: usize, files: Vec<File>) {
+        let mut files = files.into_iter();
+        for vector in self.vectors.iter_mut().skip(start).take(count) {
+            *vector = files.next();
+        }
+    }
+
+    pub(super) fn set_intx(&mut self, file: Option<File>) {
+        self.intx = file;
+        self.unmask_intx();
+    }
+
+    pub(super) fn unmask_intx(&mut self) {
+        self.masked = false;
+        self.signal_intx();
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.vectors.fill_with(|| None);
+        self.intx = None;
+        self.masked = false;
+    }
+
+    /// The interrupt status. To read it is to take it away.
+    pub(super) fn read_isr(&mut self) -> u8 {
+        std::mem::take(&mut self.isr)
+    }
+
+    /// Back to the state after power-on.
+    pub(super) fn reset(&mut self) {
+        self.isr = 0;
+    }
+
+    /// Interrupts the driver, by MSI-X vector `vector` if the device has any. Returns whether anybody could be told.
+    pub(super) fn raise(&mut self, cause: Cause, vector: u16) -> bool {
+        if self.vectors.is_empty() {
+            self.isr |= match cause {
+                Cause::Queue => 1,
+                Cause::Configuration => 2,
+            };
+            return self.signal_intx();
+        }
+        match self.vectors.get(usize::from(vector)) {
+            Some(Some(eventfd)) if vector != NO_VECTOR => signal(eventfd).is_ok(),
+            _ => false,
+        }
+    }
+
+    fn signal_intx(&mut self) -> bool {
+        match &self.intx {
+            Some(eventfd) if self.isr != 0 && !self.masked => {
+                self.masked = true;
+                signal(eventfd).is_ok()
+            }
+            _ => false,
+        }
+    }
+}
+
+fn signal(mut eventfd: &File) -> io::Result<()> {
+    eventfd
+        .write_all(&1u64.to_ne_bytes())
+        .inspect_err(|error| tracing::warn!(%error, "can't signal an interrupt"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An interrupt is 8 bytes in this file.
+    fn eventfd() -> (File, File) {
+        let file = tempfile::tempfile().unwrap();
+        (file.try_clone().unwrap(), file)
+    }
+
+    fn signals(file: &File) -> u64 {
+        file.metadata().unwrap().len() / 8
+    }
+
+    #[test]
+    fn a_vector_is_signalled_where_there_is_one() {
+        let mut interrupts = Interrupts::new(2);
+        let (file, signalled) = eventfd();
+        assert!(!interrupts.raise(Cause::Queue, 1), "nobody listens");
+        interrupts.set_vectors(1, 1, vec![file]);
+        assert!(interrupts.raise(Cause::Queue, 1));
+        assert!(!interrupts.raise(Cause::Queue, 0));
+        assert!(!interrupts.raise(Cause::Queue, NO_VECTOR));
+        assert_eq!(signals(&signalled), 1);
+        interrupts.set_vectors(0, 2, Vec::new());
+        assert!(!interrupts.raise(Cause::Queue, 1));
+        assert_eq!(interrupts.read_isr(), 0, "which is INTx's");
+    }
+
+    #[test]
+    fn intx_is_signalled_once_until_the_driver_has_looked() {
+        let mut interrupts = Interrupts::new(0);
+        let (file, signalled) = eventfd();
+        interrupts.set_intx(Some(file));
+        interrupts.raise(Cause::Queue, NO_VECTOR);
+        interrupts.raise(Cause::Configuration, NO_VECTOR);
+        assert_eq!(signals(&signalled), 1);
+        interrupts.unmask_intx();
+        assert_eq!(signals(&signalled), 2, "the status was not read");
+        assert_eq!((interrupts.read_isr(), interrupts.read_isr()), (3, 0));
+        interrupts.unmask_intx();
+        assert_eq!(signals(&signalled), 2);
+        interrupts.raise(Cause::Queue, NO_VECTOR);
+        assert_eq!(signals(&signalled), 3);
+    }
+
+    #[test]
+    fn what_came_before_anybody_listened_is_told_then() {
+        let mut interrupts = Interrupts::new(0);
+        assert!(!interrupts.raise(Cause::Queue, NO_VECTOR));
+        let (file, signalled) = eventfd();
+        interrupts.set_intx(Some(file));
+        assert_eq!(signals(&signalled), 1);
+    }
+}
