@@ -14,7 +14,7 @@ end_devices() {
 trap end_devices EXIT
 
 # start_devices TYPE,KEY=VALUE,...,name=NAME...: starts the devices, in one process, for tools/vm/boot "${boot_options[@]}". A blk
-# gets a disk of 64 MiB, $devices/NAME. The control socket is $devices/control.
+# gets the disk $devices/NAME, of 64 MiB unless it is there. The control socket is $devices/control.
 start_devices() {
 	local spec name socket sockets=() options=(--control "$devices/control") waited=0
 	for spec; do
@@ -23,7 +23,7 @@ start_devices() {
 		socket=$devices/$name.vfio
 		sockets+=("$socket")
 		if [[ $spec == blk,* ]]; then
-			truncate -s 64M "$devices/$name"
+			[ -e "$devices/$name" ] || truncate -s 64M "$devices/$name"
 			spec+=,file=$devices/$name
 		fi
 		options+=(--device "$spec,socket=$socket")
