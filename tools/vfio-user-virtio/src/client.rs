@@ -161,9 +161,9 @@ pub fn show(name: &str, report: &Value) -> String {
     row(
         "state",
         format!(
-            "{}, status {}, protocol {}",
+            "{}, status {:#04x}, protocol {}",
             field("stop"),
-            field("status"),
+            report.get("status").and_then(Value::as_u64).unwrap_or(0),
             field("protocol")
         ),
     );
@@ -191,24 +191,26 @@ pub fn show(name: &str, report: &Value) -> String {
             n("stops.dropped")
         ),
     );
-    row(
-        "last stop",
-        format!(
-            "{} requests in flight when asked for; acknowledged after {} us, seen {} us later, {} status reads",
-            n("stops.last_requests_when_requested"),
-            n("stops.last_acknowledge_us"),
-            n("stops.last_seen_us"),
-            n("stops.last_status_reads")
-        ),
-    );
-    row(
-        "resume",
-        format!(
-            "acknowledged after {} us, seen {} us later",
-            n("stops.last_resume_us"),
-            n("stops.last_resume_seen_us")
-        ),
-    );
+    if n("stops.requested") != "0" {
+        row(
+            "last stop",
+            format!(
+                "{} requests in flight when asked for; acknowledged after {} us, seen {} us later, {} status reads",
+                n("stops.last_requests_when_requested"),
+                n("stops.last_acknowledge_us"),
+                n("stops.last_seen_us"),
+                n("stops.last_status_reads")
+            ),
+        );
+        row(
+            "resume",
+            format!(
+                "acknowledged after {} us, seen {} us later",
+                n("stops.last_resume_us"),
+                n("stops.last_resume_seen_us")
+            ),
+        );
+    }
     row(
         "driver",
         format!(
