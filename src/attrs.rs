@@ -9,6 +9,7 @@ use crate::{
     },
     handshake::Cost,
     state::Error,
+    status::Protocol,
     sys::sysfs::{
         Attribute,
         Files,
@@ -108,8 +109,8 @@ fn store_state(device: &Arc<Device>, text: &[u8]) -> Result {
 }
 
 fn show_protocol(device: &Arc<Device>, text: &mut Text) -> Result {
-    let negotiated = device.snapshot().negotiated;
-    show(text, if negotiated { "device_stop" } else { "none" })
+    let protocol = device.snapshot().protocol;
+    show(text, protocol.map_or("none", Protocol::name))
 }
 
 fn show_reason(device: &Arc<Device>, text: &mut Text) -> Result {

@@ -21,12 +21,15 @@ use crate::{
     },
     negotiate::{
         self,
+        Allowed,
         Offer,
-        VIRTIO_F_DEVICE_STOP, //
+        VIRTIO_F_DEVICE_STOP,
+        VIRTIO_F_SUSPEND, //
     },
     policy,
     quiesce::Held,
     state::{
+        self,
         Error,
         Event,
         Life,
@@ -37,6 +40,7 @@ use crate::{
     },
     status::{
         Fault,
+        Protocol,
         Status, //
     },
     sys::{
@@ -113,8 +117,8 @@ pub(crate) struct Environment {
     pub(crate) queue: Arc<work::Queue>,
     /// This module.
     pub(crate) module: &'static ThisModule,
-    /// Whether VIRTIO_F_DEVICE_STOP may be accepted (the parameter `device_stop`).
-    pub(crate) device_stop: bool,
+    /// Which features may be accepted (the parameters).
+    pub(crate) allowed: Allowed,
 }
 
 /// What belongs to a stop, from its beginning to its end.
@@ -126,11 +130,13 @@ pub(crate) struct Transition {
 
 struct Inner {
     life: Life,
-    /// Whether the feature was negotiated since the last reset, or why not.
-    negotiated: Result<(), Reason>,
+    /// What was negotiated since the last reset, or why nothing was.
+    negotiated: Result<Protocol, Reason>,
+    /// What this module has accepted since the driver was bound, resets included.
+    accepted: Option<Protocol>,
     /// The driver is bound, not just being bound.
     bound: bool,
-    /// The driver wants DEVICE_STOPPED to be set: it has written so.
+    /// The driver wants the device to be stopped: it has written so.
     stop_wanted: bool,
     /// Counts resets.
     epoch: u64,
@@ -157,8 +163,8 @@ enum Leaving {
 pub(crate) struct Snapshot {
     /// Its state.
     pub(crate) life: Life,
-    /// Whether VIRTIO_F_DEVICE_STOP is negotiated.
-    pub(crate) negotiated: bool,
+    /// What is negotiated.
+    pub(crate) protocol: Option<Protocol>,
     /// What the last stop took.
     pub(crate) last_stop: Option<Cost>,
     /// What the last resume took.
@@ -183,6 +189,7 @@ impl Device {
                 status <- new_mutex!(Inner {
                     life: Life::new(),
                     negotiated: Err(Reason::NoDriver),
+                    accepted: None,
                     bound: false,
                     stop_wanted: false,
                     epoch: 0,
@@ -234,7 +241,7 @@ impl Device {
         let inner = self.status.lock();
         Snapshot {
             life: inner.life,
-            negotiated: inner.negotiated.is_ok(),
+            protocol: inner.negotiated.ok(),
             last_stop: inner.last_stop,
             last_resume: inner.last_resume,
         }
@@ -253,9 +260,18 @@ impl Device {
         self.transition.lock()
     }
 
-    /// The status field of the device, until its next reset.
-    pub(crate) fn register(&self) -> Register<'_> {
-        Register::new(self, self.status.lock().epoch, Heed::Nothing)
+    /// The status field of the device, until its next reset. Nothing if it was reset, and not brought
+    /// up again with the feature.
+    pub(crate) fn register(&self) -> Option<Register<'_>> {
+        let inner = self.status.lock();
+        let protocol = inner.negotiated.ok()?;
+        Some(Register::new(self, &inner, protocol, Heed::Nothing))
+    }
+
+    /// What the status of a watched device calls for.
+    pub(crate) fn watched_look(&self, register: &Register<'_>, status: Status) -> state::Look {
+        let mut inner = self.status.lock();
+        inner.life.look(status, register.protocol)
     }
 
     /// Begins a stop or a resume, if that is what `ask` says.
@@ -264,17 +280,22 @@ impl Device {
         ask: impl FnOnce(&mut Life) -> Result<Request, Error>,
         event: Event,
         heed: Heed,
-    ) -> Result<Option<Register<'_>>, Error> {
+    ) -> Result<Option<Begun<'_>>, Error> {
         let mut inner = self.status.lock();
-        if ask(&mut inner.life)? != Request::Begin {
-            return Ok(None);
+        let pending = inner.life.is_pending();
+        match ask(&mut inner.life)? {
+            Request::Begin | Request::Adopt => {}
+            Request::Already | Request::CallOff => return Ok(None),
         }
-        if inner.leaving != Leaving::No {
+        let (Leaving::No, Ok(protocol)) = (inner.leaving, inner.negotiated) else {
             return Err(Error::Gone);
-        }
+        };
         inner.call_off = false;
         inner.life.apply(event);
-        Ok(Some(Register::new(self, inner.epoch, heed)))
+        Ok(Some(Begun {
+            register: Register::new(self, &inner, protocol, heed),
+            pending,
+        }))
     }
 
     /// Has one of the device's works done after `delay`; not later than it was to be done before.
@@ -294,14 +315,20 @@ impl Device {
         let device = self.transport.device();
         let how = policy::quiesce(device.device_type()).map_err(|_| Error::NotSupported)?;
         let ask = |life: &mut Life| life.ask_stop();
-        let Some(mut register) = self.begin(ask, Event::StopBegins, Heed::WhileStopping)? else {
+        let Some(begun) = self.begin(ask, Event::StopBegins, Heed::WhileStopping)? else {
             return Ok(());
         };
-        let Some(held) = Held::hold(device, how) else {
-            return self.settle(&mut transition, &register, Event::QuiesceFailed);
+        let mut register = begun.register;
+        let (protocol, timeout_us) = (register.protocol, self.timeout_us());
+        let (stop, cost) = if begun.pending {
+            handshake::adopt(&mut register, protocol, timeout_us)
+        } else {
+            let Some(held) = Held::hold(device, how) else {
+                return self.settle(&mut transition, &register, Event::QuiesceFailed);
+            };
+            transition.held = Some(held);
+            handshake::stop(&mut register, protocol, timeout_us)
         };
-        transition.held = Some(held);
-        let (stop, cost) = handshake::stop(&mut register, self.timeout_us());
         self.status.lock().last_stop = Some(cost);
         self.settle(&mut transition, &register, Event::StopEnds(stop))
     }
@@ -326,12 +353,7 @@ impl Device {
             }
         };
         match self.begin(Life::ask_resume, Event::ResumeBegins, Heed::WhileResuming)? {
-            Some(register) => self.finish_resume(
-                &mut transition,
-                register,
-                self.timeout_us(),
-                Event::ResumeEnds,
-            ),
+            Some(begun) => self.finish_resume(&mut transition, begun, Event::ResumeEnds),
             None => Ok(()),
         }
     }
@@ -345,12 +367,12 @@ impl Device {
             _ => Ok(Request::Already),
         };
         let begun = self.begin(ask, Event::ResumeBegins, Heed::WhileResuming);
-        if let Ok(Some(register)) = begun {
+        if let Ok(Some(begun)) = begun {
             dev_warn!(
                 self.transport.device().as_device(),
                 "nobody has resumed the device for too long\n"
             );
-            let _ = self.finish_resume(transition, register, self.timeout_us(), Event::LeaseEnds);
+            let _ = self.finish_resume(transition, begun, Event::LeaseEnds);
         }
     }
 
@@ -375,11 +397,17 @@ impl Device {
         let _no_io = NoIo::enter();
         let mut transition = self.transition.lock();
         self.look(&mut transition);
-        if transition.held.is_some() && self.life().holds_upper() {
-            self.status.lock().life.apply(Event::ResumeBegins);
+        let register = self.register().filter(|_| transition.held.is_some());
+        if let Some(mut register) = register.filter(|_| self.life().holds_upper()) {
+            let pending = {
+                let mut inner = self.status.lock();
+                let pending = inner.life.is_pending();
+                inner.life.apply(Event::ResumeBegins);
+                pending
+            };
             let timeout_us = self.timeout_us().min(LEAVE_TIMEOUT_US);
-            let mut register = self.register();
-            let (resume, _) = handshake::resume(&mut register, timeout_us);
+            let protocol = register.protocol;
+            let (resume, _) = handshake::resume(&mut register, protocol, pending, timeout_us);
             if !matches!(resume, Resume::Acknowledged | Resume::Dropped) {
                 // What the driver above waits for would never come: let it have errors instead.
                 self.transport.device().break_virtqueues();
@@ -407,6 +435,7 @@ impl Device {
         let mut inner = self.status.lock();
         inner.driver_has_left();
         inner.negotiated = Err(Reason::NotOffered);
+        inner.accepted = None;
     }
 
     /// A driver was bound, or was bound when this module was loaded.
@@ -414,23 +443,31 @@ impl Device {
         let mut inner = self.status.lock();
         inner.bound = true;
         let event = match inner.negotiated {
-            Ok(()) => Event::Ready,
+            Ok(_) => Event::Ready,
             Err(reason) => Event::NotAvailable(reason),
         };
         inner.life.apply(event);
     }
 
-    /// The driver was bound before this module was loaded. If the feature is negotiated all the same,
+    /// The driver was bound before this module was loaded. If a feature is negotiated all the same,
     /// then by this module when it was loaded before: nobody else knows it.
     pub(crate) fn bound_before(&self) {
-        let negotiated = if !self.environment.device_stop {
-            Err(Reason::Disabled)
-        } else if self.transport.device().has_feature(VIRTIO_F_DEVICE_STOP) {
-            Ok(())
+        let has = |feature| self.transport.device().has_feature(feature);
+        let accepted = if has(VIRTIO_F_SUSPEND) {
+            Some(Protocol::Suspend)
         } else {
-            Err(Reason::BoundBefore)
+            has(VIRTIO_F_DEVICE_STOP).then_some(Protocol::DeviceStop)
         };
-        self.status.lock().negotiated = negotiated;
+        let negotiated = match accepted {
+            Some(protocol) if self.environment.allowed.permits(protocol) => Ok(protocol),
+            Some(_) => Err(Reason::Disabled),
+            None => Err(Reason::BoundBefore),
+        };
+        {
+            let mut inner = self.status.lock();
+            inner.negotiated = negotiated;
+            inner.accepted = accepted;
+        }
         self.bound();
     }
 
@@ -498,13 +535,15 @@ impl Device {
         if self.life().state() != State::Stopped {
             return;
         }
-        let mut register = self.register();
+        let Some(mut register) = self.register() else {
+            return;
+        };
         let Ok(status) = register.read() else {
             return;
         };
         let event = match status.fault() {
             Some(fault) => Event::Fault(fault),
-            None if !status.shows_stopped() => Event::Dropped,
+            None if !status.shows_stopped(register.protocol) => Event::Dropped,
             None => return,
         };
         let _ = self.settle(transition, &register, event);
@@ -513,27 +552,32 @@ impl Device {
     fn finish_resume(
         self: &Arc<Self>,
         transition: &mut Transition,
-        mut register: Register<'_>,
-        timeout_us: u64,
+        begun: Begun<'_>,
         event: fn(Resume) -> Event,
     ) -> Result<(), Error> {
-        let (resume, cost) = handshake::resume(&mut register, timeout_us);
+        let Begun {
+            mut register,
+            pending,
+        } = begun;
+        let (protocol, timeout_us) = (register.protocol, self.timeout_us());
+        let (resume, cost) = handshake::resume(&mut register, protocol, pending, timeout_us);
         self.status.lock().last_resume = Some(cost);
         self.settle(transition, &register, event(resume))
     }
 
-    /// Whether to accept the feature that the device offers.
-    fn choose(&self, offered: u64) -> Result<&CommonConfig, Reason> {
+    /// Which of the features to accept that the device offers.
+    fn choose(&self, offered: u64) -> Result<(Protocol, &CommonConfig), Reason> {
         policy::quiesce(self.transport.device().device_type())?;
         let common = self.common.as_ref().ok_or(Reason::Transport)?;
+        let known = self.transport.device().has_feature(VIRTIO_F_SUSPEND);
         let offer = Offer {
             features: offered,
             transport: negotiate::Transport::Pci {
                 common_length: common.length(),
             },
+            kernel_suspends: known && self.status.lock().accepted != Some(Protocol::Suspend),
         };
-        offer.device_stop(self.environment.device_stop)?;
-        Ok(common)
+        Ok((offer.choose(self.environment.allowed)?, common))
     }
 }
 
@@ -549,19 +593,34 @@ impl Inner {
 impl Hooks for Device {
     fn finalize_features(self: Arc<Self>, features: &Features<'_>) -> Result {
         let choice = self.choose(features.offered());
-        features.finalize()?;
-        let negotiated = choice.map(|common| features.accept(common, VIRTIO_F_DEVICE_STOP));
-        self.status.lock().negotiated = negotiated;
+        let negotiated = match choice {
+            Ok((Protocol::Suspend, _)) => features
+                .finalize_with(VIRTIO_F_SUSPEND)?
+                .then_some(Protocol::Suspend)
+                .ok_or(Reason::Transport),
+            Ok((Protocol::DeviceStop, common)) => {
+                features.finalize()?;
+                features.accept(common, VIRTIO_F_DEVICE_STOP);
+                Ok(Protocol::DeviceStop)
+            }
+            Err(reason) => {
+                features.finalize()?;
+                Err(reason)
+            }
+        };
+        let mut inner = self.status.lock();
+        inner.negotiated = negotiated;
+        inner.accepted = negotiated.ok();
         Ok(())
     }
 
     fn set_status(self: Arc<Self>, status: u8) {
         let mut inner = self.status.lock();
-        if inner.negotiated.is_err() {
+        let Ok(protocol) = inner.negotiated else {
             return self.transport.set_status(status);
-        }
+        };
         let current = Status(self.transport.status());
-        let merged = Status(status).merged(current, inner.stop_wanted);
+        let merged = Status(status).merged(current, protocol, inner.stop_wanted);
         self.transport.set_status(merged.0);
         // After a reset that the driver has survived, it is ready again without being bound again.
         if inner.bound && inner.life.state() == State::Unavailable && merged.is_driver_ok() {
@@ -607,19 +666,28 @@ enum Heed {
     Nothing,
 }
 
+/// A stop or a resume that has begun.
+struct Begun<'a> {
+    register: Register<'a>,
+    /// The device has yet to acknowledge a stop that was given up.
+    pending: bool,
+}
+
 /// The status field of a device, until its next reset.
 pub(crate) struct Register<'a> {
     device: &'a Device,
+    pub(crate) protocol: Protocol,
     epoch: u64,
     heed: Heed,
     start: Instant<Monotonic>,
 }
 
 impl<'a> Register<'a> {
-    fn new(device: &'a Device, epoch: u64, heed: Heed) -> Self {
+    fn new(device: &'a Device, inner: &Inner, protocol: Protocol, heed: Heed) -> Self {
         Self {
             device,
-            epoch,
+            protocol,
+            epoch: inner.epoch,
             heed,
             start: Instant::now(),
         }
@@ -652,11 +720,15 @@ impl Port for Register<'_> {
         Ok(Status(self.device.transport.status()))
     }
 
-    fn update(&mut self, change: impl FnOnce(Status) -> Option<Status>) -> Result<Status, Cut> {
+    fn update(
+        &mut self,
+        stop_wanted: bool,
+        change: impl FnOnce(Status) -> Option<Status>,
+    ) -> Result<Status, Cut> {
         let mut inner = self.lock()?;
         let before = Status(self.device.transport.status());
         if let Some(status) = change(before) {
-            inner.stop_wanted = status.shows_stopped();
+            inner.stop_wanted = stop_wanted;
             self.device.transport.set_status(status.0);
         }
         Ok(before)

@@ -8,6 +8,7 @@
 
 use super::status::{
     Fault,
+    Protocol,
     Status, //
 };
 
@@ -43,12 +44,17 @@ pub trait Port {
     fn read(&mut self) -> Result<Status, Cut>;
 
     /// Reads the status, and writes what `change` makes of it, with no other write in between;
-    /// nothing if it makes nothing of it. Returns what was read.
+    /// nothing if it makes nothing of it. `stop_wanted`: what the driver wants from then on. Returns
+    /// what was read.
     ///
     /// # Errors
     ///
     /// [`Cut::Reset`], as for [`Port::read`].
-    fn update(&mut self, change: impl FnOnce(Status) -> Option<Status>) -> Result<Status, Cut>;
+    fn update(
+        &mut self,
+        stop_wanted: bool,
+        change: impl FnOnce(Status) -> Option<Status>,
+    ) -> Result<Status, Cut>;
 
     /// Waits for about `us` microseconds.
     ///
@@ -78,15 +84,27 @@ pub enum Stop {
     Acknowledged,
     /// The driver is not ready: nothing was written.
     NotReady,
-    /// It was called off again. `shown`: the device showed DEVICE_STOPPED all the same.
+    /// It is not waited for any more.
     GivenUp {
         /// Why.
         why: GaveUp,
-        /// Whether the look after it was called off showed the device as stopped.
-        shown: bool,
+        /// What the device is left with.
+        left: Left,
     },
     /// The device is in no state to be stopped.
     Fault(Fault),
+}
+
+/// What a stop that was given up leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// It was called off, and the device shows that it runs. That proves nothing: a pending stop looks
+    /// the same, and the device may yet show that it has stopped.
+    Running,
+    /// It was called off, but the device shows that it has stopped.
+    Stopped,
+    /// It can't be called off: the device will stop, and can be resumed only then.
+    Pending,
 }
 
 /// How a resume ended.
@@ -96,8 +114,10 @@ pub enum Resume {
     Acknowledged,
     /// The device had resumed by itself before it was asked to.
     Dropped,
-    /// The device still shows DEVICE_STOPPED.
+    /// The device still shows that it has stopped.
     GivenUp(GaveUp),
+    /// The device has not even stopped yet: nothing was written.
+    Pending(GaveUp),
     /// The device is in no state to be resumed.
     Fault(Fault),
 }
@@ -112,9 +132,13 @@ pub struct Cost {
 }
 
 /// Stops the device: returns when it has acknowledged, or `timeout_us` after the request.
-pub fn stop(port: &mut impl Port, timeout_us: u64) -> (Stop, Cost) {
+pub fn stop(port: &mut impl Port, protocol: Protocol, timeout_us: u64) -> (Stop, Cost) {
     metered(port, |port| {
-        let before = match port.update(|status| ready(status).then(|| status.to_stop())) {
+        let change = |status: Status| {
+            let ready = status.fault().is_none() && status.is_driver_ok();
+            ready.then(|| status.to_stop(protocol))
+        };
+        let before = match port.update(true, change) {
             Ok(before) => before,
             Err(cut) => return cut_before_request(cut),
         };
@@ -124,28 +148,62 @@ pub fn stop(port: &mut impl Port, timeout_us: u64) -> (Stop, Cost) {
         if !before.is_driver_ok() {
             return Stop::NotReady;
         }
-        match poll(port, timeout_us, Status::shows_stopped) {
-            Ok(()) => Stop::Acknowledged,
-            Err(Ended::Fault(fault)) => Stop::Fault(fault),
-            Err(Ended::GaveUp(why)) => match call_off(port) {
-                Ok(shown) => Stop::GivenUp { why, shown },
-                Err(fault) => Stop::Fault(fault),
-            },
-        }
+        await_acknowledgement(port, protocol, timeout_us)
     })
 }
 
-/// Resumes the device: returns when it has acknowledged, or `timeout_us` after the request.
-pub fn resume(port: &mut impl Port, timeout_us: u64) -> (Resume, Cost) {
+/// Waits for a stop that was asked for before, and given up.
+pub fn adopt(port: &mut impl Port, protocol: Protocol, timeout_us: u64) -> (Stop, Cost) {
     metered(port, |port| {
-        let change =
-            |status: Status| (ready(status) && status.shows_stopped()).then(|| status.to_resume());
-        match port.update(change) {
+        await_acknowledgement(port, protocol, timeout_us)
+    })
+}
+
+fn await_acknowledgement(port: &mut impl Port, protocol: Protocol, timeout_us: u64) -> Stop {
+    let why = match poll(port, timeout_us, |status| status.shows_stopped(protocol)) {
+        Ok(()) => return Stop::Acknowledged,
+        Err(Ended::Fault(fault)) => return Stop::Fault(fault),
+        Err(Ended::GaveUp(why)) => why,
+    };
+    let left = match protocol {
+        Protocol::Suspend => Left::Pending,
+        Protocol::DeviceStop => match end_late_stop(port, protocol) {
+            Ok(true) => Left::Running,
+            Ok(false) => Left::Stopped,
+            Err(fault) => return Stop::Fault(fault),
+        },
+    };
+    Stop::GivenUp { why, left }
+}
+
+/// Resumes the device: returns when it has acknowledged, or `timeout_us` after the request.
+///
+/// `pending`: the stop is one that was given up, and that the device has not acknowledged yet. It is
+/// waited for first.
+pub fn resume(
+    port: &mut impl Port,
+    protocol: Protocol,
+    pending: bool,
+    timeout_us: u64,
+) -> (Resume, Cost) {
+    metered(port, |port| {
+        if pending {
+            match poll(port, timeout_us, |status| status.shows_stopped(protocol)) {
+                Ok(()) => {}
+                Err(Ended::Fault(fault)) => return Resume::Fault(fault),
+                Err(Ended::GaveUp(why)) => return Resume::Pending(why),
+            }
+        }
+        let change = |status: Status| {
+            let stopped = status.shows_stopped(protocol) && status.may_resume(protocol);
+            (status.fault().is_none() && stopped).then(|| status.to_resume(protocol))
+        };
+        match port.update(false, change) {
             Err(_) => Resume::Fault(Fault::Reset),
             Ok(before) => match before.fault() {
                 Some(fault) => Resume::Fault(fault),
-                None if !before.shows_stopped() => Resume::Dropped,
-                None => match poll(port, timeout_us, |status| !status.shows_stopped()) {
+                None if !before.shows_stopped(protocol) => Resume::Dropped,
+                None => match poll(port, timeout_us, |status| status.shows_running(protocol)) {
                     Ok(()) => Resume::Acknowledged,
                     Err(Ended::Fault(fault)) => Resume::Fault(fault),
                     Err(Ended::GaveUp(why)) => Resume::GivenUp(why),
@@ -155,33 +213,33 @@ pub fn resume(port: &mut impl Port, timeout_us: u64) -> (Resume, Cost) {
     })
 }
 
-/// Clears DEVICE_STOPPED and looks once. Returns whether the device still shows it.
-///
-/// Under this protocol a stop that is still pending reads clear anyway, so that `false` proves
-/// nothing: the device may yet show the bit.
+/// Asks for the end of a stop that nobody wants any more, and looks once. Returns whether the device
+/// shows that it runs.
 ///
 /// # Errors
 ///
 /// What is wrong with the device.
-pub fn call_off(port: &mut impl Port) -> Result<bool, Fault> {
-    let change = |status: Status| ready(status).then(|| status.to_resume());
-    if let Some(fault) = port.update(change).map_err(|_| Fault::Reset)?.fault() {
+pub fn end_late_stop(port: &mut impl Port, protocol: Protocol) -> Result<bool, Fault> {
+    let change = |status: Status| {
+        let may = status.fault().is_none() && status.may_resume(protocol);
+        may.then(|| status.to_resume(protocol))
+    };
+    let before = port.update(false, change).map_err(|_| Fault::Reset)?;
+    if let Some(fault) = before.fault() {
         return Err(fault);
     }
     let after = port.read().map_err(|_| Fault::Reset)?;
     match after.fault() {
         Some(fault) => Err(fault),
-        None => Ok(after.shows_stopped()),
+        None => Ok(after.shows_running(protocol)),
     }
 }
 
-/// Whether DEVICE_STOPPED may be written now.
-fn ready(status: Status) -> bool {
-    status.fault().is_none() && status.is_driver_ok()
-}
-
 fn cut_before_request(cut: Cut) -> Stop {
-    let given_up = |why| Stop::GivenUp { why, shown: false };
+    let given_up = |why| Stop::GivenUp {
+        why,
+        left: Left::Running,
+    };
     match cut {
         Cut::Reset => Stop::Fault(Fault::Reset),
         Cut::Leaving => given_up(GaveUp::Leaving),
@@ -247,9 +305,13 @@ impl<P: Port> Port for Metered<'_, P> {
         self.port.read()
     }
 
-    fn update(&mut self, change: impl FnOnce(Status) -> Option<Status>) -> Result<Status, Cut> {
+    fn update(
+        &mut self,
+        stop_wanted: bool,
+        change: impl FnOnce(Status) -> Option<Status>,
+    ) -> Result<Status, Cut> {
         self.reads = self.reads.saturating_add(1);
-        self.port.update(change)
+        self.port.update(stop_wanted, change)
     }
 
     fn wait(&mut self, us: u64) -> Result<(), Cut> {
@@ -274,7 +336,10 @@ mod tests {
 
     const READY: u8 = 15;
     const STOPPED: u8 = READY | Status::DEVICE_STOPPED;
+    const SUSPENDED: u8 = READY & !Status::DRIVER_OK | Status::SUSPEND;
     const MS: u64 = 1000;
+    const D: Protocol = Protocol::DeviceStop;
+    const S: Protocol = Protocol::Suspend;
 
     /// A device and a clock. `answer` says what the status reads at a time, after what was written
     /// last at which time; `cut` when and why waits end.
@@ -283,6 +348,7 @@ mod tests {
         access_us: u64,
         written: (u8, u64),
         writes: Vec<u8>,
+        stop_wanted: bool,
         accesses: u32,
         waits: Vec<u64>,
         answer: A,
@@ -295,6 +361,7 @@ mod tests {
             access_us: 0,
             written: (initial, 0),
             writes: Vec::new(),
+            stop_wanted: false,
             accesses: 0,
             waits: Vec::new(),
             answer,
@@ -322,7 +389,12 @@ mod tests {
             )))
         }
 
-        fn update(&mut self, change: impl FnOnce(Status) -> Option<Status>) -> Result<Status, Cut> {
+        fn update(
+            &mut self,
+            stop_wanted: bool,
+            change: impl FnOnce(Status) -> Option<Status>,
+        ) -> Result<Status, Cut> {
+            self.stop_wanted = stop_wanted;
             let before = self.read()?;
             if let Some(status) = change(before) {
                 self.accesses += 1;
@@ -357,13 +429,13 @@ mod tests {
     #[test]
     fn a_device_that_answers_at_once_costs_three_accesses() {
         let mut port = fake(READY, after(0));
-        let (result, cost) = stop(&mut port, 1000 * MS);
+        let (result, cost) = stop(&mut port, D, 1000 * MS);
         assert_eq!(result, Stop::Acknowledged);
         assert_eq!((port.accesses, cost.reads), (3, 2));
         assert!(port.waits.is_empty());
 
         port.accesses = 0;
-        let (result, cost) = resume(&mut port, 1000 * MS);
+        let (result, cost) = resume(&mut port, D, false, 1000 * MS);
         assert_eq!(result, Resume::Acknowledged);
         assert_eq!((port.accesses, cost.reads), (3, 2));
         assert_eq!(port.writes, [STOPPED, READY]);
@@ -377,7 +449,7 @@ mod tests {
             for access_us in [0, 100] {
                 let mut port = fake(READY, after(delay));
                 port.access_us = access_us;
-                let (result, cost) = stop(&mut port, 120_000 * MS);
+                let (result, cost) = stop(&mut port, D, 120_000 * MS);
                 assert_eq!(result, Stop::Acknowledged);
                 let overshoot = cost.elapsed_us - delay;
                 let allowed = (delay / 20).max(200) + 3 * access_us;
@@ -390,12 +462,12 @@ mod tests {
     fn the_timeout_is_kept_to_within_one_wait() {
         for timeout in [1, 10, 1000, 600_000].map(|ms| ms * MS) {
             let mut port = fake(READY, |_, written, _| written & !Status::DEVICE_STOPPED);
-            let (result, cost) = stop(&mut port, timeout);
+            let (result, cost) = stop(&mut port, D, timeout);
             assert_eq!(
                 result,
                 Stop::GivenUp {
                     why: GaveUp::TimedOut,
-                    shown: false
+                    left: Left::Running
                 }
             );
             assert!(cost.elapsed_us >= timeout);
@@ -407,7 +479,7 @@ mod tests {
     #[test]
     fn waits_grow_and_are_bounded() {
         let mut port = fake(READY, |_, written, _| written & !Status::DEVICE_STOPPED);
-        stop(&mut port, 10_000 * MS);
+        stop(&mut port, D, 10_000 * MS);
         let mut waits = port.waits.clone();
         waits.pop();
         assert!(waits.windows(2).all(|pair| pair[0] <= pair[1]));
@@ -420,7 +492,7 @@ mod tests {
     #[test]
     fn an_acknowledgement_at_the_last_look_counts() {
         let mut port = fake(READY, after(10 * MS));
-        assert_eq!(stop(&mut port, 10 * MS).0, Stop::Acknowledged);
+        assert_eq!(stop(&mut port, D, 10 * MS).0, Stop::Acknowledged);
     }
 
     #[test]
@@ -435,10 +507,10 @@ mod tests {
             }
         });
         assert_eq!(
-            stop(&mut port, MS).0,
+            stop(&mut port, D, MS).0,
             Stop::GivenUp {
                 why: GaveUp::TimedOut,
-                shown: true
+                left: Left::Stopped
             }
         );
     }
@@ -462,10 +534,10 @@ mod tests {
                 _ if value & 32 != 0 => Stop::Acknowledged,
                 _ => Stop::GivenUp {
                     why: GaveUp::TimedOut,
-                    shown: false,
+                    left: Left::Running,
                 },
             };
-            assert_eq!(stop(&mut port, MS).0, expected, "{value:#x}");
+            assert_eq!(stop(&mut port, D, MS).0, expected, "{value:#x}");
         }
     }
 
@@ -473,7 +545,7 @@ mod tests {
     fn every_value_before_a_stop_is_written_only_to_a_ready_device() {
         for value in 0..=255u8 {
             let mut port = fake(value, |_, written, _| written);
-            let (result, _) = stop(&mut port, MS);
+            let (result, _) = stop(&mut port, D, MS);
             let ready = value & 4 != 0 && value < 64;
             assert_eq!(port.writes.is_empty(), !ready, "{value:#x}");
             assert_eq!(result == Stop::Acknowledged, ready, "{value:#x}");
@@ -487,7 +559,7 @@ mod tests {
     fn every_value_before_a_resume_is_written_only_to_a_stopped_device() {
         for value in 0..=255u8 {
             let mut port = fake(value, |_, written, _| written);
-            let (result, _) = resume(&mut port, MS);
+            let (result, _) = resume(&mut port, D, false, MS);
             let expected = match Status(value).fault() {
                 Some(fault) => Resume::Fault(fault),
                 None if value & 32 == 0 => Resume::Dropped,
@@ -508,8 +580,14 @@ mod tests {
         ] {
             let mut port = fake(READY, |_, written, _| written & !Status::DEVICE_STOPPED);
             port.cut = Some((5 * MS, cut));
-            let (result, cost) = stop(&mut port, 1000 * MS);
-            assert_eq!(result, Stop::GivenUp { why, shown: false });
+            let (result, cost) = stop(&mut port, D, 1000 * MS);
+            assert_eq!(
+                result,
+                Stop::GivenUp {
+                    why,
+                    left: Left::Running
+                }
+            );
             assert_eq!(port.writes, [STOPPED, READY]);
             assert!(cost.elapsed_us < 6 * MS);
         }
@@ -526,14 +604,14 @@ mod tests {
             }
         });
         port.cut = Some((MS, Cut::Reset));
-        assert_eq!(stop(&mut port, 1000 * MS).0, Stop::Fault(Fault::Reset));
+        assert_eq!(stop(&mut port, D, 1000 * MS).0, Stop::Fault(Fault::Reset));
         assert_eq!(port.writes, [STOPPED], "nothing is written after a reset");
     }
 
     #[test]
     fn a_resume_that_is_not_answered_times_out() {
         let mut port = fake(STOPPED, |_, _, _| STOPPED);
-        let (result, cost) = resume(&mut port, 100 * MS);
+        let (result, cost) = resume(&mut port, D, false, 100 * MS);
         assert_eq!(result, Resume::GivenUp(GaveUp::TimedOut));
         assert!(cost.elapsed_us >= 100 * MS && cost.elapsed_us <= 110 * MS);
         assert_eq!(port.writes, [READY]);
@@ -548,6 +626,198 @@ mod tests {
                 written | Status::NEEDS_RESET
             }
         });
-        assert_eq!(stop(&mut port, MS).0, Stop::Fault(Fault::NeedsReset));
+        assert_eq!(stop(&mut port, D, MS).0, Stop::Fault(Fault::NeedsReset));
+    }
+
+    /// A device that can be suspended, and a clock.
+    struct Suspendable {
+        now: u64,
+        value: u8,
+        /// When what was asked for last is done, and what the status reads then.
+        pending: Option<(u64, u8)>,
+        stop_delay: u64,
+        resume_delay: u64,
+        writes: Vec<u8>,
+        stop_wanted: bool,
+        accesses: u32,
+        cut: Option<(u64, Cut)>,
+    }
+
+    const NEVER: u64 = u64::MAX / 2;
+
+    fn suspendable(stop_delay: u64, resume_delay: u64) -> Suspendable {
+        Suspendable {
+            now: 0,
+            value: READY,
+            pending: None,
+            stop_delay,
+            resume_delay,
+            writes: Vec::new(),
+            stop_wanted: false,
+            accesses: 0,
+            cut: None,
+        }
+    }
+
+    impl Port for Suspendable {
+        fn now_us(&self) -> u64 {
+            self.now
+        }
+
+        fn read(&mut self) -> Result<Status, Cut> {
+            self.accesses += 1;
+            if let Some((_, value)) = self.pending.filter(|(at, _)| self.now >= *at) {
+                self.value = value;
+                self.pending = None;
+            }
+            Ok(Status(self.value))
+        }
+
+        fn update(
+            &mut self,
+            stop_wanted: bool,
+            change: impl FnOnce(Status) -> Option<Status>,
+        ) -> Result<Status, Cut> {
+            self.stop_wanted = stop_wanted;
+            let before = self.read()?;
+            if let Some(Status(written)) = change(before) {
+                self.accesses += 1;
+                self.writes.push(written);
+                assert_eq!(written & Status::SUSPEND, Status::SUSPEND, "never cleared");
+                if self.pending.is_none() {
+                    let suspended = self.value == SUSPENDED;
+                    self.pending = Some(if suspended && written & Status::DRIVER_OK != 0 {
+                        (self.now + self.resume_delay, READY)
+                    } else {
+                        (self.now + self.stop_delay, SUSPENDED)
+                    });
+                }
+            }
+            Ok(before)
+        }
+
+        fn wait(&mut self, us: u64) -> Result<(), Cut> {
+            self.now += us;
+            match self.cut {
+                Some((at, cut)) if self.now >= at => Err(cut),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_suspension_that_is_answered_at_once_costs_three_accesses_each_way() {
+        let mut port = suspendable(0, 0);
+        let (result, cost) = stop(&mut port, S, 1000 * MS);
+        assert_eq!((result, cost.reads), (Stop::Acknowledged, 2));
+        assert_eq!((port.accesses, port.stop_wanted), (3, true));
+        port.accesses = 0;
+        let (result, cost) = resume(&mut port, S, false, 1000 * MS);
+        assert_eq!((result, cost.reads), (Resume::Acknowledged, 2));
+        assert_eq!((port.accesses, port.stop_wanted), (3, false));
+        assert_eq!(port.writes, [READY | Status::SUSPEND; 2]);
+    }
+
+    #[test]
+    fn a_suspension_is_seen_soon_after_it_comes() {
+        for delay in [1, 100, 1000, 100_000, 60_000_000] {
+            let (result, cost) = stop(&mut suspendable(delay, 0), S, 120_000 * MS);
+            assert_eq!(result, Stop::Acknowledged);
+            assert!(cost.elapsed_us - delay <= (delay / 20).max(200));
+        }
+    }
+
+    #[test]
+    fn a_suspension_that_is_given_up_stays_pending_and_nothing_is_written_again() {
+        for (cut, why) in [
+            (None, GaveUp::TimedOut),
+            (Some((MS, Cut::Killed)), GaveUp::Killed),
+            (Some((MS, Cut::CalledOff)), GaveUp::CalledOff),
+            (Some((MS, Cut::Leaving)), GaveUp::Leaving),
+        ] {
+            let mut port = suspendable(NEVER, 0);
+            port.cut = cut;
+            let left = Left::Pending;
+            assert_eq!(stop(&mut port, S, 10 * MS).0, Stop::GivenUp { why, left });
+            assert_eq!(port.writes.len(), 1);
+            assert!(port.stop_wanted, "the status stays as the device needs it");
+        }
+    }
+
+    #[test]
+    fn a_suspension_that_was_given_up_can_be_adopted() {
+        let mut port = suspendable(20 * MS, 0);
+        stop(&mut port, S, 10 * MS);
+        assert_eq!(adopt(&mut port, S, 100 * MS).0, Stop::Acknowledged);
+        assert_eq!(port.writes.len(), 1);
+    }
+
+    #[test]
+    fn a_pending_suspension_is_waited_for_before_it_is_ended() {
+        let mut port = suspendable(20 * MS, 5 * MS);
+        stop(&mut port, S, 10 * MS);
+        assert_eq!(resume(&mut port, S, true, 100 * MS).0, Resume::Acknowledged);
+        assert_eq!(port.writes.len(), 2);
+
+        let mut port = suspendable(NEVER, 0);
+        stop(&mut port, S, 10 * MS);
+        let pending = Resume::Pending(GaveUp::TimedOut);
+        assert_eq!(resume(&mut port, S, true, 10 * MS).0, pending);
+        assert_eq!(port.writes.len(), 1, "it would be no resume");
+        assert!(port.stop_wanted);
+    }
+
+    #[test]
+    fn a_suspended_device_that_does_not_resume_times_out() {
+        let mut port = suspendable(0, NEVER);
+        stop(&mut port, S, MS);
+        let given_up = Resume::GivenUp(GaveUp::TimedOut);
+        assert_eq!(resume(&mut port, S, false, 10 * MS).0, given_up);
+    }
+
+    #[test]
+    fn a_late_suspension_is_ended_when_it_shows() {
+        let mut port = suspendable(20 * MS, 0);
+        stop(&mut port, S, 10 * MS);
+        port.now = 30 * MS;
+        assert_eq!(end_late_stop(&mut port, S), Ok(true));
+        assert!(!port.stop_wanted);
+
+        let mut port = suspendable(0, 10 * MS);
+        stop(&mut port, S, MS);
+        assert_eq!(end_late_stop(&mut port, S), Ok(false));
+        port.now = 20 * MS;
+        assert_eq!(end_late_stop(&mut port, S), Ok(true));
+        assert_eq!(
+            port.writes.len(),
+            2,
+            "nothing is asked of a device that runs"
+        );
+    }
+
+    #[test]
+    fn every_value_of_a_suspending_device_has_its_verdict() {
+        for value in 0..=255u8 {
+            let mut looks = 0;
+            let mut port = fake(READY, |_, _, _| {
+                looks += 1;
+                if looks == 1 {
+                    READY
+                } else {
+                    value
+                }
+            });
+            let expected = match value {
+                0xff => Stop::Fault(Fault::Gone),
+                0 => Stop::Fault(Fault::Reset),
+                64.. => Stop::Fault(Fault::NeedsReset),
+                _ if value & 20 == 16 => Stop::Acknowledged,
+                _ => Stop::GivenUp {
+                    why: GaveUp::TimedOut,
+                    left: Left::Pending,
+                },
+            };
+            assert_eq!(stop(&mut port, S, MS).0, expected, "{value:#x}");
+        }
     }
 }

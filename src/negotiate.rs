@@ -2,12 +2,14 @@
 
 //! Which feature bit to take, from what a device offers.
 //!
-//! Bit 39 was given away: since virtio 1.2 it is VIRTIO_F_NOTIF_CONFIG_DATA, by which the driver
-//! promises to notify with the data in `queue_notify_data`. Linux does not, so that accepting the
-//! bit from a device that means it so loses notifications. A device can't mean it so when its PCI
-//! common configuration ends before `queue_notify_data`.
+//! VIRTIO_F_SUSPEND, where it is offered. Else VIRTIO_F_DEVICE_STOP, bit 39, which was given away:
+//! since virtio 1.2 it is VIRTIO_F_NOTIF_CONFIG_DATA, by which the driver promises to notify with the
+//! data in `queue_notify_data`. Linux does not, so that accepting the bit from a device that means it
+//! so loses notifications. A device can't mean it so when its PCI common configuration ends before
+//! `queue_notify_data`.
 
 use super::state::Reason;
+use super::status::Protocol;
 
 /// VIRTIO_F_VERSION_1: not a legacy device.
 pub const VIRTIO_F_VERSION_1: u32 = 32;
@@ -15,6 +17,8 @@ pub const VIRTIO_F_VERSION_1: u32 = 32;
 pub const VIRTIO_F_DEVICE_STOP: u32 = 39;
 /// VIRTIO_F_ADMIN_VQ.
 pub const VIRTIO_F_ADMIN_VQ: u32 = 41;
+/// VIRTIO_F_SUSPEND (virtio 1.4).
+pub const VIRTIO_F_SUSPEND: u32 = 43;
 
 /// Where `queue_notify_data` ends in the PCI common configuration (virtio 1.4, 4.1.4.3).
 const QUEUE_NOTIFY_DATA_END: u32 = 58;
@@ -38,6 +42,27 @@ pub struct Offer {
     pub features: u64,
     /// How the device is reached.
     pub transport: Transport,
+    /// The kernel has accepted VIRTIO_F_SUSPEND by itself: it is the kernel's to use.
+    pub kernel_suspends: bool,
+}
+
+/// What the administrator lets us accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// VIRTIO_F_DEVICE_STOP.
+    pub device_stop: bool,
+    /// VIRTIO_F_SUSPEND.
+    pub suspend: bool,
+}
+
+impl Allowed {
+    /// Whether this protocol may be used.
+    pub const fn permits(self, protocol: Protocol) -> bool {
+        match protocol {
+            Protocol::DeviceStop => self.device_stop,
+            Protocol::Suspend => self.suspend,
+        }
+    }
 }
 
 impl Offer {
@@ -45,28 +70,38 @@ impl Offer {
         self.features & (1 << feature) != 0
     }
 
-    /// Whether to accept VIRTIO_F_DEVICE_STOP. `enabled`: the administrator lets us.
+    /// The protocol to negotiate.
     ///
     /// # Errors
     ///
-    /// Why not.
-    pub fn device_stop(&self, enabled: bool) -> Result<(), Reason> {
+    /// Why there is none.
+    pub fn choose(&self, allowed: Allowed) -> Result<Protocol, Reason> {
         let Transport::Pci { common_length } = self.transport else {
             return Err(Reason::Transport);
         };
-        if !enabled {
-            Err(Reason::Disabled)
-        } else if !self.has(VIRTIO_F_DEVICE_STOP) {
-            Err(Reason::NotOffered)
-        } else if !self.has(VIRTIO_F_VERSION_1) {
-            Err(Reason::NotVersion1)
-        } else if self.has(VIRTIO_F_ADMIN_VQ) {
+        let suspend = self.has(VIRTIO_F_SUSPEND);
+        let device_stop = self.has(VIRTIO_F_DEVICE_STOP);
+        if !suspend && !device_stop {
+            return Err(Reason::NotOffered);
+        }
+        if self.kernel_suspends {
+            return Err(Reason::Transport);
+        }
+        if !self.has(VIRTIO_F_VERSION_1) {
+            return Err(Reason::NotVersion1);
+        }
+        if self.has(VIRTIO_F_ADMIN_VQ) {
             // Writing the status with DRIVER_OK set would send commands to the stopped device.
-            Err(Reason::AdminVq)
+            return Err(Reason::AdminVq);
+        }
+        if suspend && allowed.suspend {
+            Ok(Protocol::Suspend)
+        } else if !device_stop || !allowed.device_stop {
+            Err(Reason::Disabled)
         } else if common_length >= QUEUE_NOTIFY_DATA_END {
             Err(Reason::Bit39Ambiguous)
         } else {
-            Ok(())
+            Ok(Protocol::DeviceStop)
         }
     }
 }
@@ -75,53 +110,93 @@ impl Offer {
 mod tests {
     use super::*;
 
-    const GOOD: Offer = Offer {
-        features: (1 << VIRTIO_F_VERSION_1) | (1 << VIRTIO_F_DEVICE_STOP),
-        transport: Transport::Pci { common_length: 56 },
+    const D: u64 = 1 << VIRTIO_F_DEVICE_STOP;
+    const S: u64 = 1 << VIRTIO_F_SUSPEND;
+    const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
+    const BOTH: Allowed = Allowed {
+        device_stop: true,
+        suspend: true,
     };
 
+    fn offer(features: u64) -> Offer {
+        Offer {
+            features: features | VERSION_1,
+            transport: Transport::Pci { common_length: 56 },
+            kernel_suspends: false,
+        }
+    }
+
     #[test]
-    fn the_bit_is_taken_only_where_it_can_mean_nothing_else() {
-        assert_eq!(GOOD.device_stop(true), Ok(()));
+    fn suspend_is_taken_where_it_is_offered_and_device_stop_else() {
+        for (device_stop, suspend) in [(false, false), (false, true), (true, false), (true, true)] {
+            let allowed = Allowed {
+                device_stop,
+                suspend,
+            };
+            assert!(allowed.permits(Protocol::DeviceStop) == device_stop);
+            assert!(allowed.permits(Protocol::Suspend) == suspend);
+            let taken = |protocol, on: bool| on.then_some(protocol).ok_or(Reason::Disabled);
+            let only_d = taken(Protocol::DeviceStop, device_stop);
+            let only_s = taken(Protocol::Suspend, suspend);
+            assert_eq!(offer(D).choose(allowed), only_d);
+            assert_eq!(offer(S).choose(allowed), only_s);
+            assert_eq!(offer(D | S).choose(allowed), only_s.or(only_d));
+        }
+    }
+
+    #[test]
+    fn bit_39_is_taken_only_where_it_can_mean_nothing_else() {
         for common_length in 0..100 {
             let transport = Transport::Pci { common_length };
-            let result = Offer { transport, ..GOOD }.device_stop(true);
+            let choose = |features| {
+                Offer {
+                    transport,
+                    ..offer(features)
+                }
+                .choose(BOTH)
+            };
             let expected = if common_length < 58 {
-                Ok(())
+                Ok(Protocol::DeviceStop)
             } else {
                 Err(Reason::Bit39Ambiguous)
             };
-            assert_eq!(result, expected, "{common_length}");
+            assert_eq!(choose(D), expected, "{common_length}");
+            assert_eq!(choose(D | S), Ok(Protocol::Suspend), "{common_length}");
         }
     }
 
     #[test]
     fn every_refusal_says_why() {
-        let without = |feature: u32| Offer {
-            features: GOOD.features & !(1 << feature),
-            ..GOOD
-        };
-        let cases = [
-            (without(VIRTIO_F_DEVICE_STOP), Reason::NotOffered),
-            (without(VIRTIO_F_VERSION_1), Reason::NotVersion1),
-            (
-                Offer {
-                    features: GOOD.features | (1 << VIRTIO_F_ADMIN_VQ),
-                    ..GOOD
-                },
-                Reason::AdminVq,
-            ),
-            (
-                Offer {
-                    transport: Transport::Other,
-                    ..GOOD
-                },
-                Reason::Transport,
-            ),
-        ];
-        for (offer, reason) in cases {
-            assert_eq!(offer.device_stop(true), Err(reason));
+        for features in [D, S, D | S] {
+            let good = offer(features);
+            let cases = [
+                (
+                    Offer {
+                        features: VERSION_1,
+                        ..good
+                    },
+                    Reason::NotOffered,
+                ),
+                (Offer { features, ..good }, Reason::NotVersion1),
+                (offer(features | (1 << VIRTIO_F_ADMIN_VQ)), Reason::AdminVq),
+                (
+                    Offer {
+                        transport: Transport::Other,
+                        ..good
+                    },
+                    Reason::Transport,
+                ),
+                (
+                    Offer {
+                        kernel_suspends: true,
+                        ..good
+                    },
+                    Reason::Transport,
+                ),
+            ];
+            for (offer, reason) in cases {
+                assert_eq!(offer.choose(BOTH), Err(reason), "{offer:?}");
+            }
         }
-        assert_eq!(GOOD.device_stop(false), Err(Reason::Disabled));
     }
 }

@@ -11,7 +11,7 @@
 //!        +------------------------------------------ Stopping                   | lease ended,
 //!                                                   |   |   |                   | dropped by the
 //!                       acknowledged                |   |   | timed out, but    | device
-//!                 +---------------------------------+   |   | shows as stopped  |
+//!                 +---------------------------------+   |   | can't be undone   |
 //!                 v                                     |   v                   |
 //!              Stopped                      NEEDS_RESET |  Aborting             |
 //!                 | resume                              |   |  |                |
@@ -28,11 +28,13 @@
 
 use super::handshake::{
     GaveUp,
+    Left,
     Resume,
     Stop, //
 };
 use super::status::{
     Fault,
+    Protocol,
     Status, //
 };
 
@@ -49,7 +51,7 @@ pub enum State {
     Stopped,
     /// The end of the stop was asked for, and is waited for.
     Resuming,
-    /// A stop that was given up, but that the device shows nevertheless.
+    /// A stop that was given up, but that the device shows nevertheless, or may yet come to.
     Aborting,
     /// The device needs a reset, or does not answer.
     Failed,
@@ -181,6 +183,8 @@ pub enum Request {
     Already,
     /// The stop that is being waited for is to be called off.
     CallOff,
+    /// The stop that was given up, and is pending still, is to be waited for again.
+    Adopt,
 }
 
 /// What a look at a watched device calls for.
@@ -188,8 +192,8 @@ pub enum Request {
 pub enum Look {
     /// Nothing: the device is to be looked at again.
     Again,
-    /// A stop that nobody wants shows: it is to be called off.
-    CallOff,
+    /// A stop that nobody wants shows: it is to be ended.
+    End,
     /// This has happened.
     Event(Event),
 }
@@ -220,6 +224,8 @@ pub struct Life {
     reason: Reason,
     generation: u64,
     watched: bool,
+    /// The device has shown that it stopped since it was last asked to.
+    shown: bool,
     lapsed: bool,
     stats: Stats,
 }
@@ -236,11 +242,6 @@ impl State {
             Self::Aborting => "aborting",
             Self::Failed => "failed",
         }
-    }
-
-    /// Whether the driver wants DEVICE_STOPPED to be set in this state.
-    pub const fn stop_wanted(self) -> bool {
-        matches!(self, Self::Stopping | Self::Stopped)
     }
 }
 
@@ -313,6 +314,7 @@ impl Life {
             reason: Reason::NoDriver,
             generation: 0,
             watched: false,
+            shown: false,
             lapsed: false,
             stats: Stats {
                 stops: 0,
@@ -346,6 +348,11 @@ impl Life {
         self.watched
     }
 
+    /// Whether a stop that was given up may yet be acknowledged, and can't be ended before it is.
+    pub const fn is_pending(&self) -> bool {
+        matches!(self.state, State::Aborting) && !self.shown
+    }
+
     /// Whether the driver above is to be held. It is not any more when the device was reset meanwhile.
     pub fn holds_upper(&self) -> bool {
         match self.state {
@@ -369,6 +376,7 @@ impl Life {
         match self.state {
             State::Running => Ok(Request::Begin),
             State::Stopped => Ok(Request::Already),
+            State::Aborting if self.is_pending() => Ok(Request::Adopt),
             State::Stopping | State::Resuming | State::Aborting => Err(Error::Busy),
             State::Failed => match self.reason {
                 Reason::NeedsReset => Err(Error::NeedsReset),
@@ -403,30 +411,41 @@ impl Life {
     }
 
     /// What the status of a watched device calls for.
-    pub fn look(&self, status: Status) -> Look {
-        match (self.state, status.fault(), status.shows_stopped()) {
+    pub fn look(&mut self, status: Status, protocol: Protocol) -> Look {
+        match (self.state, status.fault()) {
             // Without a driver nothing is wrong with a device that was reset.
-            (State::Unavailable, Some(_), _) => Look::Again,
-            (_, Some(fault), _) => Look::Event(Event::Fault(fault)),
-            (State::Failed, None, true) if self.reason == Reason::ResumeUnanswered => Look::Again,
-            (_, None, true) => Look::CallOff,
-            // A pending stop reads clear: it may still come.
-            (State::Running | State::Unavailable, None, false) => Look::Again,
-            (_, None, false) => Look::Event(Event::LateAnswer),
+            (State::Unavailable, Some(_)) => Look::Again,
+            (_, Some(fault)) => Look::Event(Event::Fault(fault)),
+            (State::Failed, None)
+                if self.reason == Reason::ResumeUnanswered && status.shows_stopped(protocol) =>
+            {
+                Look::Again
+            }
+            (_, None) if status.shows_stopped(protocol) => {
+                self.shown = true;
+                Look::End
+            }
+            // A pending stop looks as if there were none: it may still come.
+            (State::Running | State::Unavailable, None) => Look::Again,
+            (_, None) if self.shown && status.shows_running(protocol) => {
+                Look::Event(Event::LateAnswer)
+            }
+            (_, None) => Look::Again,
         }
     }
 
-    /// What has happened to a watched device that was looked at again after a stop was called off.
-    /// `late_us`: for how long it has been watched.
-    pub fn look_after_call_off(&self, shown: bool, late_us: u64, timeout_us: u64) -> Look {
-        match (self.state, shown) {
-            (State::Unavailable, _) => Look::Again,
-            (_, false) => Look::Event(Event::LateAnswer),
-            (State::Aborting, true) if late_us >= abort_limit_us(timeout_us) => {
-                Look::Event(Event::AbortUnanswered)
-            }
-            (_, true) => Look::Again,
+    /// What has happened to a watched device whose stop was ended by a look. `runs`: it shows so.
+    pub fn look_after_end(&self, runs: bool) -> Look {
+        match (self.state, runs) {
+            (State::Unavailable, _) | (_, false) => Look::Again,
+            (_, true) => Look::Event(Event::LateAnswer),
         }
+    }
+
+    /// Whether a stop that was given up has been waited for long enough. `late_us`: for how long it
+    /// has been watched.
+    pub fn is_overdue(&self, late_us: u64, timeout_us: u64) -> bool {
+        self.state == State::Aborting && late_us >= abort_limit_us(timeout_us)
     }
 
     /// The device was reset: it will not answer any more what it was asked before.
@@ -446,7 +465,10 @@ impl Life {
                 self.watched = watched;
                 outcome
             }
-            Event::StopBegins => self.enter(State::Stopping, Reason::None, Upper::Hold),
+            Event::StopBegins => {
+                self.shown = false;
+                self.enter(State::Stopping, Reason::None, Upper::Hold)
+            }
             Event::QuiesceFailed => self
                 .enter(State::Running, Reason::NoQuiesce, Upper::Release)
                 .with(Error::NotSupported),
@@ -484,17 +506,19 @@ impl Life {
             Stop::Acknowledged => {
                 self.stats.stops += 1;
                 self.lapsed = false;
+                self.shown = true;
                 self.enter(State::Stopped, Reason::None, Upper::Hold)
             }
             Stop::NotReady => self
                 .enter(State::Running, Reason::None, Upper::Release)
                 .with(Error::NoDriver),
-            Stop::GivenUp { why, shown } => {
+            Stop::GivenUp { why, left } => {
                 self.stats.timeouts += u64::from(why == GaveUp::TimedOut);
-                let outcome = if shown {
-                    self.enter(State::Aborting, Reason::StopTimeout, Upper::Hold)
-                } else {
-                    self.enter(State::Running, Reason::None, Upper::NotifyAndRelease)
+                let outcome = match left {
+                    Left::Running => {
+                        self.enter(State::Running, Reason::None, Upper::NotifyAndRelease)
+                    }
+                    Left::Stopped | Left::Pending => self.abort(left == Left::Stopped),
                 };
                 self.watched = true;
                 outcome.with(Error::from(why))
@@ -522,8 +546,19 @@ impl Life {
                 self.watched = true;
                 outcome.with(Error::from(why))
             }
+            Resume::Pending(why) => {
+                self.stats.timeouts += u64::from(why == GaveUp::TimedOut);
+                let outcome = self.abort(false);
+                self.watched = true;
+                outcome.with(Error::from(why))
+            }
             Resume::Fault(fault) => self.fault(fault),
         }
+    }
+
+    fn abort(&mut self, shown: bool) -> Outcome {
+        self.shown = shown;
+        self.enter(State::Aborting, Reason::StopTimeout, Upper::Hold)
     }
 
     fn fault(&mut self, fault: Fault) -> Outcome {
@@ -636,11 +671,21 @@ mod tests {
         life
     }
 
+    /// Under VIRTIO_F_SUSPEND: a stop that was given up, and that the device has not acknowledged.
+    fn pending() -> Life {
+        let mut life = stopping();
+        life.apply(Event::StopEnds(Stop::GivenUp {
+            why: GaveUp::TimedOut,
+            left: Left::Pending,
+        }));
+        life
+    }
+
     fn aborting() -> Life {
         let mut life = stopping();
         life.apply(Event::StopEnds(Stop::GivenUp {
             why: GaveUp::TimedOut,
-            shown: true,
+            left: Left::Stopped,
         }));
         life
     }
@@ -688,6 +733,12 @@ mod tests {
 
     #[test]
     fn every_request_in_every_state() {
+        for shown in [false, true] {
+            every_request(shown);
+        }
+    }
+
+    fn every_request(shown: bool) {
         for state in STATES {
             for reason in REASONS {
                 let unavailable = match reason {
@@ -699,6 +750,7 @@ mod tests {
                     State::Unavailable => Err(unavailable),
                     State::Running => Ok(Request::Begin),
                     State::Stopped => Ok(Request::Already),
+                    State::Aborting if !shown => Ok(Request::Adopt),
                     State::Stopping | State::Resuming | State::Aborting => Err(Error::Busy),
                     State::Failed if reason == Reason::NeedsReset => Err(Error::NeedsReset),
                     State::Failed => Err(Error::Busy),
@@ -710,7 +762,10 @@ mod tests {
                     State::Stopped | State::Aborting | State::Failed => Ok(Request::Begin),
                     State::Resuming => Err(Error::Busy),
                 };
-                let mut life = life(state, reason);
+                let mut life = Life {
+                    shown,
+                    ..life(state, reason)
+                };
                 assert_eq!(life.ask_stop(), stop, "stop in {life:?}");
                 assert_eq!(life.ask_resume(), resume, "resume in {life:?}");
                 assert_eq!(life.generation(), 0, "asking changes nothing");
@@ -771,7 +826,10 @@ mod tests {
         ] {
             let life = row(
                 stopping(),
-                Event::StopEnds(Stop::GivenUp { why, shown: false }),
+                Event::StopEnds(Stop::GivenUp {
+                    why,
+                    left: Left::Running,
+                }),
                 State::Running,
                 Reason::None,
                 Err(error),
@@ -779,16 +837,19 @@ mod tests {
                 true,
             );
             assert_eq!(life.stats().timeouts, u64::from(why == GaveUp::TimedOut));
-            let life = row(
-                stopping(),
-                Event::StopEnds(Stop::GivenUp { why, shown: true }),
-                State::Aborting,
-                Reason::StopTimeout,
-                Err(error),
-                Upper::Hold,
-                true,
-            );
-            assert_eq!(life.stats().stops, 0);
+            for left in [Left::Stopped, Left::Pending] {
+                let life = row(
+                    stopping(),
+                    Event::StopEnds(Stop::GivenUp { why, left }),
+                    State::Aborting,
+                    Reason::StopTimeout,
+                    Err(error),
+                    Upper::Hold,
+                    true,
+                );
+                assert_eq!(life.stats().stops, 0);
+                assert_eq!(life.is_pending(), left == Left::Pending);
+            }
         }
     }
 
@@ -797,7 +858,7 @@ mod tests {
         let mut rolled_back = stopping();
         rolled_back.apply(Event::StopEnds(Stop::GivenUp {
             why: GaveUp::TimedOut,
-            shown: false,
+            left: Left::Running,
         }));
         let mut unanswered = aborting();
         unanswered.apply(Event::AbortUnanswered);
@@ -1011,7 +1072,7 @@ mod tests {
         let mut rolled_back = stopping();
         rolled_back.apply(Event::StopEnds(Stop::GivenUp {
             why: GaveUp::TimedOut,
-            shown: false,
+            left: Left::Running,
         }));
         let mut unanswered = aborting();
         unanswered.apply(Event::AbortUnanswered);
@@ -1019,38 +1080,96 @@ mod tests {
         not_resumed.apply(Event::ResumeEnds(Resume::GivenUp(GaveUp::TimedOut)));
         let mut unbound = rolled_back;
         unbound.apply(Event::Unbound);
+        let mut pending_unanswered = pending();
+        pending_unanswered.apply(Event::AbortUnanswered);
         let late = Look::Event(Event::LateAnswer);
+        let (d, s) = (Protocol::DeviceStop, Protocol::Suspend);
         let cases = [
-            (rolled_back, Look::CallOff, Look::Again),
-            (aborting(), Look::CallOff, late),
-            (unanswered, Look::CallOff, late),
-            (not_resumed, Look::Again, late),
-            (unbound, Look::CallOff, Look::Again),
+            (d, rolled_back, Look::End, Look::Again),
+            (d, aborting(), Look::End, late),
+            (d, unanswered, Look::End, late),
+            (d, not_resumed, Look::Again, late),
+            (d, unbound, Look::End, Look::Again),
+            // It looks as if it ran until it has stopped: that proves nothing.
+            (s, pending(), Look::End, Look::Again),
+            (s, pending_unanswered, Look::End, Look::Again),
+            (s, aborting(), Look::End, late),
+            (s, not_resumed, Look::Again, late),
         ];
-        for (life, shown, clear) in cases {
+        for (protocol, life, stopped, running) in cases {
             assert!(life.is_watched(), "{life:?}");
             for value in 0..=255u8 {
                 let status = Status(value);
                 let expected = match status.fault() {
                     Some(_) if life.state() == State::Unavailable => Look::Again,
                     Some(fault) => Look::Event(Event::Fault(fault)),
-                    None if status.shows_stopped() => shown,
-                    None => clear,
+                    None if status.shows_stopped(protocol) => stopped,
+                    None if status.shows_running(protocol) => running,
+                    None => Look::Again,
                 };
-                assert_eq!(life.look(status), expected, "{life:?}, {value:#x}");
+                let look = { life }.look(status, protocol);
+                assert_eq!(look, expected, "{life:?}, {value:#x}");
             }
         }
+    }
+
+    #[test]
+    fn a_pending_stop_that_was_seen_is_over_when_the_device_runs() {
+        let mut life = pending();
+        let (stopped, running) = (Status(27), Status(15));
+        assert_eq!(life.look(running, Protocol::Suspend), Look::Again);
+        assert_eq!(life.look(stopped, Protocol::Suspend), Look::End);
+        assert!(!life.is_pending());
+        let late = Look::Event(Event::LateAnswer);
+        assert_eq!(life.look(running, Protocol::Suspend), late);
+        assert_eq!(life.look_after_end(true), late);
+        assert_eq!(life.look_after_end(false), Look::Again);
+    }
+
+    #[test]
+    fn a_pending_stop_is_adopted_or_waited_for() {
+        let mut life = pending();
+        assert_eq!(life.ask_stop(), Ok(Request::Adopt));
+        life.apply(Event::StopBegins);
+        life.apply(Event::StopEnds(Stop::Acknowledged));
+        assert_eq!((life.state(), life.is_watched()), (State::Stopped, false));
+
+        let mut life = pending();
+        assert_eq!(life.ask_resume(), Ok(Request::Begin));
+        life.apply(Event::ResumeBegins);
+        let mut life = row(
+            life,
+            Event::ResumeEnds(Resume::Pending(GaveUp::TimedOut)),
+            State::Aborting,
+            Reason::StopTimeout,
+            Err(Error::TimedOut),
+            Upper::Hold,
+            true,
+        );
+        assert!(life.is_pending());
+        life.apply(Event::ResumeBegins);
+        let life = row(
+            life,
+            Event::ResumeEnds(Resume::Acknowledged),
+            State::Running,
+            Reason::None,
+            Ok(()),
+            Upper::NotifyAndRelease,
+            false,
+        );
+        assert_eq!(life.stats().late_acks, 1);
     }
 
     #[test]
     fn an_abort_is_given_up_after_ten_timeouts_but_no_less_than_10_s_and_no_more_than_2_min() {
         let s = 1_000_000;
         for (timeout, limit) in [(s / 1000, 10 * s), (3 * s, 30 * s), (600 * s, 120 * s)] {
-            let look = |shown, late| aborting().look_after_call_off(shown, late, timeout);
-            assert_eq!(look(true, limit - 1), Look::Again);
-            assert_eq!(look(true, limit), Look::Event(Event::AbortUnanswered));
-            assert_eq!(look(false, limit), Look::Event(Event::LateAnswer));
+            for life in [aborting(), pending()] {
+                assert!(!life.is_overdue(limit - 1, timeout));
+                assert!(life.is_overdue(limit, timeout));
+            }
         }
+        assert!(!running().is_overdue(u64::MAX, 1));
     }
 
     #[test]
@@ -1058,7 +1177,7 @@ mod tests {
         let mut life = aborting();
         life.apply(Event::Unbound);
         assert!(life.is_watched());
-        assert_eq!(life.look_after_call_off(false, 0, 1), Look::Again);
+        assert_eq!(life.look_after_end(true), Look::Again);
         life.forget();
         assert!(!life.is_watched());
     }

@@ -2,8 +2,8 @@
 
 //! Lets the guest stop and resume its virtio devices.
 //!
-//! Negotiates VIRTIO_F_DEVICE_STOP, sets the status bit, re-reads it until the device acknowledges
-//! or a timeout passes, and gives migration agents the switch in sysfs.
+//! Negotiates VIRTIO_F_SUSPEND or VIRTIO_F_DEVICE_STOP, sets the status bit, re-reads it until the
+//! device acknowledges or a timeout passes, and gives migration agents the switch in sysfs.
 
 use kernel::{
     prelude::*,
@@ -37,6 +37,10 @@ module! {
             default: true,
             description: "Accept VIRTIO_F_DEVICE_STOP (feature bit 39, RFC of 2020)",
         },
+        suspend: bool {
+            default: true,
+            description: "Accept VIRTIO_F_SUSPEND (feature bit 43, virtio 1.4)",
+        },
     },
 }
 
@@ -53,7 +57,10 @@ impl kernel::Module for DeviceStop {
         let environment = device::Environment {
             queue: Arc::new(sys::work::Queue::new()?, GFP_KERNEL)?,
             module,
-            device_stop: module_parameters::device_stop.value(),
+            allowed: negotiate::Allowed {
+                device_stop: module_parameters::device_stop.value(),
+                suspend: module_parameters::suspend.value(),
+            },
         };
         let devices = events::Devices::new(environment, sys::shadow::Shadows::new()?)?;
         let registration = KBox::pin_init(

@@ -8,7 +8,7 @@
 use crate::{
     device::Device,
     handshake::{
-        call_off,
+        end_late_stop,
         Port, //
     },
     state::{
@@ -85,19 +85,26 @@ impl WorkItem<WORK> for Device {
             transition.watch = None;
             return;
         }
-        let mut register = this.register();
+        let Some(mut register) = this.register() else {
+            transition.watch = None;
+            return;
+        };
         let Ok(status) = register.read() else {
             // It is being reset: see again when that is over.
             return this.enqueue::<WORK>(msecs_to_jiffies(MIN_WAIT_MS as u32));
         };
-        let look = match life.look(status) {
-            Look::CallOff => match call_off(&mut register) {
-                Ok(shown) => {
-                    register.notify();
-                    life.look_after_call_off(shown, late_us, this.timeout_us())
-                }
+        let protocol = register.protocol;
+        let look = match this.watched_look(&register, status) {
+            Look::End => match end_late_stop(&mut register, protocol) {
+                Ok(runs) => life.look_after_end(runs),
                 Err(fault) => Look::Event(Event::Fault(fault)),
             },
+            look => look,
+        };
+        let look = match look {
+            Look::Again if life.is_overdue(late_us, this.timeout_us()) => {
+                Look::Event(Event::AbortUnanswered)
+            }
             look => look,
         };
         if let Look::Event(event) = look {

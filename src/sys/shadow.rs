@@ -144,6 +144,15 @@ impl Features<'_> {
         to_result(unsafe { finalize(transport.device.as_raw()) })
     }
 
+    /// As [`Features::finalize`], with one feature more that the virtio core does not choose. Returns
+    /// whether it was written: neither core nor the transport may clear it.
+    pub(crate) fn finalize_with(&self, feature: u32) -> Result<bool> {
+        let device = &self.0.device;
+        device.set_feature(feature);
+        self.finalize()?;
+        Ok(device.has_feature(feature))
+    }
+
     /// Accepts one feature, from 32 to 63, on top of those that were written before.
     pub(crate) fn accept(&self, common: &CommonConfig, feature: u32) {
         let device = &self.0.device;

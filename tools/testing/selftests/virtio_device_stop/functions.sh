@@ -2,13 +2,19 @@
 # shellcheck shell=busybox
 #
 # Shared by the tests in this folder. They run in a guest with two virtio disks: "stoppable", which offers
-# VIRTIO_F_DEVICE_STOP, and "plain", which does not.
+# the protocol in the file "protocol" (device_stop or suspend), and "plain", which offers none.
 
 # shellcheck source=tools/testing/selftests/virtio_device_stop/device.sh
 . ./device.sh
 
 # shellcheck disable=SC2034 # for device.sh
 DEVICE=stoppable
+PROTOCOL=$(cat protocol)
+
+# Whether the end of a stop has to wait for its acknowledgement: VIRTIO_F_SUSPEND has no way to call it off.
+suspends() {
+	[ "$PROTOCOL" = suspend ]
+}
 
 # Loads the module, as the test finds it: installed, or where tools/vm/boot puts modules.
 load_module() {

@@ -24,7 +24,7 @@ file() {
 
 test_modes_and_contents() {
 	file -rw------- state running
-	file -r-------- protocol device_stop
+	file -r-------- protocol "$PROTOCOL"
 	file -r-------- reason none
 	file -rw------- timeout_ms 1000
 	file -r-------- generation '[0-9]*'

@@ -6,15 +6,19 @@
 
 . ./functions.sh
 
-# Bit 39 of /sys/bus/virtio/devices/virtioN/features, which begins with bit 0.
-bit_39() {
-	cut -c 40 "$1/features"
+# The feature's bit in /sys/bus/virtio/devices/virtioN/features, which begins with bit 0.
+feature() {
+	if suspends; then
+		cut -c 44 "$1/features"
+	else
+		cut -c 40 "$1/features"
+	fi
 }
 
 test_feature_is_negotiated() {
-	expect "bit 39" "$(bit_39 "/sys/bus/virtio/devices/$VDEV")" 1
-	expect "the device's view" "$(device_get protocol)" '"device_stop"'
-	expect "protocol" "$(cat "$STOP/protocol")" device_stop
+	expect "the feature" "$(feature "/sys/bus/virtio/devices/$VDEV")" 1
+	expect "the device's view" "$(device_get protocol)" "\"$PROTOCOL\""
+	expect "protocol" "$(cat "$STOP/protocol")" "$PROTOCOL"
 	expect "state" "$(state)" running
 	expect "reason" "$(cat "$STOP/reason")" none
 }
@@ -22,7 +26,7 @@ test_feature_is_negotiated() {
 test_device_without_the_feature() {
 	plain=$(disk plain)
 	vdev=$(readlink -f "/sys/block/$plain/device")
-	expect "bit 39" "$(bit_39 "$vdev")" 0
+	expect "the feature" "$(feature "$vdev")" 0
 	expect "protocol" "$(cat "$vdev/device_stop/protocol")" none
 	expect "state" "$(cat "$vdev/device_stop/state")" unavailable
 	expect "reason" "$(cat "$vdev/device_stop/reason")" not_offered
@@ -39,17 +43,17 @@ test_device_without_a_driver() {
 	expect "resume" "$(store "$STOP/state" resume)" "$ENXIO"
 	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
 	expect "state" "$(state)" running
-	expect "bit 39" "$(bit_39 "/sys/bus/virtio/devices/$VDEV")" 1
+	expect "the feature" "$(feature "/sys/bus/virtio/devices/$VDEV")" 1
 	io_works
 }
 
 test_feature_is_not_negotiated_when_switched_off() {
 	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
 	rmmod virtio_device_stop
-	insmod /vds/modules/virtio_device_stop.ko device_stop=0
+	insmod /vds/modules/virtio_device_stop.ko "$PROTOCOL=0"
 	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
 	expect "reason" "$(cat "$STOP/reason")" disabled
-	expect "bit 39" "$(bit_39 "/sys/bus/virtio/devices/$VDEV")" 0
+	expect "the feature" "$(feature "/sys/bus/virtio/devices/$VDEV")" 0
 	expect "stop" "$(store "$STOP/state" stop)" "$EOPNOTSUPP"
 	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
 	rmmod virtio_device_stop
@@ -62,14 +66,14 @@ test_driver_that_was_bound_before_the_module() {
 	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
 	rmmod virtio_device_stop
 	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
-	expect "bit 39" "$(bit_39 "/sys/bus/virtio/devices/$VDEV")" 0
+	expect "the feature" "$(feature "/sys/bus/virtio/devices/$VDEV")" 0
 	load_module
 	expect "state" "$(state)" unavailable
 	expect "reason" "$(cat "$STOP/reason")" bound_before
 	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
 	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
 	expect "state" "$(state)" running
-	expect "bit 39" "$(bit_39 "/sys/bus/virtio/devices/$VDEV")" 1
+	expect "the feature" "$(feature "/sys/bus/virtio/devices/$VDEV")" 1
 }
 
 run_tests test_feature_is_negotiated test_device_without_the_feature test_device_without_a_driver \

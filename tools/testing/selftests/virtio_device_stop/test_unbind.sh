@@ -96,7 +96,7 @@ test_reset_while_stopped() {
 	echo 1 >"$(pci)/reset" || fail "the function can't be reset"
 	wait_until state_is running
 	[ "$(cat "$STOP/generation")" -gt "$generation" ] || fail "the generation has not changed"
-	expect "negotiated again" "$(device_get protocol)" '"device_stop"'
+	expect "negotiated again" "$(device_get protocol)" "\"$PROTOCOL\""
 	io_works
 	stop
 	resume

@@ -20,7 +20,7 @@ use crate::pci::{self, DEVICE_SIZE};
 use crate::registers::{notify_data, Registers};
 use crate::report::{Counters, Report};
 use crate::settings::{self, Answer, HangUp, ResumeForm, Settings, ShowStatus};
-use crate::status::{Effect, Protocol, Rules, Status, Stop, DRIVER_OK, FEATURES_OK};
+use crate::status::{Effect, Protocol, Rules, Status, Stop, FEATURES_OK};
 use crate::types::{Type, Wants};
 
 #[derive(Debug)]
@@ -476,7 +476,7 @@ impl State {
                 .schedule
                 .next(Stop::Running)
                 .is_some_and(|(due, _)| now >= due);
-        let bug = self.settings.take_while_stopped && self.status.has(DRIVER_OK);
+        let bug = self.settings.take_while_stopped && self.status.is_live();
         !self.resetting && (bug || self.status.may_serve() && !stopping)
     }
 

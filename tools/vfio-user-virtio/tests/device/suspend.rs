@@ -83,6 +83,17 @@ fn s_dev_2_nothing_is_taken_or_signalled_while_suspended() {
 }
 
 #[test]
+fn the_planted_bug_takes_requests_while_suspended() {
+    let mut driver = Driver::suspendable();
+    driver.set("take_while_stopped", "true");
+    driver.stop();
+    let at = driver.submit_read(0);
+    driver.serve();
+    assert_eq!((driver.status(), driver.outcome(at)), (SUSPENDED, 0));
+    assert_eq!(driver.report().counters.requests.taken_while_stopped, 1);
+}
+
+#[test]
 fn s_dev_2_a_change_of_the_configuration_is_told_at_the_resume() {
     let driver = Driver::suspendable();
     let before = driver.config();
