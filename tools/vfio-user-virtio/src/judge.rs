@@ -115,11 +115,12 @@ impl Judge {
         self.fence = Fence::None;
     }
 
-    /// The driver has read `value`.
-    pub fn read(&mut self, value: u8) {
+    /// The driver has read `value`, with the device in `stop`. A device that runs again may have been resumed, or have dropped the
+    /// suspension by itself: the driver that sees it may go on.
+    pub fn read(&mut self, value: u8, stop: Stop) {
         self.seen = value;
         self.owed = Owed::Nothing;
-        if self.fence == Fence::Resuming && value & (SUSPEND | DRIVER_OK) == DRIVER_OK {
+        if stop == Stop::Running && value & (SUSPEND | DRIVER_OK) == DRIVER_OK {
             self.fence = Fence::None;
         }
     }
@@ -285,7 +286,7 @@ mod tests {
     /// What the judge says of a driver that knows `current` and then does this.
     fn verdict(current: u8, act: impl FnOnce(&mut Judge)) -> Vec<&'static str> {
         let mut judge = Judge::default();
-        judge.read(current);
+        judge.read(current, Stop::Running);
         act(&mut judge);
         let (count, breaches) = judge.breaches();
         assert_eq!(count, breaches.len() as u64);
@@ -311,10 +312,10 @@ mod tests {
 
     fn initialise(judge: &mut Judge, current: u8) {
         judge.write(write(Protocol::None, Stop::Running, current, 0));
-        judge.read(0);
+        judge.read(0, Stop::Running);
         for (current, written) in [(0, 1), (1, 3), (3, 11), (11, 15)] {
             judge.write(write(Protocol::None, Stop::Running, current, written));
-            judge.read(written);
+            judge.read(written, Stop::Running);
         }
     }
 
@@ -322,12 +323,12 @@ mod tests {
     fn a_driver_that_keeps_to_device_stop_is_not_blamed() {
         let rules = verdict(READY, |judge| {
             judge.write(d(Stop::Running, READY, STOPPED));
-            judge.read(READY);
+            judge.read(READY, Stop::Running);
             judge.notification(0, true);
-            judge.read(STOPPED);
+            judge.read(STOPPED, Stop::Running);
             judge.buffers_added(0, 3);
             judge.write(d(Stop::Stopped, STOPPED, READY));
-            judge.read(READY);
+            judge.read(READY, Stop::Running);
             initialise(judge, READY);
         });
         assert!(rules.is_empty(), "{rules:?}");
@@ -338,15 +339,26 @@ mod tests {
         let rules = verdict(READY, |judge| {
             judge.notification(0, true);
             judge.write(s(Stop::Running, READY, READY | SUSPEND));
-            judge.read(READY);
-            judge.read(SUSPENDED);
+            judge.read(READY, Stop::Requested);
+            judge.read(SUSPENDED, Stop::Stopped);
             judge.write(s(Stop::Stopped, SUSPENDED, READY | SUSPEND));
-            judge.read(SUSPENDED);
-            judge.read(READY);
+            judge.read(SUSPENDED, Stop::Resuming);
+            judge.read(READY, Stop::Running);
             judge.notification(0, true);
             judge.buffers_added(0, 3);
             judge.configuration_written(0);
             initialise(judge, READY);
+        });
+        assert!(rules.is_empty(), "{rules:?}");
+    }
+
+    #[test]
+    fn a_suspension_that_the_device_drops_is_over_when_the_driver_sees_that() {
+        let rules = verdict(READY, |judge| {
+            judge.write(s(Stop::Running, READY, READY | SUSPEND));
+            judge.read(SUSPENDED, Stop::Stopped);
+            judge.read(READY, Stop::Running);
+            judge.notification(0, true);
         });
         assert!(rules.is_empty(), "{rules:?}");
     }
@@ -399,7 +411,7 @@ mod tests {
     fn d_drv_3_no_read_after_calling_a_stop_off() {
         let rules = verdict(READY, |judge| {
             judge.write(d(Stop::Running, READY, STOPPED));
-            judge.read(READY);
+            judge.read(READY, Stop::Running);
             judge.write(d(Stop::Requested, READY, READY));
             judge.write(d(Stop::Running, READY, STOPPED));
         });
@@ -449,7 +461,7 @@ mod tests {
         for seen in [READY, SUSPENDED] {
             let rules = verdict(READY, |judge| {
                 judge.write(s(Stop::Running, READY, READY | SUSPEND));
-                judge.read(seen);
+                judge.read(seen, Stop::Requested);
                 judge.notification(1, true);
                 judge.buffers_added(1, 2);
                 judge.configuration_written(0x20);
@@ -463,9 +475,9 @@ mod tests {
         let rules = verdict(SUSPENDED, |judge| {
             judge.write(s(Stop::Stopped, SUSPENDED, READY | SUSPEND));
             judge.notification(0, true);
-            judge.read(SUSPENDED);
+            judge.read(SUSPENDED, Stop::Resuming);
             judge.buffers_added(0, 1);
-            judge.read(READY);
+            judge.read(READY, Stop::Running);
             judge.notification(0, true);
         });
         assert_eq!(rules, ["S-DRV-3"; 2]);
@@ -484,7 +496,7 @@ mod tests {
     fn status_1_suspend_can_be_cleared_neither_while_pending_nor_to_resume() {
         let rules = verdict(READY, |judge| {
             judge.write(s(Stop::Running, READY, READY | SUSPEND));
-            judge.read(READY);
+            judge.read(READY, Stop::Requested);
             judge.write(s(Stop::Requested, READY, READY));
         });
         assert_eq!(rules, ["STATUS-1"]);
@@ -522,7 +534,7 @@ mod tests {
     fn breaches_are_bounded_but_counted_and_can_be_forgotten() {
         let mut judge = Judge::default();
         for _ in 0..1000 {
-            judge.read(READY);
+            judge.read(READY, Stop::Running);
             judge.write(d(Stop::Running, READY, 1));
         }
         let (count, kept) = judge.breaches();

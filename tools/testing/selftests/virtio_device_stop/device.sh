@@ -210,6 +210,7 @@ run_tests() {
 	for test; do
 		dmesg -c >/dev/null
 		clean_up
+		device_do forget-breaches
 		if ("$test") && (no_breach) && dmesg_is_clean; then
 			ktap_test_pass "$test"
 		else

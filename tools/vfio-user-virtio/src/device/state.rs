@@ -188,7 +188,7 @@ impl State {
                 _ => self.counters.stops.last_resume_seen_us = seen,
             }
         }
-        self.judge.read(value);
+        self.judge.read(value, stop);
         value
     }
 

@@ -1,0 +1,180 @@
+#!/bin/sh
+# shellcheck shell=busybox
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# What becomes of a device whose answers are late, lost or wrong: its state, the error, the reason, and what may follow.
+
+. ./functions.sh
+
+# is STATE REASON
+is() {
+	expect "state" "$(state)" "$1"
+	expect "reason" "$(cat "$STOP/reason")" "$2"
+}
+
+# Nothing but a reset helps: the driver is bound anew.
+rebind() {
+	device_do behave
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
+	find_device
+	is running none
+	stop
+	resume
+	io_works
+}
+
+start_reader() {
+	dd if="/dev/$DISK" of=/dev/null bs=4k count=1 iflag=direct 2>/tmp/dd &
+	READER=$!
+	wait_until waiting_are 1
+}
+
+reader_is_done() {
+	wait "$READER" || fail "the waiting read was lost: $(cat /tmp/dd)"
+}
+
+test_resume_that_is_not_answered() {
+	stop
+	start_reader
+	device_set resume=never
+	store "$STOP/timeout_ms" 200 >/dev/null
+	timeouts=$(stat timeouts)
+	late=$(stat late_acks)
+	expect "resume" "$(store "$STOP/state" resume)" "$ETIMEDOUT"
+	is failed resume_unanswered
+	expect "stop" "$(store "$STOP/state" stop)" "$EBUSY"
+	expect "another resume" "$(store "$STOP/state" resume)" "$ETIMEDOUT"
+	expect "timeouts" "$(stat timeouts)" $((timeouts + 2))
+	expect "waiting" "$(waiting)" 1
+	device_set resume=at-once
+	wait_until state_is running
+	reader_is_done
+	is running none
+	expect "late acknowledgements of a stop" "$(stat late_acks)" "$late"
+	stop
+	resume
+}
+
+# A stop that was given up, and that the device neither acknowledges nor ends.
+test_stop_that_stays_unanswered() {
+	if suspends; then
+		device_set acknowledge=never
+	else
+		device_set acknowledge=given-up:0 resume=never
+	fi
+	store "$STOP/timeout_ms" 100 >/dev/null
+	late=$(stat late_acks)
+	expect "stop" "$(store "$STOP/state" stop)" "$ETIMEDOUT"
+	is aborting stop_timeout
+	start_reader
+	now
+	begin=$NOW
+	wait_until state_is failed
+	now
+	[ $((NOW - begin)) -ge 9000 ] || fail "given up too early"
+	is failed stop_unanswered
+	expect "stop" "$(store "$STOP/state" stop)" "$EBUSY"
+	if suspends; then
+		# The driver above was let go, which VIRTIO_F_SUSPEND forbids: the other way would be to hang for ever.
+		wait_until breached
+		device_do forget-breaches
+	fi
+	device_set acknowledge=at-once resume=at-once
+	wait_until state_is running
+	reader_is_done
+	expect "late acknowledgements" "$(stat late_acks)" $((late + 1))
+	stop
+	resume
+}
+
+breached() {
+	[ "$(device_get breach_count)" -gt 0 ]
+}
+
+test_stop_that_the_device_drops() {
+	stop
+	start_reader
+	dropped=$(stat dropped)
+	generation=$(cat "$STOP/generation")
+	device_set drop_stop=after:0
+	[ "$(cat "$STOP/generation")" -gt "$generation" ] || fail "the generation has not changed"
+	is running stop_dropped
+	expect "dropped" "$(stat dropped)" $((dropped + 1))
+	reader_is_done
+	expect "the first resume" "$(store "$STOP/state" resume)" "$ESTALE"
+	expect "the second" "$(store "$STOP/state" resume)" ok
+	device_set drop_stop=never
+	stop
+	resume
+}
+
+test_resume_finds_the_stop_dropped() {
+	stop
+	device_set drop_stop=after:0
+	expect "resume" "$(store "$STOP/state" resume)" "$ESTALE"
+	is running stop_dropped
+}
+
+# answers BYTE ERROR STATE REASON: what a device comes to that shows BYTE while it is to stop.
+answers() {
+	device_set acknowledge=never "show_status=stopping:$1"
+	failures=$(stat failures)
+	expect "stop" "$(store "$STOP/state" stop)" "$2"
+	is "$3" "$4"
+	expect "failures" "$(stat failures)" $((failures + 1))
+	expect "another stop" "$(store "$STOP/state" stop)" "$2"
+	rebind
+}
+
+test_status_of_0_is_a_reset() {
+	answers 0x00 "$ENODEV" unavailable reset
+}
+
+test_status_of_ones_is_a_device_that_is_gone() {
+	answers 0xff "$ENODEV" unavailable gone
+}
+
+test_failed_needs_a_reset() {
+	answers 0x8f "$EIO" failed needs_reset
+}
+
+reads_at_least() {
+	[ "$(device_get counters.status_reads)" -ge "$1" ]
+}
+
+test_any_other_status_is_no_answer() {
+	for byte in 0x01 0x0b; do
+		device_set acknowledge=never "show_status=stopping:$byte"
+		store "$STOP/timeout_ms" 600000 >/dev/null
+		reads=$(device_get counters.status_reads)
+		store "$STOP/state" stop >/tmp/stopper &
+		stopper=$!
+		wait_until reads_at_least $((reads + 20))
+		expect "state" "$(state)" stopping
+		device_set show_status=as-is acknowledge=at-once
+		wait $stopper
+		expect "stop" "$(cat /tmp/stopper)" ok
+		resume
+	done
+}
+
+test_needs_reset_on_a_resume() {
+	device_set resume=needs-reset
+	stop
+	expect "resume" "$(store "$STOP/state" resume)" "$EIO"
+	is failed needs_reset
+	rebind
+}
+
+test_needs_reset_while_stopped() {
+	stop
+	device_do needs-reset
+	is failed needs_reset
+	expect "resume" "$(store "$STOP/state" resume)" "$EIO"
+	rebind
+}
+
+run_tests test_resume_that_is_not_answered test_stop_that_stays_unanswered test_stop_that_the_device_drops \
+	test_resume_finds_the_stop_dropped test_status_of_0_is_a_reset test_status_of_ones_is_a_device_that_is_gone \
+	test_failed_needs_a_reset test_any_other_status_is_no_answer test_needs_reset_on_a_resume test_needs_reset_while_stopped
