@@ -29,6 +29,9 @@ use kernel::{
 /// The longest time that a request may be given.
 const MAX_TIMEOUT_MS: u32 = 600_000;
 
+/// The longest lease: a day.
+const MAX_LEASE_MS: u32 = 86_400_000;
+
 /// All files.
 pub(crate) static FILES: Files<Device> = Files {
     name: c"device_stop",
@@ -37,6 +40,8 @@ pub(crate) static FILES: Files<Device> = Files {
         Attribute::read_only(c"protocol", show_protocol),
         Attribute::read_only(c"reason", show_reason),
         Attribute::read_write(c"timeout_ms", show_timeout_ms, store_timeout_ms),
+        Attribute::read_write(c"lease_ms", show_lease_ms, store_lease_ms),
+        Attribute::write_only(c"renew", store_renew),
         Attribute::read_only(c"generation", show_generation),
     ],
     group: c"stats",
@@ -129,6 +134,25 @@ fn store_timeout_ms(device: &Arc<Device>, text: &[u8]) -> Result {
         }
         _ => Err(EINVAL),
     }
+}
+
+fn show_lease_ms(device: &Arc<Device>, text: &mut Text) -> Result {
+    show(text, device.lease_ms())
+}
+
+fn store_lease_ms(device: &Arc<Device>, text: &[u8]) -> Result {
+    match u32::from_str(text.as_ref())? {
+        lease_ms @ 0..=MAX_LEASE_MS => {
+            device.set_lease_ms(lease_ms);
+            Ok(())
+        }
+        _ => Err(EINVAL),
+    }
+}
+
+fn store_renew(device: &Arc<Device>, text: &[u8]) -> Result {
+    let generation = u64::from_str(text.as_ref())?;
+    device.renew(generation).map_err(errno)
 }
 
 fn show_generation(device: &Arc<Device>, text: &mut Text) -> Result {

@@ -100,6 +100,7 @@ pub(crate) struct Device {
     common: Option<CommonConfig>,
     environment: Environment,
     timeout_ms: Atomic<u32>,
+    lease_ms: Atomic<u32>,
     #[pin]
     transition: Mutex<Transition>,
     #[pin]
@@ -181,6 +182,7 @@ impl Device {
                 environment,
                 transport,
                 timeout_ms: Atomic::new(TIMEOUT_MS),
+                lease_ms: Atomic::new(lease::DEFAULT_MS),
                 transition <- new_mutex!(Transition {
                     held: None,
                     lease: None,
@@ -224,6 +226,16 @@ impl Device {
     /// From the next request on.
     pub(crate) fn set_timeout_ms(&self, timeout_ms: u32) {
         self.timeout_ms.store(timeout_ms, Relaxed);
+    }
+
+    /// For how long a stop may stand; 0: for ever.
+    pub(crate) fn lease_ms(&self) -> u32 {
+        self.lease_ms.load(Relaxed)
+    }
+
+    /// From the next stop or renewal on.
+    pub(crate) fn set_lease_ms(&self, lease_ms: u32) {
+        self.lease_ms.store(lease_ms, Relaxed);
     }
 
     /// How long a request may take, in microseconds.
@@ -298,13 +310,12 @@ impl Device {
         }))
     }
 
-    /// Has one of the device's works done after `delay`; not later than it was to be done before.
+    /// Has one of the device's works done after `delay`, whenever it was to be done before.
     pub(crate) fn enqueue<const ID: u64>(self: &Arc<Self>, delay: Jiffies)
     where
         Self: WorkItem<ID, Pointer = Arc<Self>> + HasDelayedWork<Self, ID>,
     {
-        let queue = self.environment.queue.as_queue();
-        let _ = queue.enqueue_delayed::<_, ID>(self.clone(), delay);
+        self.environment.queue.enqueue::<_, ID>(self.clone(), delay);
     }
 
     /// Stops the device. Returns when it has acknowledged that, or has not in time.
@@ -356,6 +367,18 @@ impl Device {
             Some(begun) => self.finish_resume(&mut transition, begun, Event::ResumeEnds),
             None => Ok(()),
         }
+    }
+
+    /// Prolongs the lease of a stop, if it stands, and has since `generation`.
+    pub(crate) fn renew(self: &Arc<Self>, generation: u64) -> Result<(), Error> {
+        let mut transition = self.transition.lock();
+        self.look(&mut transition);
+        let life = self.life();
+        if life.state() != State::Stopped || life.generation() != generation {
+            return Err(Error::Stale);
+        }
+        transition.lease = Lease::renewed(transition.lease.take(), self);
+        Ok(())
     }
 
     /// Resumes a device whose lease is over.
@@ -499,7 +522,10 @@ impl Device {
                 transition.held = None;
             }
         }
-        transition.lease = (life.state() == State::Stopped).then(|| Lease::begin(self));
+        transition.lease = match life.state() {
+            State::Stopped => Lease::renewed(transition.lease.take(), self),
+            _ => None,
+        };
         if !life.is_watched() {
             transition.watch = None;
         } else if transition.watch.is_none() {

@@ -3,7 +3,8 @@
 //! The end of a stop whose owner has gone silent.
 //!
 //! A guest whose root disk is stopped can't run the program that would resume it, if that was not
-//! prepared for it, or was killed. So every stop ends by itself.
+//! prepared for it, or was killed. So every stop ends by itself, unless its owner has said that it
+//! may stand for ever, or prolongs it.
 
 use crate::device::Device;
 use kernel::{
@@ -20,8 +21,8 @@ use kernel::{
     }, //
 };
 
-/// For how long a stop may stand.
-const LEASE_MS: u32 = 60_000;
+/// For how long a stop may stand unless its owner says otherwise.
+pub(crate) const DEFAULT_MS: u32 = 60_000;
 
 /// Which of the device's works this is.
 pub(crate) const WORK: u64 = 0;
@@ -32,12 +33,20 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Begins now.
-    pub(crate) fn begin(device: &Arc<Device>) -> Self {
-        device.enqueue::<WORK>(msecs_to_jiffies(LEASE_MS));
-        Self {
-            end: Instant::now() + Delta::from_millis(i64::from(LEASE_MS)),
-        }
+    /// A lease from now on, by the device's setting; not a shorter one than `before`. None if stops
+    /// may stand for ever.
+    pub(crate) fn renewed(before: Option<Self>, device: &Arc<Device>) -> Option<Self> {
+        let ms = match device.lease_ms() {
+            0 => return None,
+            ms => ms,
+        };
+        let end = Instant::now() + Delta::from_millis(i64::from(ms));
+        let lease = match before {
+            Some(before) if before.left_ms() > ms => before,
+            _ => Self { end },
+        };
+        device.enqueue::<WORK>(msecs_to_jiffies(lease.left_ms()));
+        Some(lease)
     }
 
     /// Milliseconds until it ends.

@@ -70,6 +70,11 @@ impl<T> Attribute<T> {
         Self::new(name, 0o600, show, Some(store))
     }
 
+    /// A file that can be written.
+    pub(crate) const fn write_only(name: &'static CStr, store: Store<T>) -> Self {
+        Self::new(name, 0o200, |_, _| Err(EIO), Some(store))
+    }
+
     const fn new(name: &'static CStr, mode: u16, show: Show<T>, store: Option<Store<T>>) -> Self {
         let mut attribute: bindings::attribute = pin_init::zeroed();
         attribute.name = name.to_bytes_with_nul().as_ptr();

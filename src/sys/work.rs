@@ -9,9 +9,10 @@ use kernel::{
     bindings,
     prelude::*,
     sync::Arc,
+    time::Jiffies,
     workqueue::{
-        self,
         HasDelayedWork,
+        RawWorkItem,
         Work,
         WorkItem, //
     }, //
@@ -44,10 +45,25 @@ impl Queue {
         NonNull::new(queue).map(Self).ok_or(ENOMEM)
     }
 
-    /// For [`workqueue::Queue::enqueue_delayed`].
-    pub(crate) fn as_queue(&self) -> &workqueue::Queue {
-        // SAFETY: By the invariant the queue is valid, for as long as `self` is.
-        unsafe { workqueue::Queue::from_raw(self.0.as_ptr()) }
+    /// Has work done after `delay`, whenever it was to be done before.
+    pub(crate) fn enqueue<T, const ID: u64>(&self, item: Arc<T>, delay: Jiffies)
+    where
+        T: WorkItem<ID, Pointer = Arc<T>> + HasDelayedWork<T, ID>,
+    {
+        // SAFETY: By the invariant the queue is valid. `HasDelayedWork` promises that the work is a
+        // delayed work's. False is returned only if it was queued already, and has a reference.
+        let queued = unsafe {
+            item.__enqueue(|work| {
+                !bindings::mod_delayed_work_on(
+                    bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
+                    self.0.as_ptr(),
+                    kernel::container_of!(work, bindings::delayed_work, work),
+                    delay,
+                )
+            })
+        };
+        // A reference too many goes.
+        drop(queued);
     }
 }
 

@@ -69,5 +69,6 @@ clean_up() {
 	find_device
 	store "$STOP/state" resume >/dev/null
 	store "$STOP/timeout_ms" 1000 >/dev/null
+	store "$STOP/lease_ms" 60000 >/dev/null
 	wait_until state_is running
 }

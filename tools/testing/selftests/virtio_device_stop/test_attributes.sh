@@ -23,15 +23,20 @@ file() {
 }
 
 test_modes_and_contents() {
+	# For a reason that is not left over.
+	stop
+	resume
 	file -rw------- state running
 	file -r-------- protocol "$PROTOCOL"
 	file -r-------- reason none
 	file -rw------- timeout_ms 1000
+	file -rw------- lease_ms 60000
+	expect "mode of renew" "$(mode renew)" --w-------
 	file -r-------- generation '[0-9]*'
 	for name in stops resumes timeouts failures late_acks dropped lease_expiries last_stop_us last_resume_us last_status_reads; do
 		file -r-------- stats/$name '[0-9]*'
 	done
-	expect "files" "$(cd "$STOP" && echo *)" "generation protocol reason state stats timeout_ms"
+	expect "files" "$(cd "$STOP" && echo *)" "generation lease_ms protocol reason renew state stats timeout_ms"
 	expect "stats" "$(cd "$STOP/stats" && echo * | wc -w)" 10
 }
 
@@ -74,6 +79,23 @@ test_numbers_out_of_range_are_refused() {
 	done
 }
 
+test_leases_out_of_range_are_refused() {
+	for number in 86400001 4294967296 -1 1.5 "" ten; do
+		case $(store "$STOP/lease_ms" "$number") in
+		"$EINVAL" | "$ERANGE") ;;
+		*) fail "$number is accepted" ;;
+		esac
+	done
+	expect "lease_ms" "$(cat "$STOP/lease_ms")" 60000
+	for number in 0 86400000; do
+		expect "lease_ms <- $number" "$(store "$STOP/lease_ms" $number)" ok
+		expect "lease_ms" "$(cat "$STOP/lease_ms")" $number
+	done
+	for text in -1 "" ten; do
+		expect "renew <- '$text'" "$(store "$STOP/renew" "$text")" "$EINVAL"
+	done
+}
+
 test_files_that_can_not_be_written() {
 	for name in protocol reason generation stats/stops; do
 		case $(store "$STOP/$name" 1) in
@@ -96,4 +118,4 @@ test_unprivileged_writes_are_refused() {
 }
 
 run_tests test_modes_and_contents test_bad_text_is_refused test_empty_and_huge_writes_are_refused \
-	test_numbers_out_of_range_are_refused test_files_that_can_not_be_written test_unprivileged_writes_are_refused
+	test_numbers_out_of_range_are_refused test_leases_out_of_range_are_refused test_files_that_can_not_be_written test_unprivileged_writes_are_refused

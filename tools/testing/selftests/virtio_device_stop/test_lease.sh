@@ -2,7 +2,7 @@
 # shellcheck shell=busybox
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# A stop ends by itself when nobody ends it: after 60 s.
+# A stop ends by itself when nobody ends it, unless its lease is renewed, or there is none.
 
 . ./functions.sh
 
@@ -33,4 +33,67 @@ test_stop_of_a_killed_agent_ends() {
 	io_works
 }
 
-run_tests test_stop_of_a_killed_agent_ends
+# A lease of a second, and two seconds pass.
+test_lease_is_what_the_agent_has_chosen() {
+	expiries=$(stat lease_expiries)
+	# The first stop's lease, of a minute, has not ended by then.
+	stop
+	resume
+	store "$STOP/lease_ms" 1000 >/dev/null
+	now
+	begin=$NOW
+	stop
+	wait_until stat_is lease_expiries $((expiries + 1))
+	now
+	[ $((NOW - begin)) -ge 990 ] || fail "the lease has ended too early"
+	[ $((NOW - begin)) -lt 40000 ] || fail "the lease is still that of the first stop"
+	expect "reason" "$(cat "$STOP/reason")" lease_expired
+}
+
+older_than() {
+	now
+	[ $((NOW - begin)) -ge "$1" ]
+}
+
+test_renewed_lease_lasts() {
+	store "$STOP/lease_ms" 2000 >/dev/null
+	expiries=$(stat lease_expiries)
+	stop
+	generation=$(cat "$STOP/generation")
+	now
+	begin=$NOW
+	store "$STOP/lease_ms" 60000 >/dev/null
+	expect "renew" "$(store "$STOP/renew" "$generation")" ok
+	wait_until older_than 3000
+	expect "generation" "$(cat "$STOP/generation")" "$generation"
+	expect "lease_expiries" "$(stat lease_expiries)" "$expiries"
+	# A renewal does not shorten it.
+	store "$STOP/lease_ms" 1 >/dev/null
+	expect "renew" "$(store "$STOP/renew" "$generation")" ok
+	now
+	begin=$NOW
+	wait_until older_than 1000
+	expect "state" "$(state)" stopped
+	resume
+	expect "renew after the resume" "$(store "$STOP/renew" "$generation")" "$ESTALE"
+	store "$STOP/lease_ms" 60000 >/dev/null
+	stop
+	expect "renew of the stop before" "$(store "$STOP/renew" "$generation")" "$ESTALE"
+}
+
+test_stop_without_a_lease() {
+	store "$STOP/lease_ms" 0 >/dev/null
+	stop
+	generation=$(cat "$STOP/generation")
+	now
+	begin=$NOW
+	store "$STOP/lease_ms" 1 >/dev/null
+	wait_until older_than 1000
+	expect "generation" "$(cat "$STOP/generation")" "$generation"
+	expect "renew" "$(store "$STOP/renew" "$generation")" ok
+	wait_until state_is running
+	expect "reason" "$(cat "$STOP/reason")" lease_expired
+}
+
+run_tests test_stop_of_a_killed_agent_ends test_lease_is_what_the_agent_has_chosen test_renewed_lease_lasts \
+	test_stop_without_a_lease
