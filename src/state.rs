@@ -732,6 +732,16 @@ mod tests {
     }
 
     #[test]
+    fn every_word_is_documented() {
+        let abi = include_str!("Documentation/ABI/testing/sysfs-bus-virtio-device-stop");
+        let states = STATES.iter().map(|state| state.name());
+        for word in states.chain(REASONS.iter().map(|reason| reason.name())) {
+            let row = format!("\t\t{word} ");
+            assert!(abi.lines().any(|line| line.starts_with(&row)), "{word}");
+        }
+    }
+
+    #[test]
     fn every_request_in_every_state() {
         for shown in [false, true] {
             every_request(shown);
