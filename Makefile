@@ -14,12 +14,15 @@ cargo := cd tools && vm/enter
 tools := vfio-user-virtio frames
 cargo_static := --setenv RUSTFLAGS "-C target-feature=+crt-static"
 
+# The prepared kernel to build for: stock, or debug for `make test-debug`.
+KERNEL := stock
+
 ifdef KDIR
 release = $(shell cat $(KDIR)/include/config/kernel.release)
 kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR) MO=$(CURDIR)/build/$(release)
 else
-release = $(shell cat $$(tools/vm/kernel stock)/release)
-kbuild = $(in_root) --kernel stock -- make -s $(jobs) -C /usr/src/linux-build KERNELRELEASE=$(release) W=e \
+release = $(shell cat $$(tools/vm/kernel $(KERNEL))/release)
+kbuild = $(in_root) --kernel $(KERNEL) -- make -s $(if $(filter debug,$(KERNEL)),LLVM=1) $(jobs) -C /usr/src/linux-build KERNELRELEASE=$(release) W=e \
 	M=$(CURDIR) MO=$(CURDIR)/build/$(release)
 endif
 
@@ -27,7 +30,7 @@ endif
 modules: ## build virtio_device_stop.ko (KDIR=... for a kernel of your own)
 	@mkdir -p build/$(release)
 	@$(kbuild) modules
-	@cp build/$(release)/virtio_device_stop.ko .
+	@$(if $(filter debug,$(KERNEL)),,cp build/$(release)/virtio_device_stop.ko .)
 	@echo "virtio_device_stop.ko for $(release)"
 
 .PHONY: tools
@@ -44,6 +47,10 @@ demo: ## stop and resume a disk under I/O, before your eyes
 .PHONY: test
 test: ## run all tests; ends with "N passed, N failed"
 	@tools/testing/all
+
+.PHONY: test-debug
+test-debug: ## run the module's guest suite on a debug kernel, which is built first (15 to 30 minutes)
+	@tools/testing/debug
 
 .PHONY: check
 check: ## formatting, lints and host tests only

@@ -67,6 +67,7 @@ use kernel::{
     sync::{
         atomic::{
             Atomic,
+            AtomicFlag,
             Relaxed, //
         },
         Arc,
@@ -120,6 +121,8 @@ pub(crate) struct Environment {
     pub(crate) module: &'static ThisModule,
     /// Which features may be accepted (the parameters).
     pub(crate) allowed: Allowed,
+    /// The system is going to sleep, or is asleep: no stop may begin.
+    pub(crate) asleep: Arc<AtomicFlag>,
 }
 
 /// What belongs to a stop, from its beginning to its end.
@@ -302,6 +305,10 @@ impl Device {
         let (Leaving::No, Ok(protocol)) = (inner.leaving, inner.negotiated) else {
             return Err(Error::Gone);
         };
+        // Whoever puts the system to sleep sets the flag first, and looks at the states then.
+        if event == Event::StopBegins && self.environment.asleep.load(Relaxed) {
+            return Err(Error::Busy);
+        }
         inner.call_off = false;
         inner.life.apply(event);
         Ok(Some(Begun {

@@ -21,6 +21,7 @@ use crate::{
             Transport, //
         },
         sysfs::Directory,
+        system,
         virtio::{
             self,
             Bus, //
@@ -134,6 +135,34 @@ impl Devices {
         Ok(())
     }
 
+    /// Calls `body` for every device that is attached, without the lock: it may come back to us.
+    fn for_each(&self, mut body: impl FnMut(Arc<Device>)) {
+        for at in 0.. {
+            let device = match self.attachments.lock().get(at) {
+                Some(attachment) => attachment.device.clone(),
+                None => return,
+            };
+            body(device);
+        }
+    }
+
+    /// To freeze a device whose driver is held would wait for ever.
+    fn refuse_sleep(&self) -> Result {
+        let mut result = Ok(());
+        self.for_each(|device| {
+            let life = device.life();
+            if life.holds_upper() {
+                dev_warn!(
+                    device.transport().device().as_device(),
+                    "is {}: the system must not sleep\n",
+                    life.state().name()
+                );
+                result = Err(EBUSY);
+            }
+        });
+        result
+    }
+
     fn find(&self, device: &virtio::Device) -> Option<Arc<Device>> {
         let attachments = self.attachments.lock();
         let found = attachments
@@ -196,6 +225,29 @@ impl Attachment {
 
     fn is_of(&self, device: &virtio::Device) -> bool {
         ptr::eq(self.device.transport().device(), device)
+    }
+}
+
+impl system::Listener for Devices {
+    fn event(&self, event: system::Event) -> Result {
+        match event {
+            system::Event::SleepBegins => {
+                self.environment.asleep.store(true, Relaxed);
+                let refused = self.refuse_sleep();
+                if refused.is_err() {
+                    self.environment.asleep.store(false, Relaxed);
+                }
+                refused
+            }
+            system::Event::SleepEnds => {
+                self.environment.asleep.store(false, Relaxed);
+                Ok(())
+            }
+            system::Event::Reboots => {
+                self.for_each(|device| device.leave_for_good());
+                Ok(())
+            }
+        }
     }
 }
 

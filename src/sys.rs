@@ -11,5 +11,6 @@ pub(crate) mod module;
 pub(crate) mod notifier;
 pub(crate) mod shadow;
 pub(crate) mod sysfs;
+pub(crate) mod system;
 pub(crate) mod virtio;
 pub(crate) mod work;

@@ -7,8 +7,12 @@
 
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::{
+        atomic::AtomicFlag,
+        Arc, //
+    }, //
 };
+use sys::system;
 
 // Pure: they decide. The same files are compiled and tested on the host.
 pub mod handshake;
@@ -44,9 +48,14 @@ module! {
     },
 }
 
+/// All devices are told of something.
+type Told<C> = system::Registration<C, events::Devices>;
+
 /// The module, loaded. Dropped in this order.
 struct DeviceStop {
     /// Unregistered before anything else goes.
+    _reboot: Pin<KBox<Told<system::Reboot>>>,
+    _sleep: Pin<KBox<Told<system::Sleep>>>,
     _registration: Pin<KBox<sys::notifier::Registration<events::Devices>>>,
     devices: Arc<events::Devices>,
 }
@@ -57,18 +66,23 @@ impl kernel::Module for DeviceStop {
         let environment = device::Environment {
             queue: Arc::new(sys::work::Queue::new()?, GFP_KERNEL)?,
             module,
+            asleep: Arc::new(AtomicFlag::new(false), GFP_KERNEL)?,
             allowed: negotiate::Allowed {
                 device_stop: module_parameters::device_stop.value(),
                 suspend: module_parameters::suspend.value(),
             },
         };
         let devices = events::Devices::new(environment, sys::shadow::Shadows::new()?)?;
+        let reboot = KBox::pin_init(Told::new(devices.clone()), GFP_KERNEL)?;
+        let sleep = KBox::pin_init(Told::new(devices.clone()), GFP_KERNEL)?;
         let registration = KBox::pin_init(
             sys::notifier::Registration::new(bus, devices.clone()),
             GFP_KERNEL,
         )?;
         devices.attach_all(bus);
         Ok(Self {
+            _reboot: reboot,
+            _sleep: sleep,
             _registration: registration,
             devices,
         })

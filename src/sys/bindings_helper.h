@@ -4,6 +4,8 @@
  * which stand for what the kernel has only as inline functions and macros.
  */
 
+#include <linux/reboot.h>
+#include <linux/suspend.h>
 #include <linux/types.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
@@ -25,3 +27,5 @@ void virtio_device_stop_noio_restore(unsigned int flags);
 bool virtio_device_stop_sleep(u64 ns);
 void virtio_device_stop_not_leak(const void *memory);
 void virtio_device_stop_synchronize(void);
+int virtio_device_stop_register_pm(struct notifier_block *block);
+void virtio_device_stop_unregister_pm(struct notifier_block *block);

@@ -109,3 +109,14 @@ void virtio_device_stop_synchronize(void)
 {
 	synchronize_rcu_tasks();
 }
+
+/* Without CONFIG_PM_SLEEP there is nothing to be told of. */
+int virtio_device_stop_register_pm(struct notifier_block *block)
+{
+	return register_pm_notifier(block);
+}
+
+void virtio_device_stop_unregister_pm(struct notifier_block *block)
+{
+	unregister_pm_notifier(block);
+}

@@ -15,7 +15,8 @@ exec 3<>/dev/vds/device
 DEVICE_REQUEST=0
 
 # device JSON: sends a request about the device $DEVICE to its control socket, without "v", "id" and "device"; sets ANSWER to the
-# answer's value.
+# answer's value. Nothing comes unasked: what is not the answer is one whose beginning was lost on the serial line, and is asked for
+# again.
 device() {
 	DEVICE_REQUEST=$((DEVICE_REQUEST + 1))
 	echo "{\"v\":1,\"id\":\"$$-$DEVICE_REQUEST\",\"device\":\"$DEVICE\",$1}" >&3
@@ -28,6 +29,7 @@ device() {
 			return
 			;;
 		esac
+		echo "{\"v\":1,\"id\":\"$$-$DEVICE_REQUEST\",\"device\":\"$DEVICE\",$1}" >&3
 	done
 	fail "the device does not answer: $1"
 }

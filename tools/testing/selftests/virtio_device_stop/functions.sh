@@ -71,4 +71,6 @@ clean_up() {
 	store "$STOP/timeout_ms" 1000 >/dev/null
 	store "$STOP/lease_ms" 60000 >/dev/null
 	wait_until state_is running
+	# A reason stays until the next stop.
+	[ "$(cat "$STOP/reason")" = none ] || { stop && resume; }
 }

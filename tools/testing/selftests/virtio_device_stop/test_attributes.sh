@@ -23,9 +23,6 @@ file() {
 }
 
 test_modes_and_contents() {
-	# For a reason that is not left over.
-	stop
-	resume
 	file -rw------- state running
 	file -r-------- protocol "$PROTOCOL"
 	file -r-------- reason none
