@@ -32,11 +32,14 @@ const MAX_TIMEOUT_MS: u32 = 600_000;
 /// The longest lease: a day.
 const MAX_LEASE_MS: u32 = 86_400_000;
 
+/// The file that can be waited for.
+pub(crate) const STATE: &CStr = c"state";
+
 /// All files.
 pub(crate) static FILES: Files<Device> = Files {
     name: c"device_stop",
     files: &[
-        Attribute::read_write(c"state", show_state, store_state),
+        Attribute::read_write(STATE, show_state, store_state),
         Attribute::read_only(c"protocol", show_protocol),
         Attribute::read_only(c"reason", show_reason),
         Attribute::read_write(c"timeout_ms", show_timeout_ms, store_timeout_ms),

@@ -6,8 +6,14 @@
 //! taken by what the virtio core calls. `status` is a leaf, held for one access to the status field,
 //! or for the flags and the state; nobody waits for the device with it held. Lock order: the parent
 //! device's lock, the device's, `transition`, `status`.
+//!
+//! The status field is in [`crate::field`], the state in [`crate::state`], each behind `status`.
 
 use crate::{
+    field::{
+        self,
+        Field, //
+    },
     handshake::{
         self,
         Cost,
@@ -33,6 +39,7 @@ use crate::{
         Error,
         Event,
         Life,
+        Outcome,
         Reason,
         Request,
         State,
@@ -49,11 +56,13 @@ use crate::{
             sleep_killable,
             NoIo, //
         },
+        module::ModuleRef,
         shadow::{
             Features,
             Hooks,
             Transport, //
         },
+        sysfs::Poll,
         work, //
     },
     watch::{
@@ -72,7 +81,8 @@ use kernel::{
         },
         Arc,
         Mutex,
-        MutexGuard, //
+        MutexGuard,
+        SetOnce, //
     },
     time::{
         Instant,
@@ -102,6 +112,8 @@ pub(crate) struct Device {
     environment: Environment,
     timeout_ms: Atomic<u32>,
     lease_ms: Atomic<u32>,
+    /// Whoever waits for a change of the state waits here.
+    poll: SetOnce<Poll>,
     #[pin]
     transition: Mutex<Transition>,
     #[pin]
@@ -134,18 +146,11 @@ pub(crate) struct Transition {
 
 struct Inner {
     life: Life,
-    /// What was negotiated since the last reset, or why nothing was.
-    negotiated: Result<Protocol, Reason>,
+    field: Field,
     /// What this module has accepted since the driver was bound, resets included.
     accepted: Option<Protocol>,
     /// The driver is bound, not just being bound.
     bound: bool,
-    /// The driver wants the device to be stopped: it has written so.
-    stop_wanted: bool,
-    /// Counts resets.
-    epoch: u64,
-    /// A reset is under way: the status must not be written.
-    resetting: bool,
     leaving: Leaving,
     /// Somebody wants the stop that is being waited for to end.
     call_off: bool,
@@ -186,6 +191,7 @@ impl Device {
                 transport,
                 timeout_ms: Atomic::new(TIMEOUT_MS),
                 lease_ms: Atomic::new(lease::DEFAULT_MS),
+                poll: SetOnce::new(),
                 transition <- new_mutex!(Transition {
                     held: None,
                     lease: None,
@@ -193,12 +199,9 @@ impl Device {
                 }),
                 status <- new_mutex!(Inner {
                     life: Life::new(),
-                    negotiated: Err(Reason::NoDriver),
+                    field: Field::new(),
                     accepted: None,
                     bound: false,
-                    stop_wanted: false,
-                    epoch: 0,
-                    resetting: false,
                     leaving: Leaving::No,
                     call_off: false,
                     last_stop: None,
@@ -214,6 +217,11 @@ impl Device {
     /// The transport.
     pub(crate) fn transport(&self) -> &Transport {
         &self.transport
+    }
+
+    /// Tells whoever waits at `poll` of every change of the state from now on.
+    pub(crate) fn tell(&self, poll: Poll) {
+        self.poll.populate(poll);
     }
 
     /// This module.
@@ -256,7 +264,7 @@ impl Device {
         let inner = self.status.lock();
         Snapshot {
             life: inner.life,
-            protocol: inner.negotiated.ok(),
+            protocol: inner.field.negotiated().ok(),
             last_stop: inner.last_stop,
             last_resume: inner.last_resume,
         }
@@ -279,7 +287,7 @@ impl Device {
     /// up again with the feature.
     pub(crate) fn register(&self) -> Option<Register<'_>> {
         let inner = self.status.lock();
-        let protocol = inner.negotiated.ok()?;
+        let protocol = inner.field.negotiated().ok()?;
         Some(Register::new(self, &inner, protocol, Heed::Nothing))
     }
 
@@ -302,7 +310,9 @@ impl Device {
             Request::Begin | Request::Adopt => {}
             Request::Already | Request::CallOff => return Ok(None),
         }
-        let (Leaving::No, Ok(protocol)) = (inner.leaving, inner.negotiated) else {
+        // Nobody would look after a stop that was given up if the module were unloaded meanwhile.
+        let module = ModuleRef::get(self.module()).ok_or(Error::Gone)?;
+        let (Leaving::No, Ok(protocol)) = (inner.leaving, inner.field.negotiated()) else {
             return Err(Error::Gone);
         };
         // Whoever puts the system to sleep sets the flag first, and looks at the states then.
@@ -310,11 +320,21 @@ impl Device {
             return Err(Error::Busy);
         }
         inner.call_off = false;
-        inner.life.apply(event);
+        self.apply(&mut inner, event);
         Ok(Some(Begun {
             register: Register::new(self, &inner, protocol, heed),
             pending,
+            _module: module,
         }))
+    }
+
+    /// Something has happened.
+    fn apply(&self, inner: &mut Inner, event: Event) -> Outcome {
+        let outcome = inner.life.apply(event);
+        if let Some(poll) = self.poll.as_ref() {
+            poll.wake();
+        }
+        outcome
     }
 
     /// Has one of the device's works done after `delay`, whenever it was to be done before.
@@ -336,11 +356,17 @@ impl Device {
         let Some(begun) = self.begin(ask, Event::StopBegins, Heed::WhileStopping)? else {
             return Ok(());
         };
-        let mut register = begun.register;
+        let Begun {
+            mut register,
+            pending,
+            _module,
+        } = begun;
         let (protocol, timeout_us) = (register.protocol, self.timeout_us());
-        let (stop, cost) = if begun.pending {
+        let (stop, cost) = if pending {
             handshake::adopt(&mut register, protocol, timeout_us)
         } else {
+            // Not later: it allocates memory.
+            device.tell_user_space(State::Stopping.name());
             let Some(held) = Held::hold(device, how) else {
                 return self.settle(&mut transition, &register, Event::QuiesceFailed);
             };
@@ -432,23 +458,24 @@ impl Device {
             let pending = {
                 let mut inner = self.status.lock();
                 let pending = inner.life.is_pending();
-                inner.life.apply(Event::ResumeBegins);
+                self.apply(&mut inner, Event::ResumeBegins);
                 pending
             };
             let timeout_us = self.timeout_us().min(LEAVE_TIMEOUT_US);
             let protocol = register.protocol;
             let (resume, _) = handshake::resume(&mut register, protocol, pending, timeout_us);
             if !matches!(resume, Resume::Acknowledged | Resume::Dropped) {
-                // What the driver above waits for would never come: let it have errors instead.
-                self.transport.device().break_virtqueues();
+                self.break_if_idle(&transition);
             }
             let _ = self.settle(&mut transition, &register, Event::ResumeEnds(resume));
         }
-        transition.held = None;
+        {
+            let mut inner = self.status.lock();
+            inner.bound = false;
+            self.apply(&mut inner, Event::Unbound);
+        }
         transition.lease = None;
-        let mut inner = self.status.lock();
-        inner.bound = false;
-        inner.life.apply(Event::Unbound);
+        self.let_go(&mut transition);
     }
 
     /// Nothing is done later any more for a device that was left for good.
@@ -464,7 +491,7 @@ impl Device {
     pub(crate) fn binding(&self) {
         let mut inner = self.status.lock();
         inner.driver_has_left();
-        inner.negotiated = Err(Reason::NotOffered);
+        inner.field.negotiate(Err(Reason::NotOffered));
         inner.accepted = None;
     }
 
@@ -472,11 +499,11 @@ impl Device {
     pub(crate) fn bound(&self) {
         let mut inner = self.status.lock();
         inner.bound = true;
-        let event = match inner.negotiated {
+        let event = match inner.field.negotiated() {
             Ok(_) => Event::Ready,
             Err(reason) => Event::NotAvailable(reason),
         };
-        inner.life.apply(event);
+        self.apply(&mut inner, event);
     }
 
     /// The driver was bound before this module was loaded. If a feature is negotiated all the same,
@@ -495,7 +522,7 @@ impl Device {
         };
         {
             let mut inner = self.status.lock();
-            inner.negotiated = negotiated;
+            inner.field.negotiate(negotiated);
             inner.accepted = accepted;
         }
         self.bound();
@@ -506,7 +533,7 @@ impl Device {
         let mut inner = self.status.lock();
         inner.driver_has_left();
         inner.life.forget();
-        inner.life.apply(Event::Unbound);
+        self.apply(&mut inner, Event::Unbound);
     }
 
     /// Acts on `event`: lets the driver above go if it is to be let go, and sees to what comes later.
@@ -519,14 +546,18 @@ impl Device {
     ) -> Result<(), Error> {
         let (outcome, life) = {
             let mut inner = self.status.lock();
-            (inner.life.apply(event), inner.life)
+            (self.apply(&mut inner, event), inner.life)
         };
         match outcome.upper {
             Upper::Hold => {}
-            Upper::Release => transition.held = None,
+            Upper::Release => self.let_go(transition),
             Upper::NotifyAndRelease => {
                 register.notify();
-                transition.held = None;
+                self.let_go(transition);
+            }
+            Upper::BreakAndRelease => {
+                self.break_if_idle(transition);
+                self.let_go(transition);
             }
         }
         transition.lease = match life.state() {
@@ -555,11 +586,27 @@ impl Device {
         outcome.result
     }
 
+    /// Breaks the virtqueues, so that the driver above, when it is let go, has errors instead of
+    /// requests that wait for ever. Not if the device has requests still: their answers would be lost.
+    fn break_if_idle(&self, transition: &Transition) {
+        if transition.held.as_ref().is_some_and(Held::is_idle) {
+            self.transport.device().break_virtqueues();
+        }
+    }
+
+    /// Lets the driver above go, if it is held, and tells user space what the device has come to.
+    fn let_go(&self, transition: &mut Transition) {
+        if transition.held.take().is_some() {
+            let device = self.transport.device();
+            device.tell_user_space(self.life().state().name());
+        }
+    }
+
     /// Lets the driver above go if the device was reset while it was stopped.
     pub(crate) fn let_go_after_reset(&self, transition: &mut Transition) {
         if !self.life().holds_upper() {
-            transition.held = None;
             transition.lease = None;
+            self.let_go(transition);
         }
     }
 
@@ -591,6 +638,7 @@ impl Device {
         let Begun {
             mut register,
             pending,
+            _module,
         } = begun;
         let (protocol, timeout_us) = (register.protocol, self.timeout_us());
         let (resume, cost) = handshake::resume(&mut register, protocol, pending, timeout_us);
@@ -642,49 +690,52 @@ impl Hooks for Device {
             }
         };
         let mut inner = self.status.lock();
-        inner.negotiated = negotiated;
+        inner.field.negotiate(negotiated);
         inner.accepted = negotiated.ok();
         Ok(())
     }
 
     fn set_status(self: Arc<Self>, status: u8) {
         let mut inner = self.status.lock();
-        let Ok(protocol) = inner.negotiated else {
-            return self.transport.set_status(status);
-        };
-        let current = Status(self.transport.status());
-        let merged = Status(status).merged(current, protocol, inner.stop_wanted);
-        self.transport.set_status(merged.0);
+        let written = inner.field.write_for_core(&self.transport, Status(status));
         // After a reset that the driver has survived, it is ready again without being bound again.
-        if inner.bound && inner.life.state() == State::Unavailable && merged.is_driver_ok() {
-            inner.life.apply(Event::Ready);
+        let ready = written.is_driver_ok() && inner.field.negotiated().is_ok();
+        if ready && inner.bound && inner.life.state() == State::Unavailable {
+            self.apply(&mut inner, Event::Ready);
         }
     }
 
     fn reset(self: Arc<Self>) {
         let at_rest = {
             let mut inner = self.status.lock();
-            inner.epoch += 1;
-            inner.resetting = true;
-            inner.stop_wanted = false;
-            inner.negotiated = Err(Reason::Reset);
+            inner.field.reset_begins();
             inner.life.forget();
             match inner.life.state() {
                 State::Unavailable => false,
                 // Whoever waits for the device will see that it was reset.
                 State::Stopping | State::Resuming => false,
                 State::Running | State::Stopped | State::Aborting | State::Failed => {
-                    inner.life.apply(Event::Fault(Fault::Reset));
+                    self.apply(&mut inner, Event::Fault(Fault::Reset));
                     true
                 }
             }
         };
         self.transport.reset();
-        self.status.lock().resetting = false;
+        self.status.lock().field.reset_ends();
         if at_rest {
             // To let the driver above go, which takes a lock that can't be taken here.
             self.enqueue::<{ watch::WORK }>(0);
         }
+    }
+}
+
+impl field::Register for Transport {
+    fn read(&self) -> Status {
+        Status(self.status())
+    }
+
+    fn write(&self, status: Status) {
+        self.set_status(status.0);
     }
 }
 
@@ -704,6 +755,8 @@ struct Begun<'a> {
     register: Register<'a>,
     /// The device has yet to acknowledge a stop that was given up.
     pending: bool,
+    /// Until it has ended.
+    _module: ModuleRef,
 }
 
 /// The status field of a device, until its next reset.
@@ -720,24 +773,18 @@ impl<'a> Register<'a> {
         Self {
             device,
             protocol,
-            epoch: inner.epoch,
+            epoch: inner.field.epoch(),
             heed,
             start: Instant::now(),
         }
     }
 
-    fn lock(&self) -> Result<MutexGuard<'_, Inner>, Cut> {
-        let inner = self.device.status.lock();
-        if inner.epoch != self.epoch || inner.resetting {
-            return Err(Cut::Reset);
-        }
-        Ok(inner)
-    }
 
     /// Notifies the device of every virtqueue, unless it was reset.
     pub(crate) fn notify(&self) {
         // A reset can't begin, and the virtqueues can't go, before the lock is released.
-        if let Ok(_inner) = self.lock() {
+        let inner = self.device.status.lock();
+        if inner.field.lasts(self.epoch).is_ok() {
             self.device.transport.notify_virtqueues();
         }
     }
@@ -749,8 +796,8 @@ impl Port for Register<'_> {
     }
 
     fn read(&mut self) -> Result<Status, Cut> {
-        let _inner = self.lock()?;
-        Ok(Status(self.device.transport.status()))
+        let inner = self.device.status.lock();
+        inner.field.read(&self.device.transport, self.epoch)
     }
 
     fn update(
@@ -758,18 +805,15 @@ impl Port for Register<'_> {
         stop_wanted: bool,
         change: impl FnOnce(Status) -> Option<Status>,
     ) -> Result<Status, Cut> {
-        let mut inner = self.lock()?;
-        let before = Status(self.device.transport.status());
-        if let Some(status) = change(before) {
-            inner.stop_wanted = stop_wanted;
-            self.device.transport.set_status(status.0);
-        }
-        Ok(before)
+        let mut inner = self.device.status.lock();
+        let register = &self.device.transport;
+        inner.field.update(register, self.epoch, stop_wanted, change)
     }
 
     fn wait(&mut self, us: u64) -> Result<(), Cut> {
         let killed = sleep_killable(us);
-        let inner = self.lock()?;
+        let inner = self.device.status.lock();
+        inner.field.lasts(self.epoch)?;
         match self.heed {
             Heed::Nothing => Ok(()),
             _ if inner.leaving != Leaving::No => Err(Cut::Leaving),

@@ -123,10 +123,13 @@ impl Devices {
             ours.bound_before();
         }
         let attached = self.shadows.attach(ours.transport(), ours.clone())?;
-        let directory = Some(Directory::new(device, ours.clone(), &attrs::FILES)?);
+        let directory = Directory::new(device, ours.clone(), &attrs::FILES)?;
+        if let Some(poll) = directory.poll(attrs::STATE) {
+            ours.tell(poll);
+        }
         attachments.push(
             Attachment {
-                directory,
+                directory: Some(directory),
                 _attached: attached,
                 device: ours,
             },

@@ -16,7 +16,7 @@ use crate::{
 /// A driver that is held. It is let go when this is dropped.
 pub(crate) enum Held {
     /// The driver of a block device.
-    Block(#[expect(dead_code, reason = "held until it is dropped")] Quiesced),
+    Block(Quiesced),
 }
 
 impl Held {
@@ -24,6 +24,13 @@ impl Held {
     pub(crate) fn hold(device: &Device, how: Quiesce) -> Option<Self> {
         match how {
             Quiesce::Block => Disk::find(device).map(|disk| Self::Block(disk.quiesce())),
+        }
+    }
+
+    /// Whether the device has none of the driver's requests.
+    pub(crate) fn is_idle(&self) -> bool {
+        match self {
+            Self::Block(disk) => disk.is_idle(),
         }
     }
 }

@@ -132,6 +132,9 @@ pub enum Upper {
     Release,
     /// The virtqueues are notified, since the device may have missed that; then it is let go.
     NotifyAndRelease,
+    /// The virtqueues are broken, since the device will not use what it is given, unless it has
+    /// requests still; then the driver is let go.
+    BreakAndRelease,
 }
 
 /// What happens to a device.
@@ -563,12 +566,17 @@ impl Life {
 
     fn fault(&mut self, fault: Fault) -> Outcome {
         self.stats.failures += u64::from(matches!(self.state, State::Stopping | State::Resuming));
+        let held = self.holds_upper();
         let (state, reason, error) = match fault {
             Fault::NeedsReset => (State::Failed, Reason::NeedsReset, Error::NeedsReset),
             Fault::Reset => (State::Unavailable, Reason::Reset, Error::Gone),
             Fault::Gone => (State::Unavailable, Reason::Gone, Error::Gone),
         };
-        self.enter(state, reason, Upper::Release).with(error)
+        let upper = match fault {
+            Fault::NeedsReset | Fault::Gone if held => Upper::BreakAndRelease,
+            _ => Upper::Release,
+        };
+        self.enter(state, reason, upper).with(error)
     }
 
     fn runs(&mut self, reason: Reason) -> Outcome {
@@ -980,15 +988,11 @@ mod tests {
             ];
             for (life, event) in cases {
                 let requested = matches!(life.state(), State::Stopping | State::Resuming);
-                let life = row(
-                    life,
-                    event,
-                    state,
-                    reason,
-                    Err(error),
-                    Upper::Release,
-                    false,
-                );
+                let upper = match fault {
+                    Fault::Reset => Upper::Release,
+                    Fault::NeedsReset | Fault::Gone => Upper::BreakAndRelease,
+                };
+                let life = row(life, event, state, reason, Err(error), upper, false);
                 assert_eq!(life.stats().failures, u64::from(requested));
             }
         }

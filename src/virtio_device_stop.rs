@@ -15,6 +15,7 @@ use kernel::{
 use sys::system;
 
 // Pure: they decide. The same files are compiled and tested on the host.
+pub mod field;
 pub mod handshake;
 pub mod negotiate;
 pub mod policy;

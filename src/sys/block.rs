@@ -39,6 +39,15 @@ impl Disk {
     }
 }
 
+impl Quiesced {
+    /// Whether the driver has no request either: it has completed all that it was given before.
+    pub(crate) fn is_idle(&self) -> bool {
+        let Disk(disk) = &self.0;
+        // SAFETY: By the invariant the disk is valid, and with it its queue.
+        unsafe { !kernel::bindings::blk_mq_queue_inflight((*disk.as_ptr()).queue) }
+    }
+}
+
 impl Drop for Quiesced {
     fn drop(&mut self) {
         let Disk(disk) = &self.0;

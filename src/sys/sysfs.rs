@@ -7,7 +7,10 @@
 use super::virtio::Device;
 use core::{
     fmt::Write,
-    ptr,
+    ptr::{
+        self,
+        NonNull, //
+    },
     slice, //
 };
 use kernel::{
@@ -85,6 +88,33 @@ impl<T> Attribute<T> {
             show,
             store,
         }
+    }
+}
+
+/// A file whose readers may wait until it changes (poll).
+///
+/// # Invariants
+///
+/// Points to a node of sysfs, to which a reference is held.
+pub(crate) struct Poll(NonNull<bindings::kernfs_node>);
+
+// SAFETY: A node may be used from any task.
+unsafe impl Send for Poll {}
+// SAFETY: As above.
+unsafe impl Sync for Poll {}
+
+impl Poll {
+    /// The file has changed. Does not sleep, and does not allocate memory.
+    pub(crate) fn wake(&self) {
+        // SAFETY: By the invariant. The node may have been removed: nobody is told then.
+        unsafe { bindings::kernfs_notify(self.0.as_ptr()) };
+    }
+}
+
+impl Drop for Poll {
+    fn drop(&mut self) {
+        // SAFETY: By the invariant; nobody else drops that reference.
+        unsafe { bindings::kernfs_put(self.0.as_ptr()) };
     }
 }
 
@@ -183,6 +213,17 @@ impl<T: Send + Sync + 'static> Directory<T> {
             }
         }
         Ok(())
+    }
+
+    /// One of the files in it, for those who wait until it changes.
+    pub(crate) fn poll(&self, name: &'static CStr) -> Option<Poll> {
+        // SAFETY: The object was added; its node lives as long as `self` does, at least.
+        let file = unsafe {
+            let directory = (*self.kobject.get()).sd;
+            bindings::kernfs_find_and_get_ns(directory, name.as_char_ptr(), ptr::null())
+        };
+        // INVARIANT: The function has taken a reference.
+        NonNull::new(file).map(Poll)
     }
 
     /// # Safety

@@ -16,6 +16,7 @@ use kernel::{
     device,
     error::to_result,
     prelude::*,
+    str::CString,
     sync::aref::{
         ARef,
         AlwaysRefCounted, //
@@ -125,6 +126,24 @@ impl Device {
     pub(crate) fn break_virtqueues(&self) {
         // SAFETY: `self` is a valid device; the function takes the lock that it needs.
         unsafe { bindings::virtio_break_device(self.as_raw()) };
+    }
+
+    /// Tells user space (udev) that the device has come to `state`. Allocates memory.
+    pub(crate) fn tell_user_space(&self, state: &'static str) {
+        // Whoever wants to be sure reads the state: that there is no memory for this harms nobody.
+        let Ok(variable) = CString::try_from_fmt(fmt!("DEVICE_STOP={state}")) else {
+            return;
+        };
+        let mut environment = [variable.as_char_ptr().cast_mut(), ptr::null_mut()];
+        // SAFETY: `self` is a valid device, and the list of variables ends with a null pointer. The
+        // function copies them, and changes none.
+        unsafe {
+            kernel::bindings::kobject_uevent_env(
+                &raw mut (*self.as_dev()).kobj,
+                kernel::bindings::kobject_action_KOBJ_CHANGE,
+                environment.as_mut_ptr(),
+            )
+        };
     }
 
     /// Notifies the device of every virtqueue.

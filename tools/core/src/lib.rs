@@ -2,6 +2,8 @@
 
 //! The pure files of the module, compiled and tested on the host: they decide, the kernel files act.
 
+#[path = "../../../src/field.rs"]
+pub mod field;
 #[path = "../../../src/handshake.rs"]
 pub mod handshake;
 #[path = "../../../src/negotiate.rs"]
