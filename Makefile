@@ -22,7 +22,7 @@ release = $(shell cat $(KDIR)/include/config/kernel.release)
 kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR) MO=$(CURDIR)/build/$(release)
 else
 release = $(shell cat $$(tools/vm/kernel $(KERNEL))/release)
-kbuild = $(in_root) --kernel $(KERNEL) -- make -s $(if $(filter debug,$(KERNEL)),LLVM=1) $(jobs) -C /usr/src/linux-build KERNELRELEASE=$(release) W=e \
+kbuild = $(in_root) --kernel $(KERNEL) -- make -s $(if $(filter debug,$(KERNEL)),LLVM=1 CONFIG_VIRTIO_DEVICE_STOP_KUNIT_TEST=y) $(jobs) -C /usr/src/linux-build KERNELRELEASE=$(release) W=e \
 	M=$(CURDIR) MO=$(CURDIR)/build/$(release)
 endif
 

@@ -103,6 +103,8 @@ const TIMEOUT_MS: u32 = 1000;
 const LEAVE_TIMEOUT_US: u64 = 5_000_000;
 /// How often a resume looks whether the stop that it calls off has ended.
 const CALL_OFF_WAIT_US: u64 = 1000;
+/// How often somebody tries who meets another one that looks at the device.
+const LOOK_WAIT_US: u64 = 100;
 
 /// One device.
 #[pin_data]
@@ -278,9 +280,20 @@ impl Device {
         self.snapshot()
     }
 
-    /// Waits until no stop or resume is under way, and keeps it so.
-    pub(crate) fn transition(&self) -> MutexGuard<'_, Transition> {
-        self.transition.lock()
+    /// Keeps every stop or resume from beginning. Nothing if one is under way: it sees to what comes
+    /// after it, and may take minutes. Waits for whoever just looks, unless the caller is killed.
+    pub(crate) fn at_rest(&self) -> Option<MutexGuard<'_, Transition>> {
+        loop {
+            if let Some(transition) = self.transition.try_lock() {
+                return Some(transition);
+            }
+            if matches!(self.life().state(), State::Stopping | State::Resuming) {
+                return None;
+            }
+            if sleep_killable(LOOK_WAIT_US) {
+                return None;
+            }
+        }
     }
 
     /// The status field of the device, until its next reset. Nothing if it was reset, and not brought
@@ -348,7 +361,7 @@ impl Device {
     /// Stops the device. Returns when it has acknowledged that, or has not in time.
     pub(crate) fn stop(self: &Arc<Self>) -> Result<(), Error> {
         let _no_io = NoIo::enter();
-        let mut transition = self.transition.try_lock().ok_or(Error::Busy)?;
+        let mut transition = self.at_rest().ok_or(Error::Busy)?;
         self.look(&mut transition);
         let device = self.transport.device();
         let how = policy::quiesce(device.device_type()).map_err(|_| Error::NotSupported)?;
@@ -361,6 +374,7 @@ impl Device {
             pending,
             _module,
         } = begun;
+        transition.watch = None;
         let (protocol, timeout_us) = (register.protocol, self.timeout_us());
         let (stop, cost) = if pending {
             handshake::adopt(&mut register, protocol, timeout_us)
@@ -404,7 +418,7 @@ impl Device {
 
     /// Prolongs the lease of a stop, if it stands, and has since `generation`.
     pub(crate) fn renew(self: &Arc<Self>, generation: u64) -> Result<(), Error> {
-        let mut transition = self.transition.lock();
+        let mut transition = self.at_rest().ok_or(Error::Stale)?;
         self.look(&mut transition);
         let life = self.life();
         if life.state() != State::Stopped || life.generation() != generation {
@@ -640,6 +654,7 @@ impl Device {
             pending,
             _module,
         } = begun;
+        transition.watch = None;
         let (protocol, timeout_us) = (register.protocol, self.timeout_us());
         let (resume, cost) = handshake::resume(&mut register, protocol, pending, timeout_us);
         self.status.lock().last_resume = Some(cost);
@@ -779,7 +794,6 @@ impl<'a> Register<'a> {
         }
     }
 
-
     /// Notifies the device of every virtqueue, unless it was reset.
     pub(crate) fn notify(&self) {
         // A reset can't begin, and the virtqueues can't go, before the lock is released.
@@ -807,7 +821,9 @@ impl Port for Register<'_> {
     ) -> Result<Status, Cut> {
         let mut inner = self.device.status.lock();
         let register = &self.device.transport;
-        inner.field.update(register, self.epoch, stop_wanted, change)
+        inner
+            .field
+            .update(register, self.epoch, stop_wanted, change)
     }
 
     fn wait(&mut self, us: u64) -> Result<(), Cut> {
@@ -821,5 +837,224 @@ impl Port for Register<'_> {
             _ if killed => Err(Cut::Killed),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(CONFIG_VIRTIO_DEVICE_STOP_KUNIT_TEST)]
+#[kunit_tests(virtio_device_stop_device)]
+mod tests {
+    use super::*;
+    use crate::sys::fake::Fake;
+
+    const READY: u8 = 15;
+    const BOTH: [Protocol; 2] = [Protocol::DeviceStop, Protocol::Suspend];
+
+    fn device(fake: &Fake) -> Result<Arc<Device>> {
+        let environment = Environment {
+            queue: Arc::new(work::Queue::new()?, GFP_KERNEL)?,
+            module: const { &<crate::DeviceStop as kernel::ModuleMetadata>::THIS_MODULE },
+            allowed: Allowed {
+                device_stop: true,
+                suspend: true,
+            },
+            asleep: Arc::new(AtomicFlag::new(false), GFP_KERNEL)?,
+        };
+        Device::new(Transport::of(fake.device()), environment)
+    }
+
+    /// A device whose driver is bound.
+    fn running(fake: &Fake, protocol: Protocol) -> Result<Arc<Device>> {
+        let device = device(fake)?;
+        device.status.lock().field.negotiate(Ok(protocol));
+        device.bound();
+        Ok(device)
+    }
+
+    /// What the device shows when it has stopped.
+    fn stopped(protocol: Protocol) -> u8 {
+        match protocol {
+            Protocol::DeviceStop => READY | Status::DEVICE_STOPPED,
+            Protocol::Suspend => READY & !Status::DRIVER_OK | Status::SUSPEND,
+        }
+    }
+
+    /// Asks the device to stop, and has it show that it has.
+    fn stop<'a>(device: &'a Arc<Device>, fake: &Fake) -> Result<Register<'a>> {
+        let ask = |life: &mut Life| life.ask_stop();
+        let begun = device.begin(ask, Event::StopBegins, Heed::WhileStopping);
+        let Ok(Some(Begun { mut register, .. })) = begun else {
+            return Err(EINVAL);
+        };
+        let protocol = register.protocol;
+        register
+            .update(true, |status| Some(status.to_stop(protocol)))
+            .map_err(|_| EINVAL)?;
+        fake.show(stopped(protocol));
+        let mut transition = device.transition.lock();
+        device
+            .settle(
+                &mut transition,
+                &register,
+                Event::StopEnds(handshake::Stop::Acknowledged),
+            )
+            .map_err(|_| EINVAL)?;
+        Ok(register)
+    }
+
+    #[test]
+    fn core_can_not_undo_a_stop() -> Result {
+        for protocol in BOTH {
+            let fake = Fake::new()?;
+            let device = running(&fake, protocol)?;
+            stop(&device, &fake)?;
+            // What core has read before the stop, and writes now.
+            Hooks::set_status(device.clone(), READY);
+            assert_eq!(fake.status(), stopped(protocol));
+            assert!(device.life().state() == State::Stopped);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn core_can_not_invent_a_stop() -> Result {
+        for protocol in BOTH {
+            let fake = Fake::new()?;
+            let device = running(&fake, protocol)?;
+            Hooks::set_status(device.clone(), stopped(protocol));
+            assert_eq!(fake.status(), READY);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_reset_between_two_looks_is_no_answer() -> Result {
+        for protocol in BOTH {
+            let fake = Fake::new()?;
+            let device = running(&fake, protocol)?;
+            let mut register = stop(&device, &fake)?;
+            assert!(register.read() == Ok(Status(stopped(protocol))));
+            Hooks::reset(device.clone());
+            assert_eq!(fake.status(), 0);
+            assert!(device.life().state() == State::Unavailable);
+            // It is brought up again, and stopped again, before the next look.
+            device.status.lock().field.negotiate(Ok(protocol));
+            fake.show(stopped(protocol));
+            assert!(register.read() == Err(Cut::Reset));
+            assert!(register.update(false, |_| Some(Status(1))) == Err(Cut::Reset));
+            assert!(register.wait(1) == Err(Cut::Reset));
+            assert_eq!(fake.status(), stopped(protocol));
+            device.cancel_works();
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_driver_that_survives_a_reset_is_ready_again() -> Result {
+        let fake = Fake::new()?;
+        let device = running(&fake, Protocol::DeviceStop)?;
+        let generation = device.life().generation();
+        Hooks::reset(device.clone());
+        Hooks::set_status(device.clone(), 11);
+        assert!(device.life().reason() == Reason::Reset);
+        // Without the feature it can't be stopped.
+        Hooks::set_status(device.clone(), READY);
+        assert!(device.life().state() == State::Unavailable);
+        device.status.lock().field.negotiate(Ok(Protocol::Suspend));
+        Hooks::set_status(device.clone(), READY);
+        assert!(device.life().state() == State::Running);
+        assert!(device.life().generation() > generation);
+        device.cancel_works();
+        Ok(())
+    }
+
+    #[test]
+    fn what_can_not_be_held_is_not_stopped() -> Result {
+        let fake = Fake::new()?;
+        let device = running(&fake, Protocol::DeviceStop)?;
+        // The fake has no disk.
+        assert!(device.stop() == Err(Error::NotSupported));
+        assert!(device.life().state() == State::Running);
+        assert!(device.life().reason() == Reason::NoQuiesce);
+        assert_eq!(fake.status(), READY);
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_is_stopped_while_the_system_is_asleep() -> Result {
+        let fake = Fake::new()?;
+        let device = running(&fake, Protocol::Suspend)?;
+        device.environment.asleep.store(true, Relaxed);
+        assert!(device.stop() == Err(Error::Busy));
+        assert!(device.life().state() == State::Running);
+        device.environment.asleep.store(false, Relaxed);
+        assert!(device.stop() == Err(Error::NotSupported));
+        Ok(())
+    }
+
+    #[test]
+    fn a_wait_ends_when_the_driver_leaves_or_the_stop_is_called_off() -> Result {
+        let fake = Fake::new()?;
+        let device = running(&fake, Protocol::DeviceStop)?;
+        let ask = |life: &mut Life| life.ask_stop();
+        let Ok(Some(Begun { mut register, .. })) =
+            device.begin(ask, Event::StopBegins, Heed::WhileStopping)
+        else {
+            return Err(EINVAL);
+        };
+        assert!(register.wait(1) == Ok(()));
+        device.status.lock().call_off = true;
+        assert!(register.wait(1) == Err(Cut::CalledOff));
+        device.status.lock().leaving = Leaving::Driver;
+        assert!(register.wait(1) == Err(Cut::Leaving));
+        Ok(())
+    }
+
+    #[test]
+    fn a_lease_ends_the_stop() -> Result {
+        let fake = Fake::new()?;
+        let device = running(&fake, Protocol::DeviceStop)?;
+        stop(&device, &fake)?;
+        let mut transition = device.transition.lock();
+        assert!(transition.lease.is_some());
+        device.end_lease(&mut transition);
+        assert!(transition.lease.is_none());
+        drop(transition);
+        assert_eq!(fake.status(), READY);
+        assert!(device.life().reason() == Reason::LeaseExpired);
+        assert!(device.resume() == Err(Error::Stale));
+        assert!(device.resume() == Ok(()));
+        device.cancel_works();
+        Ok(())
+    }
+
+    #[test]
+    fn a_stop_that_the_device_has_dropped_is_seen_at_a_look() -> Result {
+        for protocol in BOTH {
+            let fake = Fake::new()?;
+            let device = running(&fake, protocol)?;
+            stop(&device, &fake)?;
+            let generation = device.life().generation();
+            let renewed = device.renew(generation);
+            assert!(renewed == Ok(()));
+            fake.show(READY);
+            assert!(device.snapshot_after_look().life.reason() == Reason::StopDropped);
+            assert!(device.renew(generation) == Err(Error::Stale));
+            device.cancel_works();
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_driver_that_leaves_has_its_device_resumed() -> Result {
+        for protocol in BOTH {
+            let fake = Fake::new()?;
+            let device = running(&fake, protocol)?;
+            stop(&device, &fake)?;
+            device.leave_driver();
+            assert!(device.life().reason() == Reason::NoDriver);
+            assert!(device.stop() == Err(Error::NoDriver));
+            device.cancel_works();
+        }
+        Ok(())
     }
 }

@@ -64,8 +64,10 @@ impl WorkItem<WORK> for Device {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        let mut transition = this.transition();
-        // The work may have been queued for a stop that has ended before.
+        // The work may have been queued for a stop that has ended before, and another one be under way.
+        let Some(mut transition) = this.at_rest() else {
+            return;
+        };
         match transition.lease.as_ref().map(Lease::left_ms) {
             None => {}
             Some(0) => this.end_lease(&mut transition),

@@ -5,6 +5,8 @@
 mod bindings;
 
 pub(crate) mod block;
+#[cfg(CONFIG_VIRTIO_DEVICE_STOP_KUNIT_TEST)]
+pub(crate) mod fake;
 pub(crate) mod feature_reg;
 pub(crate) mod lock;
 pub(crate) mod module;

@@ -75,7 +75,10 @@ impl WorkItem<WORK> for Device {
 
     fn run(this: Arc<Self>) {
         let _no_io = NoIo::enter();
-        let mut transition = this.transition();
+        // Whoever stops or resumes the device begins another watch, if one is needed.
+        let Some(mut transition) = this.at_rest() else {
+            return;
+        };
         this.let_go_after_reset(&mut transition);
         let Some(late_us) = transition.watch.as_ref().map(Watch::late_us) else {
             return;

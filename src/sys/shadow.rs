@@ -403,3 +403,145 @@ unsafe extern "C" fn reset(device: *mut virtio_device) {
         None => transport.reset(),
     }
 }
+
+#[cfg(CONFIG_VIRTIO_DEVICE_STOP_KUNIT_TEST)]
+#[kunit_tests(virtio_device_stop_shadow)]
+mod tests {
+    use super::*;
+    use crate::sys::fake::{
+        Fake,
+        OPS, //
+    };
+    use core::mem::{
+        forget,
+        offset_of, //
+    };
+    use kernel::sync::atomic::Atomic;
+
+    const SLOTS: usize = size_of::<virtio_config_ops>() / size_of::<usize>();
+
+    struct Counts {
+        statuses: Atomic<u32>,
+        resets: Atomic<u32>,
+    }
+
+    impl Hooks for Counts {
+        fn finalize_features(self: Arc<Self>, _: &Features<'_>) -> Result {
+            Err(ENOSPC)
+        }
+
+        fn set_status(self: Arc<Self>, status: u8) {
+            self.statuses.add(u32::from(status), Relaxed);
+        }
+
+        fn reset(self: Arc<Self>) {
+            self.resets.add(1, Relaxed);
+        }
+    }
+
+    fn counts() -> Result<Arc<Counts>> {
+        Ok(Arc::new(
+            Counts {
+                statuses: Atomic::new(0),
+                resets: Atomic::new(0),
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    fn attach(transport: &Transport, hooks: Arc<Counts>) -> Result<Attached> {
+        // The module has its own, which is the one to be dropped.
+        let shadows = Shadows(());
+        let attached = shadows.attach(transport, hooks);
+        forget(shadows);
+        attached
+    }
+
+    fn slots(ops: *const virtio_config_ops) -> [usize; SLOTS] {
+        // SAFETY: The table is valid, and consists of as many pointers.
+        unsafe { transmute::<virtio_config_ops, [usize; SLOTS]>(*ops) }
+    }
+
+    fn config(fake: &Fake) -> *const virtio_config_ops {
+        // SAFETY: The device is valid.
+        unsafe { (*fake.device().as_raw()).config }
+    }
+
+    #[test]
+    fn three_slots_are_replaced_and_the_others_are_the_transports() -> Result {
+        let fake = Fake::new()?;
+        let transport = Transport::of(fake.device());
+        let attached = attach(&transport, counts()?)?;
+        let replaced = [
+            offset_of!(virtio_config_ops, finalize_features),
+            offset_of!(virtio_config_ops, set_status),
+            offset_of!(virtio_config_ops, reset),
+        ];
+        let (now, before) = (slots(config(&fake)), slots(&OPS.0));
+        for slot in 0..SLOTS {
+            let is_replaced = replaced.contains(&(slot * size_of::<usize>()));
+            assert_eq!((now[slot] != before[slot]), is_replaced);
+        }
+        drop(attached);
+        assert!(ptr::eq(config(&fake), &OPS.0));
+        Ok(())
+    }
+
+    #[test]
+    fn core_calls_the_hooks_of_a_device_that_is_attached() -> Result {
+        let fake = Fake::new()?;
+        let other = Fake::new()?;
+        let transport = Transport::of(fake.device());
+        let hooks = counts()?;
+        let attached = attach(&transport, hooks.clone())?;
+        let _other = attach(&Transport::of(other.device()), counts()?)?;
+        let shadow = config(&fake);
+        assert!(ptr::eq(config(&other), shadow));
+        let device = fake.device().as_raw();
+        // What core does; the fake is valid.
+        let call = || -> Result {
+            // SAFETY: As above.
+            unsafe {
+                ((*shadow).set_status.ok_or(EINVAL)?)(device, 7);
+                ((*shadow).reset.ok_or(EINVAL)?)(device);
+                to_result(((*shadow).finalize_features.ok_or(EINVAL)?)(device))
+            }
+        };
+        assert_eq!(call(), Err(ENOSPC));
+        assert_eq!(hooks.statuses.load(Relaxed), 7);
+        assert_eq!(hooks.resets.load(Relaxed), 1);
+        assert_eq!(fake.status(), 15);
+        drop(attached);
+        // A call that had read the slot before: it goes to the transport.
+        assert_eq!(call(), Ok(()));
+        assert_eq!(hooks.statuses.load(Relaxed), 7);
+        assert_eq!(fake.status(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn a_transport_that_was_loaded_again_gets_a_copy_of_its_own() -> Result {
+        let shadow = Shadow::leak(&OPS.0)?;
+        assert!(shadow.is_of(&OPS.0));
+        let mut loaded_again = OPS.0;
+        assert!(!shadow.is_of(&loaded_again));
+        let at_its_place = Shadow {
+            ops: UnsafeCell::new(shadow.contents),
+            original: &loaded_again,
+            contents: shadow.contents,
+        };
+        assert!(at_its_place.is_of(&loaded_again));
+        loaded_again.get_status = None;
+        assert!(!at_its_place.is_of(&loaded_again));
+        Ok(())
+    }
+
+    #[test]
+    fn a_status_of_0_is_never_written() -> Result {
+        let fake = Fake::new()?;
+        let transport = Transport::of(fake.device());
+        transport.set_status(0);
+        assert_eq!(fake.status(), 15);
+        Ok(())
+    }
+}

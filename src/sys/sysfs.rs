@@ -308,3 +308,25 @@ impl<T: Send + Sync + 'static> PinnedDrop for Directory<T> {
         self.released.wait_for_completion();
     }
 }
+
+#[cfg(CONFIG_VIRTIO_DEVICE_STOP_KUNIT_TEST)]
+#[kunit_tests(virtio_device_stop_sysfs)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_ends_where_the_page_does() {
+        let mut page = [b'x'; 8];
+        // INVARIANT: As many bytes, but for one.
+        let mut text = Text {
+            at: page.as_mut_ptr(),
+            room: page.len() - 1,
+        };
+        assert!(text.write_str("1234").is_ok());
+        assert!(text.write_str("5678").is_err());
+        assert!(text.write_str("").is_ok());
+        assert!(text.write_str("567").is_ok());
+        assert!(text.write_str("8").is_err());
+        assert_eq!(&page, b"1234567x");
+    }
+}

@@ -235,3 +235,43 @@ impl Bus {
 
 /// A counted reference to a device.
 pub(crate) type DeviceRef = ARef<Device>;
+
+#[cfg(CONFIG_VIRTIO_DEVICE_STOP_KUNIT_TEST)]
+#[kunit_tests(virtio_device_stop_virtio)]
+mod tests {
+    use super::*;
+    use crate::sys::{
+        fake::Fake,
+        feature_reg::CommonConfig, //
+    };
+
+    #[test]
+    fn a_feature_is_its_bit() -> Result {
+        let fake = Fake::new()?;
+        let device = fake.device();
+        for feature in 0..64 {
+            assert!(!device.has_feature(feature));
+            device.set_feature(feature);
+            assert!(device.has_feature(feature));
+            assert_eq!(device.features(), u64::MAX >> (63 - feature));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_device_that_is_not_on_virtio_pci_has_no_common_configuration() -> Result {
+        let fake = Fake::new()?;
+        assert!(CommonConfig::map(fake.device()).is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn a_reference_keeps_the_device() -> Result {
+        let fake = Fake::new()?;
+        let reference: DeviceRef = ARef::from(fake.device());
+        assert_eq!(reference.device_type(), 2);
+        assert!(!reference.has_driver());
+        assert!(!reference.is_registered());
+        Ok(())
+    }
+}

@@ -96,3 +96,85 @@ where
         drop(unsafe { Arc::from_raw(ptr) });
     }
 }
+
+#[cfg(CONFIG_VIRTIO_DEVICE_STOP_KUNIT_TEST)]
+#[kunit_tests(virtio_device_stop_work)]
+mod tests {
+    use super::*;
+    use kernel::{
+        sync::{
+            atomic::{
+                Atomic,
+                Relaxed, //
+            },
+            Completion, //
+        },
+        workqueue::{
+            impl_has_delayed_work,
+            new_delayed_work,
+            DelayedWork, //
+        },
+    };
+
+    const LONG: Jiffies = Jiffies::MAX / 4;
+
+    #[pin_data]
+    struct Item {
+        #[pin]
+        work: DelayedWork<Self>,
+        #[pin]
+        done: Completion,
+        runs: Atomic<u32>,
+    }
+
+    impl_has_delayed_work! {
+        impl HasDelayedWork<Self> for Item { self.work }
+    }
+
+    impl WorkItem for Item {
+        type Pointer = Arc<Self>;
+
+        fn run(this: Arc<Self>) {
+            this.runs.add(1, Relaxed);
+            this.done.complete_all();
+        }
+    }
+
+    fn item() -> Result<Arc<Item>> {
+        Arc::pin_init(
+            pin_init!(Item {
+                work <- new_delayed_work!("virtio_device_stop::test"),
+                done <- Completion::new(),
+                runs: Atomic::new(0),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    #[test]
+    fn work_is_done_when_it_was_last_asked_for() -> Result {
+        let queue = Queue::new()?;
+        let item = item()?;
+        queue.enqueue::<Item, 0>(item.clone(), LONG);
+        queue.enqueue::<Item, 0>(item.clone(), 0);
+        item.done.wait_for_completion();
+        cancel::<Item, 0>(&item);
+        assert_eq!(item.runs.load(Relaxed), 1);
+        // No reference is left behind.
+        assert!(Arc::into_unique_or_drop(item).is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn work_that_is_taken_back_is_not_done() -> Result {
+        let queue = Queue::new()?;
+        let item = item()?;
+        queue.enqueue::<Item, 0>(item.clone(), LONG);
+        queue.enqueue::<Item, 0>(item.clone(), LONG);
+        cancel::<Item, 0>(&item);
+        cancel::<Item, 0>(&item);
+        assert_eq!(item.runs.load(Relaxed), 0);
+        assert!(Arc::into_unique_or_drop(item).is_some());
+        Ok(())
+    }
+}

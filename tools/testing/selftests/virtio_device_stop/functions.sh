@@ -31,6 +31,11 @@ find_device() {
 	STOP=/sys/bus/virtio/devices/$VDEV/device_stop
 }
 
+# The PCI function of the device.
+pci() {
+	readlink -f "/sys/bus/virtio/devices/$VDEV/.."
+}
+
 state() {
 	cat "$STOP/state"
 }
@@ -66,6 +71,11 @@ clean_up() {
 	killall -q -9 fio
 	device_do behave
 	load_module
+	echo 1 >/sys/bus/pci/rescan
+	modprobe virtio_blk
+	for unbound in /sys/bus/virtio/devices/*; do
+		[ -e "$unbound/driver" ] || echo "${unbound##*/}" >/sys/bus/virtio/drivers/virtio_blk/bind
+	done
 	find_device
 	store "$STOP/state" resume >/dev/null
 	store "$STOP/timeout_ms" 1000 >/dev/null

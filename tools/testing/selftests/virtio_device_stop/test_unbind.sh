@@ -85,11 +85,6 @@ test_unload_and_load_under_io() {
 	io_works
 }
 
-# The PCI function of the device.
-pci() {
-	readlink -f "/sys/bus/virtio/devices/$VDEV/.."
-}
-
 test_reset_while_stopped() {
 	stop
 	generation=$(cat "$STOP/generation")
