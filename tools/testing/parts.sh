@@ -6,7 +6,7 @@
 parts_start=$SECONDS
 parts_log=$(mktemp "${TMPDIR:-/tmp}/vds-part.XXXXXX")
 trap 'rm -f "$parts_log"' EXIT
-passed=0 failed=0
+passed=0 failed=0 jobs=() names=()
 
 # part NAME COMMAND...: counts what COMMAND's last line says, or a failure if it fails without saying so.
 part() {
@@ -23,6 +23,33 @@ part() {
 	fi
 	passed=$((passed + counts[0]))
 	failed=$((failed + counts[1]))
+}
+
+# together NAME COMMAND...: as part, but it runs beside the others of its kind, until all_together. What it says comes then.
+together() {
+	local name=$1 took=$((SECONDS - parts_start))
+	shift
+	printf '\n[%d:%02d] %s begins\n' $((took / 60)) $((took % 60)) "$name"
+	names+=("$name")
+	"$@" >"$parts_log.${#names[@]}" 2>&1 &
+	jobs+=($!)
+}
+
+all_together() {
+	local index
+	for index in "${!jobs[@]}"; do
+		part "${names[index]}" ended "${jobs[index]}" "$parts_log.$((index + 1))"
+	done
+	jobs=() names=()
+}
+
+# ended PID LOG: with its status, when it has said all.
+ended() {
+	local status=0
+	wait "$1" || status=$?
+	cat "$2"
+	rm -f "$2"
+	return "$status"
 }
 
 # totals: the last line. Fails if a part has.

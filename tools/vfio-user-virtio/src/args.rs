@@ -38,6 +38,15 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print one value of a device's report
+    Get {
+        /// The control socket
+        control: PathBuf,
+        /// The device's name
+        device: String,
+        /// Where it is in what `report --json` shows, for example counters.stops.resumed
+        path: String,
+    },
     /// Change how a device behaves
     #[command(after_long_help = settings_help())]
     Set {

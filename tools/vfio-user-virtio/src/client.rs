@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The other end of the control socket, for people: `report`, `set` and `do`.
+//! The other end of the control socket, for people: `report`, `get`, `set` and `do`.
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Write};
@@ -89,6 +89,15 @@ impl Client {
         })
     }
 
+    /// One value of a device's report, by its path.
+    pub fn get(&mut self, device: &str, path: &str) -> Result<Value, Error> {
+        let request = [
+            ("device".to_owned(), device.into()),
+            ("get".to_owned(), path.into()),
+        ];
+        self.ask(Map::from_iter(request))
+    }
+
     /// Changes a device's settings.
     pub fn set(&mut self, device: &str, changes: &Changes) -> Result<(), Error> {
         let request = [
@@ -128,6 +137,14 @@ pub fn breaches(reports: &Map<String, Value>) -> Option<u64> {
         .sum()
 }
 
+/// A value as people read it: a text without its quotes.
+pub fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    }
+}
+
 /// A report as people read it.
 pub fn show(name: &str, report: &Value) -> String {
     let field = |path: &str| {
@@ -135,8 +152,7 @@ pub fn show(name: &str, report: &Value) -> String {
             .split('.')
             .try_fold(report, |value, name| value.get(name));
         match found {
-            Some(Value::String(text)) => text.clone(),
-            Some(value) => value.to_string(),
+            Some(value) => plain(value),
             None => "?".to_owned(),
         }
     };

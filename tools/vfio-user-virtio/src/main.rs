@@ -80,6 +80,14 @@ fn run(command: Command) -> Result<ExitCode, Error> {
             device,
             json,
         } => return report(&control, device.as_deref(), json),
+        Command::Get {
+            control,
+            device,
+            path,
+        } => {
+            let value = Client::connect(&control)?.get(&device, &path)?;
+            println!("{}", client::plain(&value));
+        }
         Command::Set {
             control,
             device,

@@ -209,6 +209,17 @@ io_errors_are_expected() {
 	dmesg -c >/dev/null
 }
 
+# hangs PID: the task waits for what can't be interrupted.
+hangs() {
+	grep -qs '^State:.D' "/proc/$1/status"
+}
+
+nobody_hangs() {
+	for task in /proc/[0-9]*; do
+		! hangs "${task##*/}" || return 1
+	done
+}
+
 no_breach() {
 	[ "$(device_get breach_count)" = 0 ] || fail "the driver broke the protocol: $(device_get breaches)"
 }

@@ -8,7 +8,7 @@
 . ./device.sh
 
 # shellcheck disable=SC2034 # for device.sh
-DEVICE=stoppable
+DEVICE=${DEVICE:-stoppable}
 PROTOCOL=$(cat protocol)
 
 # Whether the end of a stop has to wait for its acknowledgement: VIRTIO_F_SUSPEND has no way to call it off.
@@ -22,11 +22,15 @@ load_module() {
 	modprobe virtio_device_stop 2>/dev/null || insmod /vds/modules/virtio_device_stop.ko
 }
 
-# Sets DISK, VDEV and STOP: the stoppable disk, its virtio device, and that one's files.
+# Sets DISK, VDEV and STOP: the disk $DEVICE, its virtio device, and that one's files.
 find_device() {
 	modprobe virtio_blk || ktap_exit_fail_msg "no virtio_blk"
-	DISK=$(disk stoppable)
-	[ -n "$DISK" ] || ktap_exit_fail_msg "no disk 'stoppable'"
+	DISK=$(disk "$DEVICE")
+	[ -n "$DISK" ] || ktap_exit_fail_msg "no disk '$DEVICE'"
+	find_vdev
+}
+
+find_vdev() {
 	VDEV=$(basename "$(readlink -f "/sys/block/$DISK/device")")
 	STOP=/sys/bus/virtio/devices/$VDEV/device_stop
 }

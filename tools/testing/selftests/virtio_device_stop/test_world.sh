@@ -7,63 +7,7 @@
 # result, nobody hangs, and I/O works.
 
 . ./functions.sh
-
-# Short, since a device that never answers is waited for; requests that are to stay pending have been given a longer one.
-TIMEOUT_MS=200
-
-# begin_request STOP_OR_RESUME: it stays pending.
-begin_request() {
-	store "$STOP/timeout_ms" 600000 >/dev/null
-	# A shell of its own, which writes itself: it can be killed, or sent a signal that it handles.
-	# shellcheck disable=SC2016 # the inner shell's
-	sh -c 'trap : USR1; echo "$1" >"$2" && echo : ok >&2' _ "$1" "$STOP/state" 2>/tmp/request &
-	REQUEST=$!
-}
-
-enter_running() {
-	:
-}
-
-enter_stopping() {
-	device_set acknowledge=never
-	begin_request stop
-	wait_until state_is stopping
-}
-
-enter_stopped() {
-	stop
-}
-
-enter_resuming() {
-	stop
-	device_set resume=never
-	begin_request resume
-	wait_until state_is resuming
-}
-
-# D: the device has stopped, after the stop was called off, and does not resume. S: it has yet to stop.
-enter_aborting() {
-	if suspends; then
-		device_set acknowledge=never
-	else
-		device_set acknowledge=given-up:0 resume=never
-	fi
-	expect "stop" "$(store "$STOP/state" stop)" "$ETIMEDOUT"
-	expect "state" "$(state)" aborting
-}
-
-enter_failed() {
-	stop
-	device_set resume=never
-	expect "resume" "$(store "$STOP/state" resume)" "$ETIMEDOUT"
-	expect "state" "$(state)" failed
-}
-
-enter_needs_reset() {
-	stop
-	device_do needs-reset
-	expect "state" "$(state)" failed
-}
+. ./states.sh
 
 # A device that works has taken the read, and one that needs a reset never will.
 start_reader() {
@@ -85,7 +29,7 @@ reader_has_ended() {
 request_ends() {
 	[ -n "$REQUEST" ] || return 0
 	wait "$REQUEST"
-	expect "the pending request" "$(sed 's/.*: //' /tmp/request)" "$1"
+	expect "the pending request" "$(sed 's/.*: //' "/tmp/request$DEVICE")" "$1"
 	REQUEST=
 }
 
@@ -167,10 +111,27 @@ reset() {
 	expect "negotiated again" "$(device_get protocol)" "\"$PROTOCOL\""
 }
 
-# sleeps FILE MODE: the system does not, and everything is as before; or it does, and so is everything afterwards.
+# system_sleeps MODE: as far as that goes in a guest that nothing wakes up. Devices are frozen and restored, with a reset each.
+system_sleeps() {
+	generation=$(cat "$STOP/generation")
+	if [ -e /sys/power/pm_test ]; then
+		echo devices >/sys/power/pm_test
+		echo 1 >/sys/module/suspend/parameters/pm_test_delay
+		expect "sleep" "$(store /sys/power/state "$1")" ok
+	elif [ "$1" = disk ]; then
+		# There is nowhere to write the image to, when it has been made.
+		expect "sleep" "$(store /sys/power/state disk)" "$ENODEV"
+	else
+		return 0
+	fi
+	wait_until state_is running
+	[ "$(cat "$STOP/generation")" -gt "$generation" ] || fail "the device was not reset"
+}
+
+# sleeps STATE MODE: the system does not while the driver above is held, and everything is as before. Else it does.
 sleeps() {
 	case $1 in
-	running | needs_reset) ;;
+	running | needs_reset) system_sleeps "$2" ;;
 	*)
 		start_reader "$1"
 		before=$(state)
@@ -265,9 +226,7 @@ state_is_not() {
 
 signal_agent() {
 	before=$(state)
-	for signal in 1 2 3; do
-		kill -USR1 "$REQUEST"
-	done
+	kill -USR1 "$REQUEST"
 	expect "state" "$(state)" "$before"
 	device_do behave
 	request_ends ok
@@ -289,11 +248,8 @@ recover() {
 
 # cell EVENT STATE
 cell() {
-	REQUEST=
 	READER=
-	store "$STOP/timeout_ms" $TIMEOUT_MS >/dev/null
-	"enter_$2"
-	store "$STOP/timeout_ms" $TIMEOUT_MS >/dev/null
+	enter "$2"
 	"$1" "$2"
 	recover "$2"
 	[ -z "$REQUEST" ] || wait "$REQUEST"
@@ -301,17 +257,6 @@ cell() {
 	stop
 	resume
 	io_works
-}
-
-# hangs PID: the task waits for what can't be interrupted.
-hangs() {
-	grep -qs '^State:.D' "/proc/$1/status"
-}
-
-nobody_hangs() {
-	for task in /proc/[0-9]*; do
-		! hangs "${task##*/}" || return 1
-	done
 }
 
 test_reset_with_a_waiting_read() {
@@ -331,7 +276,7 @@ test_reset_with_a_waiting_read() {
 }
 
 tests=
-for state in running stopping stopped resuming aborting failed needs_reset; do
+for state in $STATES; do
 	for event in unbind unload_driver unplug reset suspend_system hibernate unload another_stop another_resume kill_agent signal_agent; do
 		# Whose agent has no request pending can't be disturbed in it.
 		case $event/$state in
