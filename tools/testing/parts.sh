@@ -36,20 +36,20 @@ together() {
 }
 
 all_together() {
-	local index
+	local index status
 	for index in "${!jobs[@]}"; do
-		part "${names[index]}" ended "${jobs[index]}" "$parts_log.$((index + 1))"
+		status=0
+		wait "${jobs[index]}" || status=$?
+		part "${names[index]}" said "$status" "$parts_log.$((index + 1))"
 	done
 	jobs=() names=()
 }
 
-# ended PID LOG: with its status, when it has said all.
-ended() {
-	local status=0
-	wait "$1" || status=$?
+# said STATUS LOG
+said() {
 	cat "$2"
 	rm -f "$2"
-	return "$status"
+	return "$1"
 }
 
 # totals: the last line. Fails if a part has.

@@ -30,20 +30,21 @@ pub const TABLE: &[(&str, &str, &str)] = &[
 
 const FLAG: &str = "true or false";
 const MAX_MS: u64 = 600_000;
+const US_PER_MS: u64 = 1000;
 const MAX_DELAY_US: u64 = 600_000_000;
 const MAX_IO_DEPTH: u64 = 32_768;
 
 /// How long the device takes: a fixed time, or one chosen anew each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delay {
-    least: u64,
-    most: u64,
+    least_us: u64,
+    most_us: u64,
 }
 
 impl Delay {
     /// The time to take this once.
     pub fn choose(self, random: &mut fastrand::Rng) -> Duration {
-        Duration::from_millis(random.u64(self.least..=self.most))
+        Duration::from_micros(random.u64(self.least_us..=self.most_us))
     }
 }
 
@@ -65,9 +66,9 @@ pub enum Answer {
 
 impl Answer {
     const STOP_VALUES: &str =
-        "at-once, after:MS, after:MIN-MAX, never, given-up:MS or needs-reset, with MS up to 600000";
+        "at-once, after:MS, after:MIN-MAX, never, given-up:MS or needs-reset, with MS up to 600000, three decimals at most";
     const RESUME_VALUES: &str =
-        "at-once, after:MS, after:MIN-MAX, never or needs-reset, with MS up to 600000";
+        "at-once, after:MS, after:MIN-MAX, never or needs-reset, with MS up to 600000, three decimals at most";
 }
 
 /// Which write resumes a device that was stopped by VIRTIO_F_SUSPEND.
@@ -316,9 +317,42 @@ impl FromStr for Delay {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let (least, most) = text.split_once('-').unwrap_or((text, text));
-        match (least.parse(), most.parse()) {
-            (Ok(least), Ok(most)) if least <= most && most <= MAX_MS => Ok(Self { least, most }),
+        match (micros(least), micros(most)) {
+            (Some(least_us), Some(most_us))
+                if least_us <= most_us && most_us <= MAX_MS * US_PER_MS =>
+            {
+                Ok(Self { least_us, most_us })
+            }
             _ => Err(()),
+        }
+    }
+}
+
+/// Milliseconds with up to three decimals, in microseconds.
+fn micros(text: &str) -> Option<u64> {
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let (whole, decimals) = match text.split_once('.') {
+        Some((whole, decimals)) if matches!(decimals.len(), 1..=3) && digits(decimals) => {
+            (whole, format!("{decimals:0<3}"))
+        }
+        Some(_) => return None,
+        None => (text, "0".to_owned()),
+    };
+    let whole: u64 = digits(whole).then(|| whole.parse().ok())??;
+    let decimals: u64 = decimals.parse().ok()?;
+    whole.checked_mul(US_PER_MS)?.checked_add(decimals)
+}
+
+/// As [`micros`] reads it.
+struct Millis(u64);
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, decimals) = (self.0 / US_PER_MS, self.0 % US_PER_MS);
+        write!(f, "{whole}")?;
+        match decimals {
+            0 => Ok(()),
+            decimals => write!(f, ".{}", format!("{decimals:03}").trim_end_matches('0')),
         }
     }
 }
@@ -326,8 +360,8 @@ impl FromStr for Delay {
 impl fmt::Display for Delay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self { least, most } if least == most => write!(f, "{least}"),
-            Self { least, most } => write!(f, "{least}-{most}"),
+            Self { least_us, most_us } if least_us == most_us => Millis(*least_us).fmt(f),
+            Self { least_us, most_us } => write!(f, "{}-{}", Millis(*least_us), Millis(*most_us)),
         }
     }
 }
@@ -363,7 +397,8 @@ impl fmt::Display for Answer {
 }
 
 impl DropStop {
-    const VALUES: &str = "never, after:MS or after:MIN-MAX, with MS up to 600000";
+    const VALUES: &str =
+        "never, after:MS or after:MIN-MAX, with MS up to 600000, three decimals at most";
 }
 
 impl FromStr for DropStop {
@@ -429,6 +464,8 @@ mod tests {
             &[
                 "at-once",
                 "after:0",
+                "after:0.1",
+                "after:0.025-7.5",
                 "after:100-600000",
                 "never",
                 "given-up:250",
@@ -481,6 +518,12 @@ mod tests {
             ("acknowledge", "soon"),
             ("acknowledge", "after:"),
             ("acknowledge", "after:600001"),
+            ("acknowledge", "after:600000.001"),
+            ("acknowledge", "after:0.0001"),
+            ("acknowledge", "after:1."),
+            ("acknowledge", "after:.5"),
+            ("acknowledge", "after:+1"),
+            ("acknowledge", "after:1.+5"),
             ("acknowledge", "after:5-4"),
             ("acknowledge", "never:1"),
             ("resume", "given-up:1"),
@@ -507,9 +550,9 @@ mod tests {
     #[test]
     fn a_delay_lies_within_its_range() {
         let mut random = fastrand::Rng::with_seed(1);
-        let delay: Delay = "3-5".parse().unwrap();
+        let delay: Delay = "0.003-0.005".parse().unwrap();
         let chosen: std::collections::BTreeSet<_> = (0..100)
-            .map(|_| delay.choose(&mut random).as_millis())
+            .map(|_| delay.choose(&mut random).as_micros())
             .collect();
         assert_eq!(chosen, [3, 4, 5].into());
     }
