@@ -22,14 +22,6 @@ clean_up() {
 	DISK=$(disk "$DEVICE")
 }
 
-disk_is_there() {
-	[ -n "$(disk "$1")" ]
-}
-
-disk_is_gone() {
-	[ -z "$(disk "$1")" ]
-}
-
 # kind NAME: how many requests of that kind the device has completed.
 kind() {
 	device '"get":"counters.requests.kinds"'

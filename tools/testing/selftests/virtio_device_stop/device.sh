@@ -127,6 +127,37 @@ disk() {
 	done
 }
 
+disk_is_there() {
+	[ -n "$(disk "$1")" ]
+}
+
+disk_is_gone() {
+	[ -z "$(disk "$1")" ]
+}
+
+# plug: the disk "plugged" comes, in the slot spare0, and is DISK. Its socket is in the file "plugged_socket".
+plug() {
+	added=$(qmp device_add "{\"driver\":\"vfio-user-pci\",\"id\":\"plugged\",\"bus\":\"spare0\",
+		\"socket\":{\"type\":\"unix\",\"path\":\"$(cat plugged_socket)\"}}" | tr -d '\n')
+	case $added in *'"error"'*) fail "$added" ;; esac
+	wait_until disk_is_there plugged
+	DISK=$(disk plugged)
+}
+
+# unplug: QEMU lets it go when the guest does. The device "plugged" is DEVICE.
+unplug() {
+	looks=0
+	wait_until unplugged
+}
+
+# Asks again from time to time: a guest that has only just seen a device come does not hear the first request.
+unplugged() {
+	[ "$(device_get connected)" = true ] || return 0
+	[ $((looks % 200)) -ne 0 ] || qmp device_del '{"id":"plugged"}' >/dev/null
+	looks=$((looks + 1))
+	return 1
+}
+
 # io_works: the disk reads what is written to it.
 io_works() {
 	head -c 65536 /dev/urandom >/tmp/pattern

@@ -159,6 +159,16 @@ test_any_other_status_is_no_answer() {
 	done
 }
 
+# The judge sees if anything is written.
+test_stop_of_a_driver_that_is_not_ready() {
+	device_set show_status=always:0x0b
+	expect "stop" "$(store "$STOP/state" stop)" "$ENXIO"
+	is running none
+	device_set show_status=as-is
+	stop
+	resume
+}
+
 test_needs_reset_on_a_resume() {
 	device_set resume=needs-reset
 	stop
@@ -177,4 +187,5 @@ test_needs_reset_while_stopped() {
 
 run_tests test_resume_that_is_not_answered test_stop_that_stays_unanswered test_stop_that_the_device_drops \
 	test_resume_finds_the_stop_dropped test_status_of_0_is_a_reset test_status_of_ones_is_a_device_that_is_gone \
-	test_failed_needs_a_reset test_any_other_status_is_no_answer test_needs_reset_on_a_resume test_needs_reset_while_stopped
+	test_failed_needs_a_reset test_any_other_status_is_no_answer \
+	test_stop_of_a_driver_that_is_not_ready test_needs_reset_on_a_resume test_needs_reset_while_stopped

@@ -117,15 +117,11 @@ test_unplug_while_stopped() {
 	echo 1 >"$(pci)/remove"
 	[ ! -e "/sys/bus/virtio/devices/$VDEV" ] || fail "the device is still there"
 	echo 1 >/sys/bus/pci/rescan
-	wait_until disk_is_back
+	wait_until disk_is_there stoppable
 	find_device
 	stop
 	resume
 	io_works
-}
-
-disk_is_back() {
-	[ -n "$(disk stoppable)" ]
 }
 
 run_tests test_unbind_while_stopped test_unbind_while_stopped_with_waiting_requests test_unbind_while_stopping \

@@ -60,10 +60,6 @@ unplugged() {
 	[ ! -e "/sys/bus/virtio/devices/$VDEV" ]
 }
 
-plugged() {
-	[ -n "$(disk stoppable)" ]
-}
-
 # driver_is_bound: it was bound anew, so that the device works whatever it had come to.
 driver_is_bound() {
 	find_device
@@ -99,7 +95,7 @@ unplug() {
 	reader_ends "$(reader_of_a_leaving_driver "$1")"
 	device_do behave
 	echo 1 >/sys/bus/pci/rescan
-	wait_until plugged
+	wait_until disk_is_there stoppable
 	driver_is_bound
 }
 
