@@ -46,6 +46,16 @@ pub(crate) static FILES: Files<Device> = Files {
         Attribute::read_write(c"lease_ms", show_lease_ms, store_lease_ms),
         Attribute::write_only(c"renew", store_renew),
         Attribute::read_only(c"generation", show_generation),
+        Attribute::read_write(
+            c"force",
+            |device, text| show(text, u8::from(device.is_forced())),
+            |device, text| Ok(device.set_force(flag(text)?)),
+        ),
+        Attribute::read_write(
+            c"accept_bit39",
+            |device, text| show(text, u8::from(device.accepts_bit39())),
+            |device, text| Ok(device.set_accept_bit39(flag(text)?)),
+        ),
     ],
     group: c"stats",
     group_files: &[
@@ -123,6 +133,14 @@ fn show_protocol(device: &Arc<Device>, text: &mut Text) -> Result {
 
 fn show_reason(device: &Arc<Device>, text: &mut Text) -> Result {
     show(text, device.snapshot_after_look().life.reason().name())
+}
+
+fn flag(text: &[u8]) -> Result<bool> {
+    match text {
+        b"0" => Ok(false),
+        b"1" => Ok(true),
+        _ => Err(EINVAL),
+    }
 }
 
 fn show_timeout_ms(device: &Arc<Device>, text: &mut Text) -> Result {

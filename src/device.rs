@@ -32,7 +32,7 @@ use crate::{
         VIRTIO_F_DEVICE_STOP,
         VIRTIO_F_SUSPEND, //
     },
-    policy,
+    policy::Policy,
     quiesce::Held,
     state::{
         self,
@@ -114,6 +114,8 @@ pub(crate) struct Device {
     environment: Environment,
     timeout_ms: Atomic<u32>,
     lease_ms: Atomic<u32>,
+    /// By bit 39 this device means VIRTIO_F_DEVICE_STOP.
+    accept_bit39: AtomicFlag,
     /// Whoever waits for a change of the state waits here.
     poll: SetOnce<Poll>,
     #[pin]
@@ -153,6 +155,8 @@ struct Inner {
     accepted: Option<Protocol>,
     /// The driver is bound, not just being bound.
     bound: bool,
+    /// The administrator wants the device to be stopped although its type should not be.
+    force: bool,
     leaving: Leaving,
     /// Somebody wants the stop that is being waited for to end.
     call_off: bool,
@@ -193,6 +197,7 @@ impl Device {
                 transport,
                 timeout_ms: Atomic::new(TIMEOUT_MS),
                 lease_ms: Atomic::new(lease::DEFAULT_MS),
+                accept_bit39: AtomicFlag::new(false),
                 poll: SetOnce::new(),
                 transition <- new_mutex!(Transition {
                     held: None,
@@ -204,6 +209,7 @@ impl Device {
                     field: Field::new(),
                     accepted: None,
                     bound: false,
+                    force: false,
                     leaving: Leaving::No,
                     call_off: false,
                     last_stop: None,
@@ -249,6 +255,49 @@ impl Device {
     /// From the next stop or renewal on.
     pub(crate) fn set_lease_ms(&self, lease_ms: u32) {
         self.lease_ms.store(lease_ms, Relaxed);
+    }
+
+    /// Whether this device means VIRTIO_F_DEVICE_STOP by bit 39.
+    pub(crate) fn accepts_bit39(&self) -> bool {
+        self.accept_bit39.load(Relaxed)
+    }
+
+    /// From the next driver on.
+    pub(crate) fn set_accept_bit39(&self, accept: bool) {
+        self.accept_bit39.store(accept, Relaxed);
+    }
+
+    /// Whether the device may be stopped although its type should not be.
+    pub(crate) fn is_forced(&self) -> bool {
+        self.status.lock().force
+    }
+
+    /// From now on. A stop that stands or is under way is not affected.
+    pub(crate) fn set_force(&self, force: bool) {
+        let mut inner = self.status.lock();
+        inner.force = force;
+        let event = self.readiness(&inner);
+        let changes = match inner.life.state() {
+            State::Unavailable => event == Event::Ready,
+            State::Running => event != Event::Ready,
+            _ => false,
+        };
+        if inner.bound && inner.field.negotiated().is_ok() && changes {
+            self.apply(&mut inner, event);
+        }
+    }
+
+    /// What becomes of a device whose driver is bound and ready.
+    fn readiness(&self, inner: &Inner) -> Event {
+        match inner.field.negotiated() {
+            Ok(protocol) if self.policy().permits(protocol, inner.force) => Event::Ready,
+            Ok(_) => Event::NotAvailable(Reason::TypeRefused),
+            Err(reason) => Event::NotAvailable(reason),
+        }
+    }
+
+    fn policy(&self) -> Policy {
+        Policy::of(self.transport.device().device_type())
     }
 
     /// How long a request may take, in microseconds.
@@ -364,7 +413,7 @@ impl Device {
         let mut transition = self.at_rest().ok_or(Error::Busy)?;
         self.look(&mut transition);
         let device = self.transport.device();
-        let how = policy::quiesce(device.device_type()).map_err(|_| Error::NotSupported)?;
+        let policy = self.policy();
         let ask = |life: &mut Life| life.ask_stop();
         let Some(begun) = self.begin(ask, Event::StopBegins, Heed::WhileStopping)? else {
             return Ok(());
@@ -381,7 +430,7 @@ impl Device {
         } else {
             // Not later: it allocates memory.
             device.tell_user_space(State::Stopping.name());
-            let Some(held) = Held::hold(device, how) else {
+            let Some(held) = Held::hold(device, policy.quiesce) else {
                 return self.settle(&mut transition, &register, Event::QuiesceFailed);
             };
             transition.held = Some(held);
@@ -513,10 +562,7 @@ impl Device {
     pub(crate) fn bound(&self) {
         let mut inner = self.status.lock();
         inner.bound = true;
-        let event = match inner.field.negotiated() {
-            Ok(_) => Event::Ready,
-            Err(reason) => Event::NotAvailable(reason),
-        };
+        let event = self.readiness(&inner);
         self.apply(&mut inner, event);
     }
 
@@ -532,6 +578,8 @@ impl Device {
         let negotiated = match accepted {
             Some(protocol) if self.environment.allowed.permits(protocol) => Ok(protocol),
             Some(_) => Err(Reason::Disabled),
+            // To bind it again would not help.
+            None if self.policy().refuses() => Err(Reason::TypeRefused),
             None => Err(Reason::BoundBefore),
         };
         {
@@ -663,7 +711,7 @@ impl Device {
 
     /// Which of the features to accept that the device offers.
     fn choose(&self, offered: u64) -> Result<(Protocol, &CommonConfig), Reason> {
-        policy::quiesce(self.transport.device().device_type())?;
+        let policy = self.policy();
         let common = self.common.as_ref().ok_or(Reason::Transport)?;
         let known = self.transport.device().has_feature(VIRTIO_F_SUSPEND);
         let offer = Offer {
@@ -672,8 +720,13 @@ impl Device {
                 common_length: common.length(),
             },
             kernel_suspends: known && self.status.lock().accepted != Some(Protocol::Suspend),
+            bit_39_is_device_stop: self.accepts_bit39(),
         };
-        Ok((offer.choose(self.environment.allowed)?, common))
+        let protocol = offer.choose(self.environment.allowed)?;
+        if policy.refuses() {
+            return Err(Reason::TypeRefused);
+        }
+        Ok((protocol, common))
     }
 }
 
@@ -716,7 +769,8 @@ impl Hooks for Device {
         // After a reset that the driver has survived, it is ready again without being bound again.
         let ready = written.is_driver_ok() && inner.field.negotiated().is_ok();
         if ready && inner.bound && inner.life.state() == State::Unavailable {
-            self.apply(&mut inner, Event::Ready);
+            let event = self.readiness(&inner);
+            self.apply(&mut inner, event);
         }
     }
 

@@ -6,7 +6,7 @@
 //! since virtio 1.2 it is VIRTIO_F_NOTIF_CONFIG_DATA, by which the driver promises to notify with the
 //! data in `queue_notify_data`. Linux does not, so that accepting the bit from a device that means it
 //! so loses notifications. A device can't mean it so when its PCI common configuration ends before
-//! `queue_notify_data`.
+//! `queue_notify_data`; of others the administrator has to say it.
 
 use super::state::Reason;
 use super::status::Protocol;
@@ -44,6 +44,8 @@ pub struct Offer {
     pub transport: Transport,
     /// The kernel has accepted VIRTIO_F_SUSPEND by itself: it is the kernel's to use.
     pub kernel_suspends: bool,
+    /// The administrator says that this device means VIRTIO_F_DEVICE_STOP by bit 39.
+    pub bit_39_is_device_stop: bool,
 }
 
 /// What the administrator lets us accept.
@@ -98,7 +100,7 @@ impl Offer {
             Ok(Protocol::Suspend)
         } else if !device_stop || !allowed.device_stop {
             Err(Reason::Disabled)
-        } else if common_length >= QUEUE_NOTIFY_DATA_END {
+        } else if common_length >= QUEUE_NOTIFY_DATA_END && !self.bit_39_is_device_stop {
             Err(Reason::Bit39Ambiguous)
         } else {
             Ok(Protocol::DeviceStop)
@@ -123,6 +125,7 @@ mod tests {
             features: features | VERSION_1,
             transport: Transport::Pci { common_length: 56 },
             kernel_suspends: false,
+            bit_39_is_device_stop: false,
         }
     }
 
@@ -161,6 +164,12 @@ mod tests {
                 Err(Reason::Bit39Ambiguous)
             };
             assert_eq!(choose(D), expected, "{common_length}");
+            let accepted = Offer {
+                transport,
+                bit_39_is_device_stop: true,
+                ..offer(D)
+            };
+            assert_eq!(accepted.choose(BOTH), Ok(Protocol::DeviceStop));
             assert_eq!(choose(D | S), Ok(Protocol::Suspend), "{common_length}");
         }
     }

@@ -17,6 +17,8 @@ use crate::{
 pub(crate) enum Held {
     /// The driver of a block device.
     Block(Quiesced),
+    /// A driver that takes care of itself.
+    Nothing,
 }
 
 impl Held {
@@ -24,13 +26,15 @@ impl Held {
     pub(crate) fn hold(device: &Device, how: Quiesce) -> Option<Self> {
         match how {
             Quiesce::Block => Disk::find(device).map(|disk| Self::Block(disk.quiesce())),
+            Quiesce::Nothing => Some(Self::Nothing),
         }
     }
 
-    /// Whether the device has none of the driver's requests.
+    /// Whether the device is known to have none of the driver's requests.
     pub(crate) fn is_idle(&self) -> bool {
         match self {
             Self::Block(disk) => disk.is_idle(),
+            Self::Nothing => false,
         }
     }
 }

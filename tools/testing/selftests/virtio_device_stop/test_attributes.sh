@@ -30,10 +30,12 @@ test_modes_and_contents() {
 	file -rw------- lease_ms 60000
 	expect "mode of renew" "$(mode renew)" --w-------
 	file -r-------- generation '[0-9]*'
+	file -rw------- force 0
+	file -rw------- accept_bit39 0
 	for name in stops resumes timeouts failures late_acks dropped lease_expiries last_stop_us last_resume_us last_status_reads; do
 		file -r-------- stats/$name '[0-9]*'
 	done
-	expect "files" "$(cd "$STOP" && echo *)" "generation lease_ms protocol reason renew state stats timeout_ms"
+	expect "files" "$(cd "$STOP" && echo *)" "accept_bit39 force generation lease_ms protocol reason renew state stats timeout_ms"
 	expect "stats" "$(cd "$STOP/stats" && echo * | wc -w)" 10
 }
 
@@ -93,6 +95,20 @@ test_leases_out_of_range_are_refused() {
 	done
 }
 
+test_flags_are_0_or_1() {
+	for name in force accept_bit39; do
+		for text in 2 -1 "" yes 00; do
+			expect "$name <- '$text'" "$(store "$STOP/$name" "$text")" "$EINVAL"
+		done
+		for text in 1 0; do
+			expect "$name <- $text" "$(store "$STOP/$name" $text)" ok
+			expect "$name" "$(cat "$STOP/$name")" $text
+		done
+	done
+	# A type that may be stopped anyway is not affected.
+	expect "state" "$(state)" running
+}
+
 test_files_that_can_not_be_written() {
 	for name in protocol reason generation stats/stops; do
 		case $(store "$STOP/$name" 1) in
@@ -115,4 +131,6 @@ test_unprivileged_writes_are_refused() {
 }
 
 run_tests test_modes_and_contents test_bad_text_is_refused test_empty_and_huge_writes_are_refused \
-	test_numbers_out_of_range_are_refused test_leases_out_of_range_are_refused test_files_that_can_not_be_written test_unprivileged_writes_are_refused
+	test_numbers_out_of_range_are_refused \
+	test_leases_out_of_range_are_refused test_flags_are_0_or_1 \
+	test_files_that_can_not_be_written test_unprivileged_writes_are_refused

@@ -159,10 +159,11 @@ test_any_other_status_is_no_answer() {
 	done
 }
 
-# The judge sees if anything is written.
 test_stop_of_a_driver_that_is_not_ready() {
 	device_set show_status=always:0x0b
+	writes=$(device_get counters.status_writes)
 	expect "stop" "$(store "$STOP/state" stop)" "$ENXIO"
+	expect "writes of the status" "$(device_get counters.status_writes)" "$writes"
 	is running none
 	device_set show_status=as-is
 	stop

@@ -1,0 +1,131 @@
+#!/bin/sh
+# shellcheck shell=busybox
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Devices of other types: which may be stopped, which only with force, and which not. And a device whose bit 39 could mean something
+# else.
+
+. ./functions.sh
+
+# find_type NUMBER: sets VDEV and STOP to the device of that virtio device type.
+find_type() {
+	for vdev in /sys/bus/virtio/devices/*; do
+		if [ $(($(cat "$vdev/device"))) -eq "$1" ]; then
+			VDEV=${vdev##*/}
+			STOP=$vdev/device_stop
+			return
+		fi
+	done
+	fail "no device of type $1"
+}
+
+is() {
+	expect "state" "$(state)" "$1"
+	expect "reason" "$(cat "$STOP/reason")" "$2"
+}
+
+negotiated() {
+	expect "the device's view" "$(device_get protocol)" "\"$1\""
+	expect "protocol" "$(cat "$STOP/protocol")" "$1"
+}
+
+# needs_force DRIVER TYPE: with force the device is stopped, without it is not.
+needs_force() {
+	find_type "$2"
+	negotiated "$PROTOCOL"
+	is unavailable type_refused
+	expect "stop" "$(store "$STOP/state" stop)" "$EOPNOTSUPP"
+	generation=$(cat "$STOP/generation")
+	store "$STOP/force" 1 >/dev/null
+	is running none
+	[ "$(cat "$STOP/generation")" -gt "$generation" ] || fail "the generation has not changed"
+	stop
+	# To take it back does not end a stop.
+	store "$STOP/force" 0 >/dev/null
+	is stopped none
+	resume
+	store "$STOP/force" 1 >/dev/null
+	store "$STOP/force" 0 >/dev/null
+	is unavailable type_refused
+	expect "stop" "$(store "$STOP/state" stop)" "$EOPNOTSUPP"
+	# It is there for the next driver, too.
+	store "$STOP/force" 1 >/dev/null
+	echo "$VDEV" >"/sys/bus/virtio/drivers/$1/unbind"
+	echo "$VDEV" >"/sys/bus/virtio/drivers/$1/bind"
+	is running none
+	store "$STOP/force" 0 >/dev/null
+}
+
+test_entropy_is_stopped_by_device_stop_and_with_force_by_suspend() {
+	DEVICE=entropy
+	modprobe virtio_rng
+	if suspends; then
+		needs_force virtio_rng 4
+	else
+		find_type 4
+		negotiated "$PROTOCOL"
+		is running none
+		stop
+		resume
+	fi
+	head -c 64 /dev/hwrng | wc -c | grep -qx 64 || fail "no entropy"
+}
+
+test_balloon_needs_force() {
+	DEVICE=balloon
+	modprobe virtio_balloon
+	needs_force virtio_balloon 5
+}
+
+test_console_is_never_stopped() {
+	DEVICE=console
+	find_type 3
+	negotiated none
+	is unavailable type_refused
+	store "$STOP/force" 1 >/dev/null
+	is unavailable type_refused
+	expect "stop" "$(store "$STOP/state" stop)" "$EOPNOTSUPP"
+	store "$STOP/force" 0 >/dev/null
+}
+
+# Only VIRTIO_F_DEVICE_STOP has that bit.
+test_bit_39_is_accepted_where_the_administrator_says_so() {
+	DEVICE=ambiguous
+	modprobe virtio_blk
+	DISK=$(disk ambiguous)
+	find_vdev
+	if suspends; then
+		negotiated suspend
+		return
+	fi
+	negotiated none
+	is unavailable bit39_ambiguous
+	store "$STOP/accept_bit39" 1 >/dev/null
+	is unavailable bit39_ambiguous
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
+	negotiated device_stop
+	DISK=$(disk ambiguous)
+	stop
+	resume
+	io_works
+	store "$STOP/accept_bit39" 0 >/dev/null
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
+	is unavailable bit39_ambiguous
+}
+
+# A device that means VIRTIO_F_NOTIF_CONFIG_DATA is left alone, and works.
+test_device_that_means_notif_config_data_works_on() {
+	DEVICE=notifier
+	modprobe virtio_blk
+	DISK=$(disk notifier)
+	find_vdev
+	negotiated none
+	is unavailable bit39_ambiguous
+	io_works
+	expect "notifications that were lost" "$(device_get counters.notifications_lost)" 0
+}
+
+run_tests test_entropy_is_stopped_by_device_stop_and_with_force_by_suspend test_balloon_needs_force test_console_is_never_stopped \
+	test_bit_39_is_accepted_where_the_administrator_says_so test_device_that_means_notif_config_data_works_on
