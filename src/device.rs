@@ -19,7 +19,8 @@ use crate::{
         Cost,
         Cut,
         Port,
-        Resume, //
+        Resume,
+        Stop, //
     },
     lease::{
         self,
@@ -293,6 +294,16 @@ impl Device {
             Ok(protocol) if self.policy().permits(protocol, inner.force) => Event::Ready,
             Ok(_) => Event::NotAvailable(Reason::TypeRefused),
             Err(reason) => Event::NotAvailable(reason),
+        }
+    }
+
+    /// After a reset that the driver has survived, it is ready again without being bound again.
+    fn ready_after_reset(&self, inner: &mut Inner, status: Status) {
+        let ready = status.fault().is_none() && status.is_driver_ok();
+        let was_reset = inner.life.state() == State::Unavailable && inner.bound;
+        if ready && was_reset && inner.field.negotiated().is_ok() {
+            let event = self.readiness(inner);
+            self.apply(inner, event);
         }
     }
 
@@ -608,7 +619,18 @@ impl Device {
     ) -> Result<(), Error> {
         let (outcome, life) = {
             let mut inner = self.status.lock();
-            (self.apply(&mut inner, event), inner.life)
+            let outcome = self.apply(&mut inner, event);
+            // The driver may have brought the device up again before its reset was noticed.
+            if event == Event::StopEnds(Stop::Fault(Fault::Reset))
+                || event == Event::ResumeEnds(Resume::Fault(Fault::Reset))
+                || event == Event::LeaseEnds(Resume::Fault(Fault::Reset))
+            {
+                let status = inner.field.read(&self.transport, inner.field.epoch());
+                if let Ok(status) = status {
+                    self.ready_after_reset(&mut inner, status);
+                }
+            }
+            (outcome, inner.life)
         };
         match outcome.upper {
             Upper::Hold => {}
@@ -766,12 +788,7 @@ impl Hooks for Device {
     fn set_status(self: Arc<Self>, status: u8) {
         let mut inner = self.status.lock();
         let written = inner.field.write_for_core(&self.transport, Status(status));
-        // After a reset that the driver has survived, it is ready again without being bound again.
-        let ready = written.is_driver_ok() && inner.field.negotiated().is_ok();
-        if ready && inner.bound && inner.life.state() == State::Unavailable {
-            let event = self.readiness(&inner);
-            self.apply(&mut inner, event);
-        }
+        self.ready_after_reset(&mut inner, written);
     }
 
     fn reset(self: Arc<Self>) {
@@ -949,7 +966,7 @@ mod tests {
             .settle(
                 &mut transition,
                 &register,
-                Event::StopEnds(handshake::Stop::Acknowledged),
+                Event::StopEnds(Stop::Acknowledged),
             )
             .map_err(|_| EINVAL)?;
         Ok(register)
@@ -1018,6 +1035,33 @@ mod tests {
         assert!(device.life().state() == State::Running);
         assert!(device.life().generation() > generation);
         device.cancel_works();
+        Ok(())
+    }
+
+    #[test]
+    fn a_driver_that_is_ready_before_the_reset_is_noticed() -> Result {
+        for protocol in BOTH {
+            let fake = Fake::new()?;
+            let device = running(&fake, protocol)?;
+            let ask = |life: &mut Life| life.ask_stop();
+            let Ok(Some(Begun { mut register, .. })) =
+                device.begin(ask, Event::StopBegins, Heed::WhileStopping)
+            else {
+                return Err(EINVAL);
+            };
+            Hooks::reset(device.clone());
+            device.status.lock().field.negotiate(Ok(protocol));
+            Hooks::set_status(device.clone(), READY);
+            assert!(device.life().state() == State::Stopping);
+            assert!(register.read() == Err(Cut::Reset));
+            let mut transition = device.transition.lock();
+            let event = Event::StopEnds(Stop::Fault(Fault::Reset));
+            let result = device.settle(&mut transition, &register, event);
+            assert!(result == Err(Error::Gone));
+            assert!(device.life().state() == State::Running);
+            drop(transition);
+            device.cancel_works();
+        }
         Ok(())
     }
 

@@ -228,21 +228,25 @@ impl<'a> World<'a> {
         }
     }
 
+    fn next(&mut self) {
+        if let Some(step) = self.steps.get(self.done) {
+            self.done += 1;
+            self.core(*step);
+        }
+    }
+
     /// What core does before the module's next access.
     fn others(&mut self) {
         while self.places.get(self.done) == Some(&self.accesses) {
-            let step = self.steps[self.done];
-            self.done += 1;
-            self.core(step);
+            self.next();
         }
         self.accesses += 1;
     }
 
     fn finish(&mut self) {
-        for step in &self.steps[self.done..] {
-            self.core(*step);
+        while self.done < self.steps.len() {
+            self.next();
         }
-        self.done = self.steps.len();
     }
 
     /// A request begins, if the device can be asked: whether it does.
