@@ -49,12 +49,12 @@ pub(crate) static FILES: Files<Device> = Files {
         Attribute::read_write(
             c"force",
             |device, text| show(text, u8::from(device.is_forced())),
-            |device, text| Ok(device.set_force(flag(text)?)),
+            |device, text| flag(text).map(|on| device.set_force(on)),
         ),
         Attribute::read_write(
             c"accept_bit39",
             |device, text| show(text, u8::from(device.accepts_bit39())),
-            |device, text| Ok(device.set_accept_bit39(flag(text)?)),
+            |device, text| flag(text).map(|on| device.set_accept_bit39(on)),
         ),
     ],
     group: c"stats",

@@ -78,7 +78,7 @@ clean_up() {
 	echo 1 >/sys/bus/pci/rescan
 	modprobe virtio_blk
 	for unbound in /sys/bus/virtio/devices/*; do
-		[ -e "$unbound/driver" ] || echo "${unbound##*/}" >/sys/bus/virtio/drivers/virtio_blk/bind
+		[ -e "$unbound/driver" ] || echo "${unbound##*/}" >/sys/bus/virtio/drivers/virtio_blk/bind 2>/dev/null
 	done
 	find_device
 	store "$STOP/state" resume >/dev/null
