@@ -29,6 +29,20 @@ negotiated() {
 	expect "protocol" "$(cat "$STOP/protocol")" "$1"
 }
 
+# find_disk: $DEVICE, with a driver that was bound after the module was loaded.
+find_disk() {
+	modprobe virtio_blk
+	DISK=$(disk "$DEVICE")
+	find_vdev
+	rebind
+}
+
+rebind() {
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
+	DISK=$(disk "$DEVICE")
+}
+
 # needs_force DRIVER TYPE: with force the device is stopped, without it is not.
 needs_force() {
 	find_type "$2"
@@ -91,9 +105,7 @@ test_console_is_never_stopped() {
 # Only VIRTIO_F_DEVICE_STOP has that bit.
 test_bit_39_is_accepted_where_the_administrator_says_so() {
 	DEVICE=ambiguous
-	modprobe virtio_blk
-	DISK=$(disk ambiguous)
-	find_vdev
+	find_disk
 	if suspends; then
 		negotiated suspend
 		return
@@ -102,25 +114,20 @@ test_bit_39_is_accepted_where_the_administrator_says_so() {
 	is unavailable bit39_ambiguous
 	store "$STOP/accept_bit39" 1 >/dev/null
 	is unavailable bit39_ambiguous
-	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
-	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
+	rebind
 	negotiated device_stop
-	DISK=$(disk ambiguous)
 	stop
 	resume
 	io_works
 	store "$STOP/accept_bit39" 0 >/dev/null
-	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
-	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
+	rebind
 	is unavailable bit39_ambiguous
 }
 
 # A device that means VIRTIO_F_NOTIF_CONFIG_DATA is left alone, and works.
 test_device_that_means_notif_config_data_works_on() {
 	DEVICE=notifier
-	modprobe virtio_blk
-	DISK=$(disk notifier)
-	find_vdev
+	find_disk
 	negotiated none
 	is unavailable bit39_ambiguous
 	io_works
