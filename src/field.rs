@@ -95,7 +95,8 @@ impl Field {
         Ok(register.read())
     }
 
-    /// Reads the status, and writes what `change` makes of it; nothing if it makes nothing of it.
+    /// Reads the status, and writes what `change` makes of it; nothing if it makes nothing of it, or if
+    /// it asks again for a resume that can't be asked for twice.
     /// `stop_wanted`: what the driver wants from then on. Returns what was read.
     ///
     /// # Errors
@@ -109,7 +110,10 @@ impl Field {
         change: impl FnOnce(Status) -> Option<Status>,
     ) -> Result<Status, Cut> {
         let before = self.read(register, epoch)?;
-        if let Some(status) = change(before) {
+        // Under VIRTIO_F_SUSPEND what asks for a resume has SUSPEND set: written again, when the device has
+        // just resumed, it would ask for another stop.
+        let resumes = self.negotiated == Ok(Protocol::Suspend) && !stop_wanted && !self.stop_wanted;
+        if let Some(status) = change(before).filter(|_| !resumes) {
             self.stop_wanted = stop_wanted;
             register.write(status);
         }

@@ -447,3 +447,37 @@ fn nothing_is_written_while_a_reset_is_under_way() {
         "has to be negotiated anew"
     );
 }
+
+/// Shows that it has stopped, but has resumed by the time that it is written to.
+struct Late {
+    writes: Cell<u32>,
+}
+
+impl Register for Late {
+    fn read(&self) -> Status {
+        Status(READY & !DRIVER_OK | Status::SUSPEND)
+    }
+
+    fn write(&self, _: Status) {
+        self.writes.set(self.writes.get() + 1);
+    }
+}
+
+#[test]
+fn a_resume_by_suspend_is_written_once() {
+    let late = Late {
+        writes: Cell::new(0),
+    };
+    let mut field = Field::new();
+    field.negotiate(Ok(Protocol::Suspend));
+    let resume = |status: Status| Some(status.to_resume(Protocol::Suspend));
+    let stop = |status: Status| Some(status.to_stop(Protocol::Suspend));
+    assert!(field.update(&late, 0, true, stop).is_ok());
+    for _ in 0..3 {
+        assert!(field.update(&late, 0, false, resume).is_ok());
+    }
+    assert_eq!(late.writes.get(), 2);
+    assert!(field.update(&late, 0, true, stop).is_ok());
+    assert!(field.update(&late, 0, false, resume).is_ok());
+    assert_eq!(late.writes.get(), 4);
+}
