@@ -58,7 +58,8 @@ impl CommonConfig {
                         offset as c_ulong,
                         size_of::<bindings::virtio_pci_common_cfg>(),
                     );
-                    return (!map.is_null()).then_some(Self { pci, map, length });
+                    // Not `then_some`: what can't be mapped would be unmapped.
+                    return (!map.is_null()).then(|| Self { pci, map, length });
                 }
                 at = kernel::bindings::pci_find_next_capability(pci, at, PCI_CAP_ID_VNDR as c_int);
             }
