@@ -105,6 +105,8 @@ pub enum Left {
     Stopped,
     /// It can't be called off: the device will stop, and can be resumed only then.
     Pending,
+    /// The device was not asked to stop.
+    Untouched,
 }
 
 /// How a resume ended.
@@ -129,6 +131,30 @@ pub struct Cost {
     pub elapsed_us: u64,
     /// Reads of the status.
     pub reads: u32,
+}
+
+/// Gets what has to be had before the device is asked to stop: tries again and again for `timeout_us`.
+///
+/// # Errors
+///
+/// How the stop ends without it.
+pub fn prepare<T>(
+    port: &mut impl Port,
+    timeout_us: u64,
+    mut attempt: impl FnMut() -> Option<T>,
+) -> Result<T, Stop> {
+    let start = port.now_us();
+    loop {
+        if let Some(got) = attempt() {
+            return Ok(got);
+        }
+        let elapsed = port.now_us().saturating_sub(start);
+        if elapsed >= timeout_us {
+            return Err(untouched(GaveUp::TimedOut));
+        }
+        port.wait(pace(elapsed).min(timeout_us - elapsed))
+            .map_err(cut_before_request)?;
+    }
 }
 
 /// Stops the device: returns when it has acknowledged, or `timeout_us` after the request.
@@ -236,15 +262,16 @@ pub fn end_late_stop(port: &mut impl Port, protocol: Protocol) -> Result<bool, F
 }
 
 fn cut_before_request(cut: Cut) -> Stop {
-    let given_up = |why| Stop::GivenUp {
+    match cut.into() {
+        Ended::Fault(fault) => Stop::Fault(fault),
+        Ended::GaveUp(why) => untouched(why),
+    }
+}
+
+const fn untouched(why: GaveUp) -> Stop {
+    Stop::GivenUp {
         why,
-        left: Left::Running,
-    };
-    match cut {
-        Cut::Reset => Stop::Fault(Fault::Reset),
-        Cut::Leaving => given_up(GaveUp::Leaving),
-        Cut::CalledOff => given_up(GaveUp::CalledOff),
-        Cut::Killed => given_up(GaveUp::Killed),
+        left: Left::Untouched,
     }
 }
 
@@ -423,6 +450,39 @@ mod tests {
             } else {
                 written
             }
+        }
+    }
+
+    #[test]
+    fn what_has_to_be_had_is_tried_for_as_long_as_a_stop_may_take() {
+        let nothing = |_, written, _| written;
+        let mut attempts = 0;
+        let mut port = fake(READY, nothing);
+        let third = || {
+            attempts += 1;
+            (attempts == 3).then_some("it")
+        };
+        assert_eq!(prepare(&mut port, 1000 * MS, third), Ok("it"));
+        assert_eq!(port.waits, [MIN_WAIT_US, MIN_WAIT_US]);
+
+        let mut port = fake(READY, nothing);
+        let never = || None::<()>;
+        assert_eq!(
+            prepare(&mut port, 1000 * MS, never),
+            Err(untouched(GaveUp::TimedOut))
+        );
+        assert_eq!(port.now, 1000 * MS);
+
+        for (cut, ends) in [
+            (Cut::Reset, Stop::Fault(Fault::Reset)),
+            (Cut::Killed, untouched(GaveUp::Killed)),
+            (Cut::CalledOff, untouched(GaveUp::CalledOff)),
+            (Cut::Leaving, untouched(GaveUp::Leaving)),
+        ] {
+            let mut port = fake(READY, nothing);
+            port.cut = Some((5 * MS, cut));
+            assert_eq!(prepare(&mut port, 1000 * MS, never), Err(ends));
+            assert_eq!(port.accesses, 0);
         }
     }
 

@@ -461,20 +461,15 @@ impl Life {
         match event {
             Event::Ready => self.enter(State::Running, Reason::None, Upper::Release),
             Event::NotAvailable(reason) => self.enter(State::Unavailable, reason, Upper::Release),
+            // The device may still answer, until the driver resets it.
             Event::Unbound => {
-                // The device may still answer, until the driver resets it.
-                let watched = self.watched;
-                let outcome = self.enter(State::Unavailable, Reason::NoDriver, Upper::Release);
-                self.watched = watched;
-                outcome
+                self.enter_watched(State::Unavailable, Reason::NoDriver, Upper::Release)
             }
             Event::StopBegins => {
                 self.shown = false;
-                self.enter(State::Stopping, Reason::None, Upper::Hold)
+                self.enter_watched(State::Stopping, Reason::None, Upper::Hold)
             }
-            Event::QuiesceFailed => self
-                .enter(State::Running, Reason::NoQuiesce, Upper::Release)
-                .with(Error::NotSupported),
+            Event::QuiesceFailed => self.never_began(Reason::NoQuiesce, Error::NotSupported),
             Event::ResumeBegins => self.enter(State::Resuming, self.reason, Upper::Hold),
             Event::StopEnds(stop) => self.stop_ends(stop),
             Event::ResumeEnds(resume) => self.resume_ends(resume, Reason::None),
@@ -512,17 +507,23 @@ impl Life {
                 self.shown = true;
                 self.enter(State::Stopped, Reason::None, Upper::Hold)
             }
-            Stop::NotReady => self
-                .enter(State::Running, Reason::None, Upper::Release)
-                .with(Error::NoDriver),
+            Stop::NotReady => self.never_began(Reason::None, Error::NoDriver),
             Stop::GivenUp { why, left } => {
-                self.stats.timeouts += u64::from(why == GaveUp::TimedOut);
                 let outcome = match left {
+                    Left::Untouched => {
+                        let error = match why {
+                            // The device is not to blame: it was not asked.
+                            GaveUp::TimedOut => Error::Busy,
+                            _ => Error::from(why),
+                        };
+                        return self.never_began(Reason::None, error);
+                    }
                     Left::Running => {
                         self.enter(State::Running, Reason::None, Upper::NotifyAndRelease)
                     }
                     Left::Stopped | Left::Pending => self.abort(left == Left::Stopped),
                 };
+                self.stats.timeouts += u64::from(why == GaveUp::TimedOut);
                 self.watched = true;
                 outcome.with(Error::from(why))
             }
@@ -581,6 +582,20 @@ impl Life {
 
     fn runs(&mut self, reason: Reason) -> Outcome {
         self.enter(State::Running, reason, Upper::NotifyAndRelease)
+    }
+
+    /// A stop ends before it has reached the device, which may yet acknowledge an earlier one.
+    fn never_began(&mut self, reason: Reason, error: Error) -> Outcome {
+        self.enter_watched(State::Running, reason, Upper::Release)
+            .with(error)
+    }
+
+    /// Enters a state in which the device is watched if it was before.
+    fn enter_watched(&mut self, state: State, reason: Reason, upper: Upper) -> Outcome {
+        let watched = self.watched;
+        let outcome = self.enter(state, reason, upper);
+        self.watched = watched;
+        outcome
     }
 
     fn enter(&mut self, state: State, reason: Reason, upper: Upper) -> Outcome {
@@ -1066,6 +1081,54 @@ mod tests {
             Upper::Release,
             false,
         );
+    }
+
+    #[test]
+    fn a_stop_that_never_reached_the_device() {
+        for (why, error) in [
+            (GaveUp::TimedOut, Error::Busy),
+            (GaveUp::Killed, Error::Killed),
+            (GaveUp::CalledOff, Error::CalledOff),
+            (GaveUp::Leaving, Error::Gone),
+        ] {
+            let life = row(
+                stopping(),
+                Event::StopEnds(Stop::GivenUp {
+                    why,
+                    left: Left::Untouched,
+                }),
+                State::Running,
+                Reason::None,
+                Err(error),
+                Upper::Release,
+                false,
+            );
+            assert_eq!(life.stats().timeouts, 0);
+        }
+    }
+
+    #[test]
+    fn a_stop_that_never_began_leaves_an_earlier_one_watched() {
+        for event in [
+            Event::QuiesceFailed,
+            Event::StopEnds(Stop::NotReady),
+            Event::StopEnds(Stop::GivenUp {
+                why: GaveUp::Killed,
+                left: Left::Untouched,
+            }),
+        ] {
+            let mut life = stopping();
+            life.apply(Event::StopEnds(Stop::GivenUp {
+                why: GaveUp::TimedOut,
+                left: Left::Running,
+            }));
+            life.apply(Event::StopBegins);
+            life.apply(event);
+            assert_eq!((life.state(), life.is_watched()), (State::Running, true));
+            life.apply(Event::StopBegins);
+            life.apply(Event::StopEnds(Stop::Acknowledged));
+            assert!(!life.is_watched());
+        }
     }
 
     #[test]
