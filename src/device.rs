@@ -5,7 +5,7 @@
 //! Two locks. `transition` is held over one stop or resume, and by whoever ends one; it is never
 //! taken by what the virtio core calls. `status` is a leaf, held for one access to the status field,
 //! or for the flags and the state; nobody waits for the device with it held. Lock order: the parent
-//! device's lock, the device's, `transition`, `status`.
+//! device's lock, the device's, `transition`, what [`Held`] takes, `status`.
 //!
 //! The status field is in [`crate::field`], the state in [`crate::state`], each behind `status`.
 
@@ -34,7 +34,10 @@ use crate::{
         VIRTIO_F_SUSPEND, //
     },
     policy::Policy,
-    quiesce::Held,
+    quiesce::{
+        Held,
+        NotFound, //
+    },
     state::{
         self,
         Error,
@@ -441,13 +444,26 @@ impl Device {
         } else {
             // Not later: it allocates memory.
             device.tell_user_space(State::Stopping.name());
-            let Some(held) = Held::hold(device, policy.quiesce) else {
-                return self.settle(&mut transition, &register, Event::QuiesceFailed);
+            let hold = || Held::try_hold(device, policy.quiesce).transpose();
+            let failed = match handshake::prepare(&mut register, timeout_us, hold) {
+                Ok(Ok(held)) => {
+                    transition.held = Some(held);
+                    None
+                }
+                Ok(Err(NotFound)) => Some(Event::QuiesceFailed),
+                Err(stop) => Some(Event::StopEnds(stop)),
             };
-            transition.held = Some(held);
+            if let Some(event) = failed {
+                let result = self.settle(&mut transition, &register, event);
+                device.tell_user_space(self.life().state().name());
+                return result;
+            }
             handshake::stop(&mut register, protocol, timeout_us)
         };
         self.status.lock().last_stop = Some(cost);
+        if let (Stop::Acknowledged, Some(held)) = (stop, &transition.held) {
+            held.device_has_stopped();
+        }
         self.settle(&mut transition, &register, Event::StopEnds(stop))
     }
 
@@ -539,7 +555,7 @@ impl Device {
             let protocol = register.protocol;
             let (resume, _) = handshake::resume(&mut register, protocol, pending, timeout_us);
             if !matches!(resume, Resume::Acknowledged | Resume::Dropped) {
-                self.break_if_idle(&transition);
+                self.break_if_possible(&transition);
             }
             let _ = self.settle(&mut transition, &register, Event::ResumeEnds(resume));
         }
@@ -640,7 +656,7 @@ impl Device {
                 self.let_go(transition);
             }
             Upper::BreakAndRelease => {
-                self.break_if_idle(transition);
+                self.break_if_possible(transition);
                 self.let_go(transition);
             }
         }
@@ -672,8 +688,8 @@ impl Device {
 
     /// Breaks the virtqueues, so that the driver above, when it is let go, has errors instead of
     /// requests that wait for ever. Not if the device has requests still: their answers would be lost.
-    fn break_if_idle(&self, transition: &Transition) {
-        if transition.held.as_ref().is_some_and(Held::is_idle) {
+    fn break_if_possible(&self, transition: &Transition) {
+        if transition.held.as_ref().is_some_and(Held::may_break) {
             self.transport.device().break_virtqueues();
         }
     }

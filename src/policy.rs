@@ -4,11 +4,14 @@
 //! meanwhile.
 //!
 //! It depends on what Linux' driver does while its device does not answer. Some just wait; a block
-//! device is quiesced at its request queue, so that its driver need not even do that. Others spin with
-//! a lock held, or with interrupts disabled, or give up and free what the device still owns.
+//! device is quiesced at its request queue, and a network device detached, so that their drivers need
+//! not even do that. Others spin with interrupts disabled, or give up and free what the device still
+//! owns.
 //!
 //! Under VIRTIO_F_SUSPEND the driver may not touch the device while it is stopped: what is not quiesced
-//! may break that rule, and is stopped only where the administrator insists.
+//! wholly may break that rule, and is stopped only where the administrator insists. A network driver
+//! gives the device receive buffers from its poll function and from work of its own, which nothing from
+//! outside can hold without holding up whoever shuts the interface down, too.
 
 use super::status::Protocol;
 
@@ -28,6 +31,9 @@ pub enum Verdict {
 pub enum Quiesce {
     /// The request queue of the disk is quiesced.
     Block,
+    /// The network interface is detached, and the control virtqueue not used. The device still gets
+    /// receive buffers.
+    Net,
     /// It is not: what it submits waits in the virtqueues.
     Nothing,
 }
@@ -111,7 +117,10 @@ impl Policy {
 
     const fn quiesced(self, quiesce: Quiesce) -> Self {
         Self {
-            suspend: Verdict::Allowed,
+            suspend: match quiesce {
+                Quiesce::Block => Verdict::Allowed,
+                Quiesce::Net | Quiesce::Nothing => self.suspend,
+            },
             quiesce,
             ..self
         }
@@ -125,9 +134,9 @@ pub const TABLE: &[Policy] = &[
     Policy::new(
         1,
         "network",
-        "spins in its control virtqueue with the network's lock held",
+        "is detached; but gives the device receive buffers still",
     )
-    .with_force(),
+    .quiesced(Quiesce::Net),
     Policy::new(2, "block", "waits, without errors; is quiesced").quiesced(Quiesce::Block),
     Policy::new(3, "console", "spins with interrupts disabled").never(),
     Policy::new(4, "entropy", "waits, and can be killed"),
@@ -216,10 +225,10 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_quiesced_is_stopped_without_force_under_suspend() {
+    fn only_what_leaves_the_device_alone_is_stopped_without_force_under_suspend() {
         for policy in TABLE {
-            let quiesced = policy.quiesce != Quiesce::Nothing;
-            assert_eq!(policy.permits(Protocol::Suspend, false), quiesced);
+            let leaves_alone = policy.quiesce == Quiesce::Block;
+            assert_eq!(policy.permits(Protocol::Suspend, false), leaves_alone);
             let never = policy.device_stop == Verdict::Never;
             assert_eq!(policy.suspend == Verdict::Never, never);
             assert_eq!(policy.refuses(), never);

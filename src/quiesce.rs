@@ -9,6 +9,11 @@ use crate::{
             Disk,
             Quiesced, //
         },
+        netdev::{
+            Detached,
+            Netdev,
+            Rtnl, //
+        },
         virtio::Device, //
     },
 };
@@ -17,23 +22,46 @@ use crate::{
 pub(crate) enum Held {
     /// The driver of a block device.
     Block(Quiesced),
+    /// The driver of a network device.
+    Net(Detached),
     /// A driver that takes care of itself.
     Nothing,
 }
 
+/// What is to be held can't be found.
+pub(crate) struct NotFound;
+
 impl Held {
-    /// Holds the driver of `device`. Nothing if what is to be held can't be found.
-    pub(crate) fn hold(device: &Device, how: Quiesce) -> Option<Self> {
+    /// Holds the driver of `device`. Nothing if it can't be held now: to be tried again.
+    pub(crate) fn try_hold(device: &Device, how: Quiesce) -> Result<Option<Self>, NotFound> {
         match how {
-            Quiesce::Block => Disk::find(device).map(|disk| Self::Block(disk.quiesce())),
-            Quiesce::Nothing => Some(Self::Nothing),
+            Quiesce::Block => {
+                let disk = Disk::find(device).ok_or(NotFound)?;
+                Ok(Some(Self::Block(disk.quiesce())))
+            }
+            Quiesce::Net => {
+                let netdev = Netdev::find(device).ok_or(NotFound)?;
+                let lock = Rtnl::try_lock();
+                Ok(lock.and_then(|lock| netdev.detach(&lock).map(Self::Net)))
+            }
+            Quiesce::Nothing => Ok(Some(Self::Nothing)),
         }
     }
 
-    /// Whether the device is known to have none of the driver's requests.
-    pub(crate) fn is_idle(&self) -> bool {
+    /// The device has stopped.
+    pub(crate) fn device_has_stopped(&self) {
+        match self {
+            Self::Net(netdev) => netdev.stop_queues(),
+            Self::Block(_) | Self::Nothing => {}
+        }
+    }
+
+    /// Whether nothing is lost when what the driver submits ends with an error from now on: the device
+    /// has none of its requests, or they may get lost.
+    pub(crate) fn may_break(&self) -> bool {
         match self {
             Self::Block(disk) => disk.is_idle(),
+            Self::Net(_) => true,
             Self::Nothing => false,
         }
     }

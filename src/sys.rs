@@ -10,6 +10,7 @@ pub(crate) mod fake;
 pub(crate) mod feature_reg;
 pub(crate) mod lock;
 pub(crate) mod module;
+pub(crate) mod netdev;
 pub(crate) mod notifier;
 pub(crate) mod shadow;
 pub(crate) mod sysfs;

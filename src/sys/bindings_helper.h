@@ -4,7 +4,9 @@
  * which stand for what the kernel has only as inline functions and macros.
  */
 
+#include <linux/netdevice.h>
 #include <linux/reboot.h>
+#include <linux/rtnetlink.h>
 #include <linux/suspend.h>
 #include <linux/types.h>
 #include <linux/virtio.h>
@@ -17,9 +19,11 @@ struct virtio_device *virtio_device_stop_to_virtio(struct device *dev);
 bool virtio_device_stop_is_registered(struct virtio_device *vdev);
 u64 virtio_device_stop_offered(struct virtio_device *vdev);
 void virtio_device_stop_publish(struct virtio_device *vdev, const struct virtio_config_ops *ops);
-void virtio_device_stop_notify(struct virtio_device *vdev);
 struct gendisk *virtio_device_stop_find_disk(struct virtio_device *vdev);
 void virtio_device_stop_put_disk(struct gendisk *disk);
+struct net_device *virtio_device_stop_find_netdev(struct virtio_device *vdev);
+void virtio_device_stop_put_netdev(struct net_device *netdev);
+void virtio_device_stop_set_rx_mode(struct net_device *netdev);
 void virtio_device_stop_lock(struct device *dev);
 void virtio_device_stop_unlock(struct device *dev);
 unsigned int virtio_device_stop_noio_save(void);

@@ -6,6 +6,7 @@
 #include <linux/blkdev.h>
 #include <linux/hrtimer.h>
 #include <linux/kmemleak.h>
+#include <linux/netdevice.h>
 #include <linux/rcupdate.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
@@ -38,18 +39,6 @@ void virtio_device_stop_publish(struct virtio_device *vdev, const struct virtio_
 	smp_store_release(&vdev->config, ops);
 }
 
-void virtio_device_stop_notify(struct virtio_device *vdev)
-{
-	struct virtqueue *vq;
-
-	spin_lock(&vdev->vqs_list_lock);
-	virtio_device_for_each_vq(vdev, vq) {
-		if (!vq->reset)
-			virtqueue_notify(vq);
-	}
-	spin_unlock(&vdev->vqs_list_lock);
-}
-
 static int is_disk(struct device *dev, const void *unused)
 {
 	return dev->type && !strcmp(dev->type->name, "disk") &&
@@ -67,6 +56,36 @@ struct gendisk *virtio_device_stop_find_disk(struct virtio_device *vdev)
 void virtio_device_stop_put_disk(struct gendisk *disk)
 {
 	put_device(disk_to_dev(disk));
+}
+
+static int is_netdev(struct device *dev, const void *priv)
+{
+	return dev->class && !strcmp(dev->class->name, "net") &&
+	       netdev_priv(to_net_dev(dev)) == priv;
+}
+
+/* The network interface of a network device, with a reference to it. */
+struct net_device *virtio_device_stop_find_netdev(struct virtio_device *vdev)
+{
+	struct device *dev = device_find_child(&vdev->dev, vdev->priv, is_netdev);
+
+	return dev ? to_net_dev(dev) : NULL;
+}
+
+void virtio_device_stop_put_netdev(struct net_device *netdev)
+{
+	put_device(&netdev->dev);
+}
+
+/* Has the driver tell the device what it is to receive, if it can. */
+void virtio_device_stop_set_rx_mode(struct net_device *netdev)
+{
+	const struct net_device_ops *ops = netdev->netdev_ops;
+
+	netif_addr_lock_bh(netdev);
+	if ((netdev->flags & IFF_UP) && ops->ndo_set_rx_mode)
+		ops->ndo_set_rx_mode(netdev);
+	netif_addr_unlock_bh(netdev);
 }
 
 void virtio_device_stop_lock(struct device *dev)

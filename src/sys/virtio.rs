@@ -6,7 +6,11 @@
 
 use super::bindings;
 use core::{
-    marker::PhantomPinned,
+    iter,
+    marker::{
+        PhantomData,
+        PhantomPinned, //
+    },
     ptr::{
         self,
         NonNull, //
@@ -21,7 +25,10 @@ use kernel::{
         ARef,
         AlwaysRefCounted, //
     },
-    types::Opaque, //
+    types::{
+        NotThreadSafe,
+        Opaque, //
+    },
 };
 
 /// A device on the virtio bus.
@@ -148,8 +155,109 @@ impl Device {
 
     /// Notifies the device of every virtqueue.
     pub(super) fn notify_virtqueues(&self) {
-        // SAFETY: `self` is a valid device; the function takes the lock that it needs.
-        unsafe { bindings::virtio_device_stop_notify(self.as_raw()) };
+        for queue in Virtqueues::lock(self).iter() {
+            queue.notify();
+        }
+    }
+}
+
+/// The virtqueues of a device: none comes or goes while this lives.
+#[must_use = "virtqueues may come and go when this is dropped"]
+pub(super) struct Virtqueues<'a> {
+    device: &'a Device,
+    _not_send: NotThreadSafe,
+}
+
+impl<'a> Virtqueues<'a> {
+    /// Waits for the lock.
+    pub(super) fn lock(device: &'a Device) -> Self {
+        // SAFETY: `device` is valid. The virtio core takes the lock like this, too.
+        unsafe { kernel::bindings::spin_lock(&raw mut (*device.as_raw()).vqs_list_lock) };
+        Self {
+            device,
+            _not_send: NotThreadSafe,
+        }
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Virtqueue<'_>> {
+        // SAFETY: The device is valid; no reference to the list is made.
+        let head = unsafe { &raw mut (*self.device.as_raw()).vqs };
+        // SAFETY: The list is well-formed, and does not change while the lock is held.
+        let after = |node: *mut kernel::bindings::list_head| unsafe { (*node).next };
+        iter::successors(Some(after(head)), move |&node| Some(after(node)))
+            .take_while(move |&node| node != head)
+            .map(|node| Virtqueue {
+                // SAFETY: All nodes but the head are part of a virtqueue.
+                queue: unsafe { kernel::container_of!(node, bindings::virtqueue, list) },
+                _device: PhantomData,
+            })
+    }
+}
+
+impl Drop for Virtqueues<'_> {
+    fn drop(&mut self) {
+        // SAFETY: `lock` has taken the lock, on this task.
+        unsafe { kernel::bindings::spin_unlock(&raw mut (*self.device.as_raw()).vqs_list_lock) };
+    }
+}
+
+/// A virtqueue.
+///
+/// # Invariants
+///
+/// `queue` points to a valid virtqueue for `'a`.
+pub(super) struct Virtqueue<'a> {
+    queue: *mut bindings::virtqueue,
+    _device: PhantomData<&'a Device>,
+}
+
+impl Virtqueue<'_> {
+    /// What the driver calls it.
+    pub(super) fn name(&self) -> Option<&CStr> {
+        // SAFETY: By the invariant. A name is a string that lives as long as the virtqueue.
+        unsafe {
+            let name = (*self.queue).name;
+            (!name.is_null()).then(|| CStr::from_char_ptr(name))
+        }
+    }
+
+    /// Whether it holds nothing: neither what the device has yet to use, nor what the driver has yet to
+    /// take back.
+    pub(super) fn is_empty(&self) -> bool {
+        // SAFETY: By the invariant. A driver may be changing the number.
+        unsafe {
+            (&raw const (*self.queue).num_free).read_volatile()
+                == bindings::virtqueue_get_vring_size(self.queue)
+        }
+    }
+
+    /// Whether what is put into it ends with an error.
+    pub(super) fn is_broken(&self) -> bool {
+        // SAFETY: By the invariant.
+        unsafe { bindings::virtqueue_is_broken(self.queue) }
+    }
+
+    /// From now on.
+    pub(super) fn set_broken(&self, broken: bool) {
+        // SAFETY: By the invariant; the functions set a flag.
+        unsafe {
+            if broken {
+                bindings::__virtqueue_break(self.queue);
+            } else {
+                bindings::__virtqueue_unbreak(self.queue);
+            }
+        }
+    }
+
+    /// Notifies the device of it, unless it is being reset.
+    fn notify(&self) {
+        // SAFETY: By the invariant; to notify a device needs no lock.
+        unsafe {
+            if !(*self.queue).reset {
+                bindings::virtqueue_notify(self.queue);
+            }
+        }
     }
 }
 

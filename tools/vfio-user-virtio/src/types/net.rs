@@ -9,9 +9,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde_json::{json, Value};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, VIRTIO_NET_CTRL_MAC_TABLE_SET,
-    VIRTIO_NET_CTRL_RX, VIRTIO_NET_ERR, VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX,
-    VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_STATUS, VIRTIO_NET_OK,
-    VIRTIO_NET_S_LINK_UP,
+    VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, VIRTIO_NET_ERR, VIRTIO_NET_F_CTRL_MAC_ADDR,
+    VIRTIO_NET_F_CTRL_RX, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_STATUS,
+    VIRTIO_NET_OK, VIRTIO_NET_S_LINK_UP,
 };
 
 use crate::types::{put, ActionError, Description, Malformed, Outcome, Request, Type, Wants};
@@ -40,6 +40,7 @@ pub struct Net {
 struct State {
     mac: [u8; 6],
     link: bool,
+    promiscuous: bool,
     peer: Peer,
     waiting: VecDeque<Vec<u8>>,
     transmitted: u64,
@@ -56,6 +57,7 @@ impl Net {
             state: Mutex::new(State {
                 mac,
                 link: true,
+                promiscuous: false,
                 peer: Peer::default(),
                 waiting: VecDeque::new(),
                 transmitted: 0,
@@ -135,6 +137,14 @@ impl Net {
         let ok = !request.fail
             && match (class, command) {
                 // The wire has one other host, and the card filters nothing.
+                (VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC) => {
+                    let mut on = [0];
+                    let read = request.input.read_exact(&mut on).is_ok();
+                    if read {
+                        self.lock().promiscuous = on != [0];
+                    }
+                    read
+                }
                 (VIRTIO_NET_CTRL_RX, _) | (VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET) => {
                     true
                 }
@@ -217,6 +227,7 @@ impl Type for Net {
     fn reset(&self) {
         let mut state = self.lock();
         state.mac = self.power_on_mac;
+        state.promiscuous = false;
         state.waiting.clear();
     }
 
@@ -224,6 +235,7 @@ impl Type for Net {
         let state = self.lock();
         json!({
             "link": state.link,
+            "promiscuous": state.promiscuous,
             "transmitted": state.transmitted,
             "received": state.received,
             "waiting": state.waiting.len(),

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Network interfaces.
+//!
+//! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
+
+use super::{
+    bindings,
+    virtio::{
+        Device,
+        DeviceRef,
+        Virtqueue,
+        Virtqueues, //
+    },
+};
+use core::ptr::NonNull;
+use kernel::{
+    prelude::*,
+    sync::barrier::{
+        smp_mb,
+        Full, //
+    },
+    types::NotThreadSafe, //
+};
+
+/// What the driver calls its control virtqueue.
+const CONTROL: &CStr = c"control";
+
+impl Virtqueue<'_> {
+    fn is_control(&self) -> bool {
+        self.name() == Some(CONTROL)
+    }
+}
+
+/// The lock under which network interfaces are configured.
+#[must_use = "the lock is released when this is dropped"]
+pub(crate) struct Rtnl(NotThreadSafe);
+
+impl Rtnl {
+    /// Waits for the lock.
+    fn lock() -> Self {
+        // SAFETY: The caller may sleep, and does not have the lock.
+        unsafe { bindings::rtnl_lock() };
+        Self(NotThreadSafe)
+    }
+
+    /// Nothing if somebody has the lock.
+    pub(crate) fn try_lock() -> Option<Self> {
+        // SAFETY: The caller may sleep.
+        (unsafe { bindings::rtnl_trylock() } != 0).then(|| Self(NotThreadSafe))
+    }
+}
+
+impl Drop for Rtnl {
+    fn drop(&mut self) {
+        // SAFETY: This task has taken the lock.
+        unsafe { bindings::rtnl_unlock() };
+    }
+}
+
+/// The network interface of a virtio network device.
+///
+/// # Invariants
+///
+/// `netdev` points to a valid network interface, to which a reference is held.
+pub(crate) struct Netdev {
+    netdev: NonNull<kernel::bindings::net_device>,
+    device: DeviceRef,
+}
+
+// SAFETY: A network interface may be used from any task.
+unsafe impl Send for Netdev {}
+
+/// A network interface that passes nothing on to its driver, until this is dropped. It keeps its
+/// addresses, its routes and its carrier. Neither the driver nor the device may go meanwhile.
+pub(crate) struct Detached(Netdev);
+
+impl Netdev {
+    /// The network interface that the driver has added for `device`.
+    pub(crate) fn find(device: &Device) -> Option<Self> {
+        // SAFETY: `device` is valid.
+        let netdev = unsafe { bindings::virtio_device_stop_find_netdev(device.as_raw()) };
+        // INVARIANT: What is found is a network interface, with a reference to it.
+        NonNull::new(netdev).map(|netdev| Self {
+            netdev,
+            device: device.into(),
+        })
+    }
+
+    /// Keeps the driver from being asked for anything, and has its commands to the device fail: it
+    /// would wait for their end with the lock held, and without sleeping. Nothing if the device has a
+    /// command still.
+    pub(crate) fn detach(self, _lock: &Rtnl) -> Option<Detached> {
+        if !self.breaks_control_queue() {
+            return None;
+        }
+        // SAFETY: By the invariant the network interface is valid; the lock is held.
+        unsafe { bindings::netif_device_detach(self.netdev.as_ptr()) };
+        Some(Detached(self))
+    }
+
+    /// Not if the device has a command that the driver waits for: its end would be taken for that of a
+    /// later one. Most commands are given with the lock held, but not all.
+    fn breaks_control_queue(&self) -> bool {
+        let queues = Virtqueues::lock(&self.device);
+        let Some(control) = queues.iter().find(Virtqueue::is_control) else {
+            return true;
+        };
+        if !control.is_empty() {
+            return false;
+        }
+        control.set_broken(true);
+        smp_mb(Full);
+        let idle = control.is_empty();
+        if !idle {
+            control.set_broken(false);
+        }
+        idle
+    }
+
+    /// Unless all virtqueues were broken meanwhile, because the device is gone.
+    fn repair_control_queue(&self) {
+        let queues = Virtqueues::lock(&self.device);
+        let (mut control, mut all_broken) = (None, true);
+        for queue in queues.iter() {
+            if queue.is_control() {
+                control = Some(queue);
+            } else {
+                all_broken &= queue.is_broken();
+            }
+        }
+        if let Some(control) = control.filter(|_| !all_broken) {
+            control.set_broken(false);
+        }
+    }
+}
+
+impl Detached {
+    /// The device has stopped. A driver that was just then told that the device had sent something may
+    /// have gone on sending.
+    pub(crate) fn stop_queues(&self) {
+        // SAFETY: By the invariant the network interface is valid.
+        unsafe { bindings::netif_tx_stop_all_queues(self.0.netdev.as_ptr()) };
+    }
+}
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        let _lock = Rtnl::lock();
+        self.0.repair_control_queue();
+        // SAFETY: By the invariant the network interface is valid; the lock is held.
+        unsafe {
+            bindings::netif_device_attach(self.0.netdev.as_ptr());
+            // What was asked for meanwhile, the driver does not know.
+            bindings::virtio_device_stop_set_rx_mode(self.0.netdev.as_ptr());
+        }
+    }
+}
+
+impl Drop for Netdev {
+    fn drop(&mut self) {
+        // SAFETY: By the invariant a reference is held, which nobody else drops.
+        unsafe { bindings::virtio_device_stop_put_netdev(self.netdev.as_ptr()) };
+    }
+}

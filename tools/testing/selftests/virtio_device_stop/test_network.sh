@@ -1,0 +1,372 @@
+#!/bin/sh
+# shellcheck shell=busybox
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Network devices: what they have taken comes through a stop, and whoever configures them meanwhile is not held up.
+
+. ./functions.sh
+
+# busybox' shell runs its own, whatever PATH says.
+ip() {
+	/usr/sbin/ip "$@"
+}
+
+tc() {
+	/usr/sbin/tc "$@"
+}
+
+set_up() {
+	load_module || ktap_exit_fail_msg "the module does not load"
+	modprobe virtio_net || ktap_exit_fail_msg "no virtio_net"
+}
+
+# find_nic DEVICE: sets DEVICE, MAC, NIC, ADDRESS, VDEV and STOP.
+find_nic() {
+	DEVICE=$1
+	case $1 in
+	nic) MAC=02:00:00:00:00:11 ADDRESS=10.0.1 ;;
+	other_nic) MAC=02:00:00:00:00:12 ADDRESS=10.0.2 ;;
+	esac
+	wait_until nic_is_there
+	VDEV=$(basename "$(readlink -f "/sys/class/net/$NIC/device")")
+	STOP=/sys/bus/virtio/devices/$VDEV/device_stop
+}
+
+nic_is_there() {
+	for NIC in /sys/class/net/*; do
+		[ "$(cat "$NIC/address")" != "$MAC" ] || break
+	done
+	NIC=${NIC##*/}
+	[ "$(cat "/sys/class/net/$NIC/address")" = "$MAC" ]
+}
+
+unbind() {
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_net/unbind
+}
+
+# A driver that was bound while the module was not loaded has negotiated nothing.
+rebind() {
+	[ ! -e "/sys/bus/virtio/devices/$VDEV/driver" ] || unbind
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_net/bind
+	find_nic "$DEVICE"
+	ip link set "$NIC" up
+	ip addr add "$ADDRESS.2/24" dev "$NIC"
+	wait_until carrier_is 1
+}
+
+carrier_is() {
+	[ "$(cat "/sys/class/net/$NIC/carrier" 2>/dev/null)" = "$1" ]
+}
+
+clean_up() {
+	killall -q -9 frames ping
+	load_module
+	for vdev in /sys/bus/virtio/devices/*; do
+		[ "$(($(cat "$vdev/device")))" -ne 1 ] || [ -e "$vdev/driver" ] || echo "${vdev##*/}" >/sys/bus/virtio/drivers/virtio_net/bind
+	done
+	for nic in other_nic nic; do
+		find_nic $nic
+		device_do behave
+		store "$STOP/state" resume >/dev/null
+		store "$STOP/timeout_ms" 1000 >/dev/null
+		store "$STOP/force" 0 >/dev/null
+		rebind
+	done
+}
+
+# What the kernel knows of the interface.
+configuration() {
+	ip -o addr show dev "$NIC" | sed 's/valid_lft.*//'
+	ip route show dev "$NIC"
+	cat "/sys/class/net/$NIC/carrier"
+}
+
+# start_frames COUNT: numbered frames, each of which is to come back.
+start_frames() {
+	frames "$NIC" "$1" --patience "$PATIENCE" >"/tmp/frames-$DEVICE" 2>&1 &
+	FRAMES=$!
+}
+
+frames_are_all_back() {
+	wait "$FRAMES"
+	expect "frames" "$(cat "/tmp/frames-$DEVICE")" "sent=$1 received=$1 lost=0 duplicated=0 reordered=0 unknown=0"
+}
+
+has_ended() {
+	! kill -0 "$1" 2>/dev/null
+}
+
+# does_not_hang COMMAND...: however it ends.
+does_not_hang() {
+	"$@" >/tmp/said 2>&1 &
+	COMMAND=$!
+	wait_until has_ended "$COMMAND"
+	wait $COMMAND
+	STATUS=$?
+}
+
+# refused COMMAND...: ends with an error.
+refused() {
+	does_not_hang "$@"
+	[ $STATUS -ne 0 ] || fail "not refused: $*"
+	grep -q "$ENODEV" /tmp/said || fail "refused with '$(cat /tmp/said)': $*"
+}
+
+transmitted_more_than() {
+	[ "$(device_get of_type.transmitted)" -gt "$1" ]
+}
+
+# more_are_sent THAN: unless all were.
+more_are_sent() {
+	transmitted_more_than "$1" || has_ended "$FRAMES"
+}
+
+is_promiscuous() {
+	[ "$(device_get of_type.promiscuous)" = "$1" ]
+}
+
+# In the queue of the interface, not in the device's.
+frame_waits() {
+	tc -s qdisc show dev "$NIC" | grep -q 'backlog .* [1-9][0-9]*p'
+}
+
+test_frames_come_through_stops() {
+	start_frames 3000
+	stops=0
+	while ! has_ended "$FRAMES"; do
+		sent=$(device_get of_type.transmitted)
+		stop
+		resume
+		stops=$((stops + 1))
+		wait_until more_are_sent "$sent"
+	done
+	frames_are_all_back 3000
+	[ $stops -ge 5 ] || fail "only $stops stops"
+}
+
+test_ping_waits_for_the_end_of_a_stop() {
+	ping -q -c 1 -W "$PATIENCE" "$ADDRESS.1" >/tmp/ping || fail "$(cat /tmp/ping)"
+	stop
+	echoes=$(device_get of_type.peer.echo)
+	ping -q -c 1 -W "$PATIENCE" "$ADDRESS.1" >/tmp/ping &
+	pinging=$!
+	wait_until frame_waits
+	expect "answers" "$(device_get of_type.peer.echo)" "$echoes"
+	resume
+	wait $pinging || fail "$(cat /tmp/ping)"
+	expect "answers" "$(device_get of_type.peer.echo)" $((echoes + 1))
+}
+
+# The driver is told that the device has sent something, and would go on sending.
+test_frames_wait_though_some_were_sent_meanwhile() {
+	device_set io_delay_us=100000
+	start_frames 40
+	wait_until in_flight_at_least 1
+	stop
+	sent=$(device_get of_type.transmitted)
+	device_set io_delay_us=0
+	wait_until frame_waits
+	expect "sent" "$(device_get of_type.transmitted)" "$sent"
+	resume
+	frames_are_all_back 40
+}
+
+test_configuration_is_kept() {
+	before=$(configuration)
+	stop
+	expect "while it is stopped" "$(configuration)" "$before"
+	resume
+	expect "afterwards" "$(configuration)" "$before"
+}
+
+test_whoever_configures_it_meanwhile_is_refused() {
+	stop
+	does_not_hang ip -s link show dev "$NIC"
+	expect "a look" $STATUS 0
+	refused ip link set "$NIC" address 02:00:00:00:00:77
+	refused ip link set "$NIC" mtu 1400
+	refused ethtool "$NIC"
+	refused ethtool -K "$NIC" tx off
+	does_not_hang ip link set "$NIC" promisc on
+	does_not_hang ip link set "$NIC" down
+	expect "down" $STATUS 0
+	refused ip link set "$NIC" up
+	resume
+	wait_until nobody_hangs
+	ip link set "$NIC" up || fail "it does not come up"
+	wait_until carrier_is 1
+	start_frames 100
+	frames_are_all_back 100
+	expect "its length of frames" "$(cat "/sys/class/net/$NIC/mtu")" 1500
+	expect "its address" "$(cat "/sys/class/net/$NIC/address")" "$MAC"
+}
+
+test_device_is_told_later_what_it_is_to_receive() {
+	stop
+	does_not_hang ip link set "$NIC" promisc on
+	is_promiscuous false || fail "a stopped device was told"
+	resume
+	wait_until is_promiscuous true
+	stop
+	does_not_hang ip link set "$NIC" promisc off
+	resume
+	wait_until is_promiscuous false
+}
+
+change_modes() {
+	while [ ! -e /tmp/enough ]; do
+		ip link set "$NIC" promisc on
+		ip link set "$NIC" promisc off
+	done
+}
+
+# The driver tells the device of a mode later than it is asked for: that may be when the device has stopped.
+test_driver_does_not_wait_for_commands_with_the_lock_held() {
+	rm -f /tmp/enough
+	change_modes &
+	round=0
+	while [ $round -lt 30 ]; do
+		stop
+		refused ip link set "$NIC" mtu 1400
+		resume
+		round=$((round + 1))
+	done
+	touch /tmp/enough
+	wait
+	wait_until is_promiscuous false
+}
+
+stop_has_begun() {
+	state_is stopping || has_ended "$stopper"
+}
+
+# The driver of the other device waits for its command, with the lock held.
+test_stop_waits_for_the_lock_no_longer_than_it_may() {
+	find_nic other_nic
+	device_set io_delay_us=5000000
+	ip link set "$NIC" promisc on
+	wait_until in_flight_at_least 1
+	find_nic nic
+	requested=$(device_get counters.stops.requested)
+	store "$STOP/timeout_ms" 50 >/dev/null
+	expect "stop" "$(store "$STOP/state" stop)" "$EBUSY"
+	expect "state" "$(state)" running
+	expect "stops" "$(device_get counters.stops.requested)" "$requested"
+	expect "timeouts" "$(stat timeouts)" 0
+	# It can be called off as well.
+	store "$STOP/timeout_ms" 600000 >/dev/null
+	store "$STOP/state" stop >/tmp/stop &
+	stopper=$!
+	wait_until stop_has_begun
+	store "$STOP/state" resume >/dev/null
+	wait $stopper
+	case $(cat /tmp/stop) in "$ECANCELED" | ok) ;; *) fail "stop: $(cat /tmp/stop)" ;; esac
+	find_nic other_nic
+	device_set io_delay_us=0
+	wait_until is_promiscuous true
+	ip link set "$NIC" promisc off
+	find_nic nic
+	stop
+	resume
+}
+
+# agent FILE ROUNDS
+agent() {
+	round=0
+	while [ $round -lt "$2" ]; do
+		echo stop >"$1" && echo resume >"$1" || return
+		round=$((round + 1))
+	done
+}
+
+test_two_are_stopped_in_any_order() {
+	find_nic other_nic
+	other=$STOP/state
+	start_frames 1500
+	others=$FRAMES
+	find_nic nic
+	start_frames 1500
+	for order in "$STOP/state $other" "$other $STOP/state"; do
+		for first in $order; do
+			for file in $order; do
+				expect "stop" "$(store "$file" stop)" ok
+			done
+			expect "states" "$(cat "$STOP/state" "$other" | xargs)" "stopped stopped"
+			expect "resume" "$(store "$first" resume)" ok
+			for file in $order; do
+				expect "resume" "$(store "$file" resume)" ok
+			done
+		done
+	done
+	agent "$STOP/state" 20 &
+	agents=$!
+	agent "$other" 20 || fail "an agent has failed"
+	wait $agents || fail "an agent has failed"
+	frames_are_all_back 1500
+	FRAMES=$others
+	DEVICE=other_nic
+	frames_are_all_back 1500
+}
+
+test_unbind_resumes_it() {
+	stop
+	unbind
+	expect "the device's view" "$(device_get stop)" '"running"'
+	rebind
+	start_frames 100
+	frames_are_all_back 100
+}
+
+test_unbind_of_one_that_does_not_resume() {
+	stop
+	device_set resume=never
+	store "$STOP/timeout_ms" 100 >/dev/null
+	does_not_hang ip link set "$NIC" promisc on
+	does_not_hang unbind
+	expect "unbind" $STATUS 0
+	device_do behave
+	rebind
+	start_frames 100
+	frames_are_all_back 100
+}
+
+test_nobody_waits_for_one_that_needs_a_reset() {
+	stop
+	device_do needs-reset
+	expect "state" "$(state)" failed
+	does_not_hang ip link set "$NIC" promisc on
+	does_not_hang ip link set "$NIC" mtu 1400
+	does_not_hang ip link set "$NIC" promisc off
+	wait_until nobody_hangs
+	device_do behave
+	rebind
+	start_frames 100
+	frames_are_all_back 100
+}
+
+# The driver gives a suspended device receive buffers: only with force, and here without traffic.
+test_suspend_needs_force() {
+	ip link set "$NIC" down
+	expect "state" "$(state)" unavailable
+	expect "reason" "$(cat "$STOP/reason")" type_refused
+	expect "stop" "$(store "$STOP/state" stop)" "$EOPNOTSUPP"
+	store "$STOP/force" 1 >/dev/null
+	stop
+	refused ip link set "$NIC" up
+	resume
+	ip link set "$NIC" up
+	wait_until carrier_is 1
+	start_frames 100
+	frames_are_all_back 100
+}
+
+if suspends; then
+	run_tests test_suspend_needs_force
+else
+	run_tests test_frames_come_through_stops test_ping_waits_for_the_end_of_a_stop \
+		test_frames_wait_though_some_were_sent_meanwhile test_configuration_is_kept \
+		test_whoever_configures_it_meanwhile_is_refused test_device_is_told_later_what_it_is_to_receive \
+		test_driver_does_not_wait_for_commands_with_the_lock_held \
+		test_stop_waits_for_the_lock_no_longer_than_it_may test_two_are_stopped_in_any_order test_unbind_resumes_it \
+		test_unbind_of_one_that_does_not_resume test_nobody_waits_for_one_that_needs_a_reset
+fi
