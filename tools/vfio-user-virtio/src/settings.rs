@@ -17,6 +17,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("drop_stop", DropStop::VALUES, "an acknowledged stop ends by itself"),
     ("show_status", ShowStatus::VALUES, "what the driver reads instead of the device status, always or from its write for a stop until the stop has ended; BYTE such as 0x00 or 0xff"),
     ("refuse_features", FLAG, "FEATURES_OK does not stay set"),
+    ("refuse_to_stop", FLAG, "FEATURES_OK does not stay set with a feature to be stopped by"),
     ("take_while_stopped", FLAG, "requests are taken although the device has stopped"),
     ("change_while_stopped", FLAG, "a change of the configuration is shown and signalled at once, although the device has stopped"),
     ("notify_when_stopped", FLAG, "a configuration change notification comes with the acknowledgement of a stop (harmless)"),
@@ -171,6 +172,8 @@ pub struct Settings {
     pub show_status: ShowStatus,
     /// FEATURES_OK does not stay set.
     pub refuse_features: bool,
+    /// FEATURES_OK does not stay set with a feature to be stopped by.
+    pub refuse_to_stop: bool,
     /// Requests are taken although the device has stopped.
     pub take_while_stopped: bool,
     /// The configuration changes although the device has stopped.
@@ -200,6 +203,7 @@ impl Default for Settings {
             drop_stop: DropStop::default(),
             show_status: ShowStatus::default(),
             refuse_features: false,
+            refuse_to_stop: false,
             take_while_stopped: false,
             change_while_stopped: false,
             notify_when_stopped: false,
@@ -265,6 +269,7 @@ impl Settings {
             "drop_stop" => self.drop_stop = value.parse().ok()?,
             "show_status" => self.show_status = value.parse().ok()?,
             "refuse_features" => self.refuse_features = value.parse().ok()?,
+            "refuse_to_stop" => self.refuse_to_stop = value.parse().ok()?,
             "take_while_stopped" => self.take_while_stopped = value.parse().ok()?,
             "change_while_stopped" => self.change_while_stopped = value.parse().ok()?,
             "notify_when_stopped" => self.notify_when_stopped = value.parse().ok()?,
@@ -288,6 +293,7 @@ impl Settings {
             "drop_stop" => self.drop_stop.to_string(),
             "show_status" => self.show_status.to_string(),
             "refuse_features" => self.refuse_features.to_string(),
+            "refuse_to_stop" => self.refuse_to_stop.to_string(),
             "take_while_stopped" => self.take_while_stopped.to_string(),
             "change_while_stopped" => self.change_while_stopped.to_string(),
             "notify_when_stopped" => self.notify_when_stopped.to_string(),
@@ -477,6 +483,7 @@ mod tests {
         ("drop_stop", &["never", "after:5", "after:5-6"]),
         ("show_status", &["as-is", "always:0xff", "stopping:0x00"]),
         ("refuse_features", &["false", "true"]),
+        ("refuse_to_stop", &["false", "true"]),
         ("take_while_stopped", &["false", "true"]),
         ("change_while_stopped", &["false", "true"]),
         ("notify_when_stopped", &["false", "true"]),

@@ -95,10 +95,17 @@ impl State {
 
     /// What was negotiated.
     fn protocol(&self) -> Protocol {
-        let accepted = |bit: u32| self.registers.accepted() & (1 << bit) != 0;
-        if !self.status.has(FEATURES_OK) {
+        if self.status.has(FEATURES_OK) {
+            self.accepted_protocol()
+        } else {
             Protocol::None
-        } else if accepted(VIRTIO_F_SUSPEND) {
+        }
+    }
+
+    /// What will be negotiated if the features are.
+    fn accepted_protocol(&self) -> Protocol {
+        let accepted = |bit: u32| self.registers.accepted() & (1 << bit) != 0;
+        if accepted(VIRTIO_F_SUSPEND) {
             Protocol::Suspend
         } else if accepted(VIRTIO_F_39) && self.offer.device_stop {
             Protocol::DeviceStop
@@ -223,7 +230,8 @@ impl State {
             protocol,
             features_acceptable: accepted & !self.registers.offered() == 0
                 && accepted & (1 << VIRTIO_F_VERSION_1) != 0
-                && !self.settings.refuse_features,
+                && !self.settings.refuse_features
+                && !(self.settings.refuse_to_stop && self.accepted_protocol() != Protocol::None),
             any_resume_form: self.settings.resume_form == ResumeForm::Any,
         };
         match self.status.write(written, rules) {

@@ -6,16 +6,16 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{fallocate, FallocateFlags};
 use serde_json::{json, Value};
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ,
-    VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_ID_BYTES,
-    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD,
-    VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
-    VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
+    VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
+    VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
+    VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,
+    VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
 use virtio_queue::{Reader, Writer};
 
@@ -30,6 +30,8 @@ const CHUNK: usize = 64 * 1024;
 const MAX_RANGES: u32 = 16;
 const MAX_RANGE_SECTORS: u32 = 1 << 22;
 const RANGE: usize = 16;
+/// Where `writeback` is in the configuration space.
+const WRITEBACK: usize = 32;
 
 /// A disk.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub struct Disk {
     sectors: AtomicU64,
     queues: u16,
     read_only: bool,
+    /// What was written may be lost until it is flushed. The driver's to choose.
+    writeback: AtomicBool,
     id: [u8; VIRTIO_BLK_ID_BYTES as usize],
 }
 
@@ -52,6 +56,7 @@ impl Disk {
             file,
             queues,
             read_only,
+            writeback: AtomicBool::new(true),
             id: bytes,
         })
     }
@@ -84,6 +89,7 @@ impl Disk {
         input: &mut Reader<'_>,
         output: &mut Writer<'_>,
     ) -> io::Result<()> {
+        let writeback = self.writeback.load(Ordering::Relaxed);
         match kind {
             VIRTIO_BLK_T_IN => self.read(sector, output),
             VIRTIO_BLK_T_FLUSH => self.file.sync_data(),
@@ -95,6 +101,10 @@ impl Disk {
             VIRTIO_BLK_T_OUT => self.write(sector, input),
             VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES => self.ranges(kind, input),
             _ => Err(io::ErrorKind::Unsupported.into()),
+        }?;
+        match kind {
+            VIRTIO_BLK_T_OUT | VIRTIO_BLK_T_WRITE_ZEROES if !writeback => self.file.sync_data(),
+            _ => Ok(()),
         }
     }
 
@@ -190,8 +200,10 @@ impl Disk {
 
 impl Type for Disk {
     fn describe(&self) -> Description {
-        let mut features =
-            (1 << VIRTIO_BLK_F_SEG_MAX) | (1 << VIRTIO_BLK_F_BLK_SIZE) | (1 << VIRTIO_BLK_F_FLUSH);
+        let mut features = (1 << VIRTIO_BLK_F_SEG_MAX)
+            | (1 << VIRTIO_BLK_F_BLK_SIZE)
+            | (1 << VIRTIO_BLK_F_FLUSH)
+            | (1 << VIRTIO_BLK_F_CONFIG_WCE);
         if self.queues > 1 {
             features |= 1 << VIRTIO_BLK_F_MQ;
         }
@@ -210,10 +222,12 @@ impl Type for Disk {
     }
 
     fn configuration(&self, config: &mut [u8]) {
-        let fields: [(usize, &[u8]); 10] = [
+        let writeback = u8::from(self.writeback.load(Ordering::Relaxed));
+        let fields: [(usize, &[u8]); 11] = [
             (0, &self.sectors().to_le_bytes()),
             (12, &SEG_MAX.to_le_bytes()),
             (20, &(SECTOR as u32).to_le_bytes()),
+            (WRITEBACK, &[writeback]),
             (34, &self.queues.to_le_bytes()),
             (36, &MAX_RANGE_SECTORS.to_le_bytes()),
             (40, &MAX_RANGES.to_le_bytes()),
@@ -226,6 +240,16 @@ impl Type for Disk {
         for (at, bytes) in fields {
             put(config, at, bytes);
         }
+    }
+
+    fn write_configuration(&self, offset: u64, data: &[u8]) {
+        if let (true, [writeback]) = (offset == WRITEBACK as u64, data) {
+            self.writeback.store(*writeback != 0, Ordering::Relaxed);
+        }
+    }
+
+    fn reset(&self) {
+        self.writeback.store(true, Ordering::Relaxed);
     }
 
     fn execute(&self, mut request: Request<'_>) -> Result<Outcome, Malformed> {
@@ -292,7 +316,11 @@ impl Type for Disk {
     }
 
     fn report(&self) -> Value {
-        json!({ "sectors": self.sectors(), "read_only": self.read_only })
+        json!({
+            "sectors": self.sectors(),
+            "read_only": self.read_only,
+            "writeback": self.writeback.load(Ordering::Relaxed),
+        })
     }
 }
 

@@ -52,6 +52,23 @@ fn flush_and_get_id_succeed() {
 }
 
 #[test]
+fn the_driver_chooses_the_cache_mode_until_the_next_reset() {
+    const WRITEBACK: usize = 32;
+    let mut driver = Driver::ready();
+    assert_eq!(driver.config()[WRITEBACK], 1);
+    driver
+        .device
+        .write_bar(0x2000 + WRITEBACK as u64, &[0], driver.now);
+    assert_eq!(driver.config()[WRITEBACK], 0);
+    let (at, buffers) = driver.request(OUT, 0, 512);
+    driver.make_available(&buffers, false);
+    driver.serve();
+    assert_eq!(driver.outcome(at), OK);
+    driver.bring_up(!0);
+    assert_eq!(driver.config()[WRITEBACK], 1);
+}
+
+#[test]
 fn requests_that_reach_beyond_the_disk_fail() {
     for kind in [IN, OUT] {
         assert_eq!(outcome_of(kind, SECTORS - 1, 512), OK);

@@ -109,6 +109,16 @@ fn features_can_be_refused() {
 }
 
 #[test]
+fn the_feature_to_be_stopped_by_can_be_refused() {
+    let mut driver = Driver::new();
+    driver.set("refuse_to_stop", "true");
+    driver.negotiate(!0);
+    assert_eq!(driver.status(), 3);
+    driver.negotiate(1 << 32);
+    assert_eq!(driver.status(), 11);
+}
+
+#[test]
 fn the_configuration_can_change_while_stopped() {
     let driver = Driver::ready();
     driver.set("change_while_stopped", "true");
