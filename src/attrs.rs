@@ -56,6 +56,7 @@ pub(crate) static FILES: Files<Device> = Files {
             |device, text| show(text, u8::from(device.accepts_bit39())),
             |device, text| flag(text).map(|on| device.set_accept_bit39(on)),
         ),
+        Attribute::write_only(c"renegotiate", store_renegotiate),
     ],
     group: c"stats",
     group_files: &[
@@ -174,6 +175,13 @@ fn store_lease_ms(device: &Arc<Device>, text: &[u8]) -> Result {
 fn store_renew(device: &Arc<Device>, text: &[u8]) -> Result {
     let generation = u64::from_str(text.as_ref())?;
     device.renew(generation).map_err(errno)
+}
+
+fn store_renegotiate(device: &Arc<Device>, text: &[u8]) -> Result {
+    match text {
+        b"1" => device.renegotiate().map_err(errno),
+        _ => Err(EINVAL),
+    }
 }
 
 fn show_generation(device: &Arc<Device>, text: &mut Text) -> Result {

@@ -164,6 +164,8 @@ struct Inner {
     leaving: Leaving,
     /// Somebody wants the stop that is being waited for to end.
     call_off: bool,
+    /// Nothing is to be accepted.
+    decline: bool,
     last_stop: Option<Cost>,
     last_resume: Option<Cost>,
 }
@@ -216,6 +218,7 @@ impl Device {
                     force: false,
                     leaving: Leaving::No,
                     call_off: false,
+                    decline: false,
                     last_stop: None,
                     last_resume: None,
                 }),
@@ -310,7 +313,8 @@ impl Device {
         }
     }
 
-    fn policy(&self) -> Policy {
+    /// What holds for devices of its type.
+    pub(crate) fn policy(&self) -> Policy {
         Policy::of(self.transport.device().device_type())
     }
 
@@ -747,9 +751,43 @@ impl Device {
         self.settle(transition, &register, event(resume))
     }
 
+    /// Whether the driver, the device or this module is about to go.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.status.lock().leaving != Leaving::No
+    }
+
+    /// Whether a feature would be accepted that the device offers. If not, the reason says why.
+    pub(crate) fn is_worth_negotiating(&self) -> bool {
+        let choice = self.choose(self.transport.offered());
+        if let Err(reason) = choice {
+            let mut inner = self.status.lock();
+            inner.field.negotiate(Err(reason));
+            self.apply(&mut inner, Event::NotAvailable(reason));
+        }
+        choice.is_ok()
+    }
+
+    /// Has nothing accepted from now on, or again what there is.
+    pub(crate) fn decline(&self, decline: bool) {
+        self.status.lock().decline = decline;
+    }
+
+    /// The driver that is bound has begun again. Nothing if the device can't be stopped still.
+    pub(crate) fn restarted(&self) -> Option<()> {
+        let mut inner = self.status.lock();
+        if inner.life.state() == State::Unavailable {
+            let event = self.readiness(&inner);
+            self.apply(&mut inner, event);
+        }
+        inner.field.negotiated().ok().map(|_| ())
+    }
+
     /// Which of the features to accept that the device offers.
     fn choose(&self, offered: u64) -> Result<(Protocol, &CommonConfig), Reason> {
         let policy = self.policy();
+        if self.status.lock().decline {
+            return Err(Reason::BoundBefore);
+        }
         let common = self.common.as_ref().ok_or(Reason::Transport)?;
         let known = self.transport.device().has_feature(VIRTIO_F_SUSPEND);
         let offer = Offer {
@@ -791,6 +829,9 @@ impl Hooks for Device {
                 Ok(Protocol::DeviceStop)
             }
             Err(reason) => {
+                if self.status.lock().accepted == Some(Protocol::Suspend) {
+                    features.retract(VIRTIO_F_SUSPEND);
+                }
                 features.finalize()?;
                 Err(reason)
             }

@@ -28,6 +28,7 @@ mod device;
 mod events;
 mod lease;
 mod quiesce;
+mod renegotiate;
 mod sys;
 mod watch;
 

@@ -11,6 +11,7 @@
 #include <linux/types.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
+#include <uapi/linux/virtio_blk.h>
 #include <uapi/linux/virtio_pci.h>
 
 struct gendisk;
@@ -20,11 +21,14 @@ bool virtio_device_stop_is_registered(struct virtio_device *vdev);
 u64 virtio_device_stop_offered(struct virtio_device *vdev);
 void virtio_device_stop_publish(struct virtio_device *vdev, const struct virtio_config_ops *ops);
 struct gendisk *virtio_device_stop_find_disk(struct virtio_device *vdev);
+bool virtio_device_stop_disk_polls(struct gendisk *disk);
+bool virtio_device_stop_disk_is_zoned(struct gendisk *disk);
 void virtio_device_stop_put_disk(struct gendisk *disk);
 struct net_device *virtio_device_stop_find_netdev(struct virtio_device *vdev);
 void virtio_device_stop_put_netdev(struct net_device *netdev);
 void virtio_device_stop_set_rx_mode(struct net_device *netdev);
 void virtio_device_stop_lock(struct device *dev);
+bool virtio_device_stop_trylock(struct device *dev);
 void virtio_device_stop_unlock(struct device *dev);
 unsigned int virtio_device_stop_noio_save(void);
 void virtio_device_stop_noio_restore(unsigned int flags);

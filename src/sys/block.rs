@@ -8,7 +8,15 @@ use super::{
     bindings,
     virtio::Device, //
 };
-use core::ptr::NonNull;
+use core::{
+    mem::offset_of,
+    ptr::NonNull, //
+};
+use kernel::{
+    error::to_result,
+    prelude::*,
+    time::Jiffies, //
+};
 
 /// The disk of a virtio block device.
 ///
@@ -23,6 +31,10 @@ unsafe impl Send for Disk {}
 /// A disk whose driver is given no more requests, until this is dropped.
 pub(crate) struct Quiesced(Disk);
 
+/// A disk whose driver has no requests, and is given none, until this is dropped: who wants to submit
+/// one waits.
+pub(crate) struct Frozen<'a>(&'a Disk);
+
 impl Disk {
     /// The disk that the driver has added for `device`.
     pub(crate) fn find(device: &Device) -> Option<Self> {
@@ -36,6 +48,92 @@ impl Disk {
         // SAFETY: By the invariant the disk is valid, and with it its queue.
         unsafe { kernel::bindings::blk_mq_quiesce_queue((*self.0.as_ptr()).queue) };
         Quiesced(self)
+    }
+}
+
+impl Disk {
+    /// Whether its driver looks for the end of requests itself, instead of being interrupted.
+    pub(crate) fn polls(&self) -> bool {
+        // SAFETY: By the invariant the disk is valid.
+        unsafe { bindings::virtio_device_stop_disk_polls(self.0.as_ptr()) }
+    }
+
+    /// Whether its sectors have to be written in order.
+    pub(crate) fn is_zoned(&self) -> bool {
+        // SAFETY: By the invariant the disk is valid.
+        unsafe { bindings::virtio_device_stop_disk_is_zoned(self.0.as_ptr()) }
+    }
+
+    /// Has the device write down what it has only taken so far. Waits for it without a time limit.
+    pub(crate) fn flush(&self) -> Result {
+        // SAFETY: By the invariant the disk is valid, and with it the block device of the whole of it.
+        to_result(unsafe { kernel::bindings::blkdev_issue_flush((*self.0.as_ptr()).part0) })
+    }
+
+    /// Waits until the driver has no requests. Nothing if that takes longer than `timeout`.
+    ///
+    /// As the NVMe driver does it when it resets its device, without an owner: to hold all I/O while
+    /// interrupts are allocated, which others do with locks held under which they may wait for I/O,
+    /// would be reported. These locks are each device's own, and nobody else takes this one's.
+    pub(crate) fn freeze(&self, timeout: Jiffies) -> Option<Frozen<'_>> {
+        // SAFETY: By the invariant the disk is valid, and with it its queue.
+        let left = unsafe {
+            let queue = (*self.0.as_ptr()).queue;
+            kernel::bindings::blk_freeze_queue_start_non_owner(queue);
+            kernel::bindings::blk_mq_freeze_queue_wait_timeout(queue, timeout)
+        };
+        let frozen = Frozen(self);
+        // What has taken too long is undone: it is dropped.
+        (left > 0).then_some(frozen)
+    }
+
+    /// Gives up on it: requests end with errors from now on.
+    pub(crate) fn give_up(&self) {
+        // SAFETY: By the invariant the disk is valid.
+        unsafe { kernel::bindings::blk_mark_disk_dead(self.0.as_ptr()) };
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        let Self(Disk(disk)) = self;
+        // SAFETY: By the invariant the disk is valid, and with it its queue, which `freeze` has begun to
+        // freeze once.
+        unsafe {
+            kernel::bindings::blk_mq_unfreeze_queue_non_owner((*disk.as_ptr()).queue);
+        }
+    }
+}
+
+/// Whether a disk may keep what was written to itself until it is flushed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WriteCache(u8);
+
+impl WriteCache {
+    const OFFSET: c_uint = offset_of!(bindings::virtio_blk_config, wce) as c_uint;
+
+    /// What the device says. Nothing if its driver can't choose.
+    pub(crate) fn of(device: &Device) -> Option<Self> {
+        if !device.has_feature(bindings::VIRTIO_BLK_F_CONFIG_WCE) {
+            return None;
+        }
+        let mut cache = Self(0);
+        // SAFETY: `device` is valid, and has that field, of one byte.
+        unsafe {
+            let get = (*(*device.as_raw()).config).get?;
+            get(device.as_raw(), Self::OFFSET, (&raw mut cache.0).cast(), 1);
+        }
+        Some(cache)
+    }
+
+    /// Has the device do so.
+    pub(crate) fn choose(mut self, device: &Device) {
+        // SAFETY: `device` is valid, and has that field, of one byte: it was read.
+        unsafe {
+            if let Some(set) = (*(*device.as_raw()).config).set {
+                set(device.as_raw(), Self::OFFSET, (&raw mut self.0).cast(), 1);
+            }
+        }
     }
 }
 

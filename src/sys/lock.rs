@@ -26,19 +26,36 @@ pub(crate) struct DeviceGuard {
 impl DeviceGuard {
     /// Waits for the locks.
     pub(crate) fn lock(device: &Device) -> Self {
-        // SAFETY: A virtio device on the bus has a parent, and holds a reference to it.
-        let parent = unsafe { kernel::device::Device::get_device(device.parent()) };
-        let guard = Self {
-            device: ARef::from(device),
-            parent,
-            _not_send: NotThreadSafe,
-        };
-        // SAFETY: Both devices are valid for as long as the guard lives.
+        // SAFETY: Both devices are valid for as long as the caller has `device`.
         unsafe {
-            bindings::virtio_device_stop_lock(guard.device.parent());
-            bindings::virtio_device_stop_lock(guard.device.as_dev());
+            bindings::virtio_device_stop_lock(device.parent());
+            bindings::virtio_device_stop_lock(device.as_dev());
         }
-        guard
+        Self::locked(device)
+    }
+
+    /// Nothing if somebody has one of the locks.
+    pub(crate) fn try_lock(device: &Device) -> Option<Self> {
+        // SAFETY: As for `lock`. What was locked is unlocked if the other one can't be.
+        unsafe {
+            if !bindings::virtio_device_stop_trylock(device.parent()) {
+                return None;
+            }
+            if !bindings::virtio_device_stop_trylock(device.as_dev()) {
+                bindings::virtio_device_stop_unlock(device.parent());
+                return None;
+            }
+        }
+        Some(Self::locked(device))
+    }
+
+    fn locked(device: &Device) -> Self {
+        Self {
+            device: ARef::from(device),
+            // SAFETY: A virtio device on the bus has a parent, and holds a reference to it.
+            parent: unsafe { kernel::device::Device::get_device(device.parent()) },
+            _not_send: NotThreadSafe,
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use super::{
         virtio_device, //
     },
     feature_reg::CommonConfig,
+    lock::NoIo,
     virtio::{
         Device,
         DeviceRef, //
@@ -88,6 +89,12 @@ impl Transport {
         &self.device
     }
 
+    /// The features 0 to 63 that the device offers.
+    pub(crate) fn offered(&self) -> u64 {
+        // SAFETY: The device is valid. This operation was not replaced.
+        unsafe { bindings::virtio_device_stop_offered(self.device.as_raw()) }
+    }
+
     /// Reads the status from the device.
     pub(crate) fn status(&self) -> u8 {
         // SAFETY: By the invariant; every transport has this operation.
@@ -130,9 +137,7 @@ pub(crate) struct Features<'a>(&'a Transport);
 impl Features<'_> {
     /// The features 0 to 63 that the device offers.
     pub(crate) fn offered(&self) -> u64 {
-        let Self(transport) = self;
-        // SAFETY: The device is valid. This operation was not replaced.
-        unsafe { bindings::virtio_device_stop_offered(transport.device.as_raw()) }
+        self.0.offered()
     }
 
     /// Lets the transport write the features that the virtio core has chosen.
@@ -149,8 +154,14 @@ impl Features<'_> {
     pub(crate) fn finalize_with(&self, feature: u32) -> Result<bool> {
         let device = &self.0.device;
         device.set_feature(feature);
-        self.finalize()?;
+        self.finalize().inspect_err(|_| self.retract(feature))?;
         Ok(device.has_feature(feature))
+    }
+
+    /// Does not have that feature written from now on. Core keeps what was chosen when it brings the
+    /// device up again.
+    pub(crate) fn retract(&self, feature: u32) {
+        self.0.device.clear_feature(feature);
     }
 
     /// Accepts one feature, from 32 to 63, on top of those that were written before.
@@ -219,6 +230,8 @@ impl Shadows {
     /// device and its parent, or is told of the device's addition to the bus just now.
     pub(crate) fn attach(&self, transport: &Transport, hooks: Arc<dyn Hooks>) -> Result<Attached> {
         let device = transport.device.as_raw();
+        // Whoever brings a disk up again after a reset takes the lock, too: with its queue held.
+        let _no_io = NoIo::enter();
         let mut state = STATE.lock();
         let shadow = match state
             .shadows

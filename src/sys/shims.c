@@ -3,6 +3,7 @@
  * What the kernel has only as inline functions and macros, for Rust. No logic of this module's own.
  */
 
+#include <linux/blk-mq.h>
 #include <linux/blkdev.h>
 #include <linux/hrtimer.h>
 #include <linux/kmemleak.h>
@@ -53,6 +54,19 @@ struct gendisk *virtio_device_stop_find_disk(struct virtio_device *vdev)
 	return dev ? dev_to_disk(dev) : NULL;
 }
 
+/* Whether its driver looks for the end of requests itself, instead of being interrupted. */
+bool virtio_device_stop_disk_polls(struct gendisk *disk)
+{
+	const struct blk_mq_tag_set *set = disk->queue->tag_set;
+
+	return set && set->nr_maps > HCTX_TYPE_POLL && set->map[HCTX_TYPE_POLL].nr_queues;
+}
+
+bool virtio_device_stop_disk_is_zoned(struct gendisk *disk)
+{
+	return bdev_is_zoned(disk->part0);
+}
+
 void virtio_device_stop_put_disk(struct gendisk *disk)
 {
 	put_device(disk_to_dev(disk));
@@ -91,6 +105,11 @@ void virtio_device_stop_set_rx_mode(struct net_device *netdev)
 void virtio_device_stop_lock(struct device *dev)
 {
 	device_lock(dev);
+}
+
+bool virtio_device_stop_trylock(struct device *dev)
+{
+	return device_trylock(dev);
 }
 
 void virtio_device_stop_unlock(struct device *dev)

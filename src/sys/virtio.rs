@@ -4,7 +4,10 @@
 //!
 //! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
 
-use super::bindings;
+use super::{
+    bindings,
+    lock::DeviceGuard, //
+};
 use core::{
     iter,
     marker::{
@@ -129,10 +132,30 @@ impl Device {
         unsafe { *(*self.as_raw()).__bindgen_anon_1.features.as_mut() |= 1 << feature };
     }
 
+    /// Notes that this feature, below 64, was not negotiated after all.
+    pub(super) fn clear_feature(&self, feature: u32) {
+        // SAFETY: As for `set_feature`.
+        unsafe { *(*self.as_raw()).__bindgen_anon_1.features.as_mut() &= !(1 << feature) };
+    }
+
     /// Marks all virtqueues as broken: what the driver submits from now on ends with an error.
     pub(crate) fn break_virtqueues(&self) {
         // SAFETY: `self` is a valid device; the function takes the lock that it needs.
         unsafe { bindings::virtio_break_device(self.as_raw()) };
+    }
+
+    /// The driver that is bound, if it can live through a reset of the device.
+    pub(crate) fn restartable<'a>(&'a self, _lock: &'a DeviceGuard) -> Option<Restartable<'a>> {
+        // SAFETY: `self` is a valid device. The lock keeps the driver bound, and all drivers on this bus
+        // are virtio drivers.
+        let restarts = unsafe {
+            let driver = (*self.as_dev()).driver;
+            !driver.is_null() && {
+                let driver = kernel::container_of!(driver, bindings::virtio_driver, driver);
+                (*driver).reset_prepare.is_some() && (*driver).reset_done.is_some()
+            }
+        };
+        restarts.then_some(Restartable(self))
     }
 
     /// Tells user space (udev) that the device has come to `state`. Allocates memory.
@@ -158,6 +181,23 @@ impl Device {
         for queue in Virtqueues::lock(self).iter() {
             queue.notify();
         }
+    }
+}
+
+/// A device whose driver can live through its reset, for as long as the locks are held.
+pub(crate) struct Restartable<'a>(&'a Device);
+
+impl Restartable<'_> {
+    /// Has the driver finish its requests, and give up its virtqueues. The device is reset.
+    pub(crate) fn prepare(&self) -> Result {
+        // SAFETY: The device is valid, and the locks are held under which this is called otherwise.
+        to_result(unsafe { bindings::virtio_device_reset_prepare(self.0.as_raw()) })
+    }
+
+    /// Negotiates anew, and has the driver begin again; after [`Self::prepare`], or when it has failed.
+    pub(crate) fn begin_again(&self) -> Result {
+        // SAFETY: As for `prepare`.
+        to_result(unsafe { bindings::virtio_device_reset_done(self.0.as_raw()) })
     }
 }
 

@@ -21,15 +21,3 @@ clean_up() {
 	# shellcheck disable=SC2034 # for device.sh
 	DISK=$(disk "$DEVICE")
 }
-
-# kind NAME: how many requests of that kind the device has completed.
-kind() {
-	device '"get":"counters.requests.kinds"'
-	case $ANSWER in
-	*"\"$1\":"*)
-		ANSWER=${ANSWER#*\""$1"\":}
-		echo "${ANSWER%%[,\}]*}"
-		;;
-	*) echo 0 ;;
-	esac
-}

@@ -40,6 +40,18 @@ device_get() {
 	echo "$ANSWER"
 }
 
+# kind NAME: how many requests of that kind the device has completed.
+kind() {
+	device '"get":"counters.requests.kinds"'
+	case $ANSWER in
+	*"\"$1\":"*)
+		ANSWER=${ANSWER#*\""$1"\":}
+		echo "${ANSWER%%[,\}]*}"
+		;;
+	*) echo 0 ;;
+	esac
+}
+
 # device_do ACTION
 device_do() {
 	device "\"do\":\"$1\""
@@ -167,9 +179,14 @@ io_works() {
 	expect "requests in flight" "$(device_get counters.requests.in_flight)" 0
 }
 
-# start_fio: random writes, each verified later, until stop_fio.
+# start_fio: random writes to the disk, each verified later, until stop_fio.
 start_fio() {
-	fio --name=verify --filename="/dev/$DISK" --size=32M --rw=randwrite --bs=4k --iodepth=16 --ioengine=libaio --direct=1 \
+	start_fio_on "/dev/$DISK"
+}
+
+# start_fio_on FILE
+start_fio_on() {
+	fio --name=verify --filename="$1" --size=32M --rw=randwrite --bs=4k --iodepth=16 --ioengine=libaio --direct=1 \
 		--verify=crc32c --verify_fatal=1 --verify_backlog=64 --verify_async=0 --time_based --runtime=600 --eta=never \
 		>/tmp/fio 2>&1 &
 	FIO=$!

@@ -35,6 +35,13 @@ find_vdev() {
 	STOP=/sys/bus/virtio/devices/$VDEV/device_stop
 }
 
+# bind_again: unbinds the driver, and binds it anew.
+bind_again() {
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
+	find_device
+}
+
 # The PCI function of the device.
 pci() {
 	readlink -f "/sys/bus/virtio/devices/$VDEV/.."
@@ -81,6 +88,7 @@ clean_up() {
 		[ -e "$unbound/driver" ] || echo "${unbound##*/}" >/sys/bus/virtio/drivers/virtio_blk/bind 2>/dev/null
 	done
 	find_device
+	! state_is unavailable || bind_again
 	store "$STOP/state" resume >/dev/null
 	store "$STOP/timeout_ms" 1000 >/dev/null
 	store "$STOP/lease_ms" 60000 >/dev/null

@@ -34,13 +34,7 @@ find_disk() {
 	modprobe virtio_blk
 	DISK=$(disk "$DEVICE")
 	find_vdev
-	rebind
-}
-
-rebind() {
-	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
-	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
-	DISK=$(disk "$DEVICE")
+	bind_again
 }
 
 # needs_force DRIVER TYPE: with force the device is stopped, without it is not.
@@ -114,13 +108,13 @@ test_bit_39_is_accepted_where_the_administrator_says_so() {
 	is unavailable bit39_ambiguous
 	store "$STOP/accept_bit39" 1 >/dev/null
 	is unavailable bit39_ambiguous
-	rebind
+	bind_again
 	negotiated device_stop
 	stop
 	resume
 	io_works
 	store "$STOP/accept_bit39" 0 >/dev/null
-	rebind
+	bind_again
 	is unavailable bit39_ambiguous
 }
 
