@@ -119,6 +119,8 @@ fn open(interface: &str) -> Result<(OwnedFd, [u8; 6]), Error> {
     )
     .map_err(|error| Error::System("open a packet socket", error))?;
     bind(socket.as_raw_fd(), &address).map_err(|error| Error::System("bind", error))?;
+    // Until now the socket has got the frames of all interfaces, and may have no room left.
+    while recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT).is_ok() {}
     setsockopt(&socket, ReceiveTimeout, &TimeVal::milliseconds(TICK_MS))
         .map_err(|error| Error::System("set a timeout", error))?;
     Ok((socket, mac))

@@ -47,11 +47,12 @@ rebind() {
 	find_nic "$DEVICE"
 	ip link set "$NIC" up
 	ip addr add "$ADDRESS.2/24" dev "$NIC"
-	wait_until carrier_is 1
+	wait_until nic_is_up
 }
 
-carrier_is() {
-	[ "$(cat "/sys/class/net/$NIC/carrier" 2>/dev/null)" = "$1" ]
+# What is sent before gets lost.
+nic_is_up() {
+	[ "$(cat "/sys/class/net/$NIC/operstate")" = up ]
 }
 
 clean_up() {
@@ -205,7 +206,7 @@ test_whoever_configures_it_meanwhile_is_refused() {
 	resume
 	wait_until nobody_hangs
 	ip link set "$NIC" up || fail "it does not come up"
-	wait_until carrier_is 1
+	wait_until nic_is_up
 	start_frames 100
 	frames_are_all_back 100
 	expect "its length of frames" "$(cat "/sys/class/net/$NIC/mtu")" 1500
@@ -366,7 +367,7 @@ test_suspend_needs_force() {
 	refused ip link set "$NIC" up
 	resume
 	ip link set "$NIC" up
-	wait_until carrier_is 1
+	wait_until nic_is_up
 	start_frames 100
 	frames_are_all_back 100
 }
