@@ -26,6 +26,7 @@ bool virtio_device_stop_disk_is_zoned(struct gendisk *disk);
 void virtio_device_stop_put_disk(struct gendisk *disk);
 struct net_device *virtio_device_stop_find_netdev(struct virtio_device *vdev);
 void virtio_device_stop_put_netdev(struct net_device *netdev);
+void virtio_device_stop_attach_netdev(struct net_device *netdev);
 void virtio_device_stop_set_rx_mode(struct net_device *netdev);
 void virtio_device_stop_lock(struct device *dev);
 bool virtio_device_stop_trylock(struct device *dev);

@@ -150,7 +150,7 @@ impl Drop for Detached {
         self.0.repair_control_queue();
         // SAFETY: By the invariant the network interface is valid; the lock is held.
         unsafe {
-            bindings::netif_device_attach(self.0.netdev.as_ptr());
+            bindings::virtio_device_stop_attach_netdev(self.0.netdev.as_ptr());
             // What was asked for meanwhile, the driver does not know.
             bindings::virtio_device_stop_set_rx_mode(self.0.netdev.as_ptr());
         }

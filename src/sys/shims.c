@@ -91,6 +91,14 @@ void virtio_device_stop_put_netdev(struct net_device *netdev)
 	put_device(&netdev->dev);
 }
 
+/* As netif_device_attach(), which leaves the queues of an interface stopped that was shut down. */
+void virtio_device_stop_attach_netdev(struct net_device *netdev)
+{
+	netif_device_attach(netdev);
+	if (!netif_running(netdev))
+		netif_tx_start_all_queues(netdev);
+}
+
 /* Has the driver tell the device what it is to receive, if it can. */
 void virtio_device_stop_set_rx_mode(struct net_device *netdev)
 {

@@ -42,3 +42,16 @@ start_devices() {
 		sleep 0.01
 	done
 }
+
+# many_devices PROTOCOL: 32 devices for start_devices, a line each: disks, network devices and, by VIRTIO_F_DEVICE_STOP, sources of
+# entropy.
+many_devices() {
+	local number
+	for ((number = 0; number < 32; number++)); do
+		case $1-$((number % 8)) in
+		device-stop-[3-5] | suspend-[3-6]) echo "net,name=nic$number,protocol=$1,mac=02:00:00:00:01:$(printf %02x "$number")" ;;
+		device-stop-[67]) echo "rng,name=entropy$number,protocol=$1" ;;
+		*) echo "blk,name=disk$number,protocol=$1" ;;
+		esac
+	done
+}

@@ -213,6 +213,21 @@ test_whoever_configures_it_meanwhile_is_refused() {
 	expect "its address" "$(cat "/sys/class/net/$NIC/address")" "$MAC"
 }
 
+# Without polls of its own for what was sent, the driver would not do it when the interface comes up.
+test_interface_that_was_shut_down_meanwhile_sends_again() {
+	ip link set "$NIC" down
+	ethtool -C "$NIC" tx-frames 0 || fail "polls can't be switched off"
+	ip link set "$NIC" up
+	wait_until nic_is_up
+	stop
+	ip link set "$NIC" down
+	resume
+	ip link set "$NIC" up
+	wait_until nic_is_up
+	start_frames 100
+	frames_are_all_back 100
+}
+
 test_device_is_told_later_what_it_is_to_receive() {
 	stop
 	does_not_hang ip link set "$NIC" promisc on
@@ -377,7 +392,8 @@ if suspends; then
 else
 	run_tests test_frames_come_through_stops test_ping_waits_for_the_end_of_a_stop \
 		test_frames_wait_though_one_was_sent_meanwhile test_configuration_is_kept \
-		test_whoever_configures_it_meanwhile_is_refused test_device_is_told_later_what_it_is_to_receive \
+		test_whoever_configures_it_meanwhile_is_refused \
+		test_interface_that_was_shut_down_meanwhile_sends_again test_device_is_told_later_what_it_is_to_receive \
 		test_driver_does_not_wait_for_commands_with_the_lock_held \
 		test_stop_waits_for_the_lock_no_longer_than_it_may test_two_are_stopped_in_any_order test_unbind_resumes_it \
 		test_unbind_of_one_that_does_not_resume test_nobody_waits_for_one_that_needs_a_reset

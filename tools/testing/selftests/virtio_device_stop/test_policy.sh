@@ -64,19 +64,36 @@ needs_force() {
 	store "$STOP/force" 0 >/dev/null
 }
 
-test_entropy_is_stopped_by_device_stop_and_with_force_by_suspend() {
-	DEVICE=entropy
-	modprobe virtio_rng
+# works_meanwhile DRIVER TYPE: VIRTIO_F_SUSPEND forbids more than that driver is kept from.
+works_meanwhile() {
 	if suspends; then
-		needs_force virtio_rng 4
+		needs_force "$1" "$2"
 	else
-		find_type 4
+		find_type "$2"
 		negotiated "$PROTOCOL"
 		is running none
 		stop
 		resume
 	fi
+}
+
+test_entropy_is_stopped_by_device_stop_and_with_force_by_suspend() {
+	DEVICE=entropy
+	modprobe virtio_rng
+	works_meanwhile virtio_rng 4
 	head -c 64 /dev/hwrng | wc -c | grep -qx 64 || fail "no entropy"
+}
+
+test_input_is_stopped_by_device_stop_and_with_force_by_suspend() {
+	DEVICE=input
+	modprobe virtio_input
+	works_meanwhile virtio_input 18
+}
+
+test_socket_is_stopped_by_device_stop_and_with_force_by_suspend() {
+	DEVICE=socket
+	modprobe vmw_vsock_virtio_transport
+	works_meanwhile vmw_vsock_virtio_transport 19
 }
 
 test_balloon_needs_force() {
@@ -128,5 +145,7 @@ test_device_that_means_notif_config_data_works_on() {
 	expect "notifications that were lost" "$(device_get counters.notifications_lost)" 0
 }
 
-run_tests test_entropy_is_stopped_by_device_stop_and_with_force_by_suspend test_balloon_needs_force test_console_is_never_stopped \
+run_tests test_entropy_is_stopped_by_device_stop_and_with_force_by_suspend \
+	test_input_is_stopped_by_device_stop_and_with_force_by_suspend test_socket_is_stopped_by_device_stop_and_with_force_by_suspend \
+	test_balloon_needs_force test_console_is_never_stopped \
 	test_bit_39_is_accepted_where_the_administrator_says_so test_device_that_means_notif_config_data_works_on
