@@ -29,13 +29,14 @@ test_modes_and_contents() {
 	file -rw------- timeout_ms 1000
 	file -rw------- lease_ms 60000
 	expect "mode of renew" "$(mode renew)" --w-------
+	expect "mode of renegotiate" "$(mode renegotiate)" --w-------
 	file -r-------- generation '[0-9]*'
 	file -rw------- force 0
 	file -rw------- accept_bit39 0
 	for name in stops resumes timeouts failures late_acks dropped lease_expiries last_stop_us last_resume_us last_status_reads; do
 		file -r-------- stats/$name '[0-9]*'
 	done
-	expect "files" "$(cd "$STOP" && echo *)" "accept_bit39 force generation lease_ms protocol reason renew state stats timeout_ms"
+	expect "files" "$(cd "$STOP" && echo *)" "accept_bit39 force generation lease_ms protocol reason renegotiate renew state stats timeout_ms"
 	expect "stats" "$(cd "$STOP/stats" && echo * | wc -w)" 10
 }
 
