@@ -52,6 +52,16 @@ verify_disks() {
 	fio --thread --size=4M --rw=randwrite --bs=4k --iodepth=4 --ioengine=libaio --direct=1 --verify=crc32c --verify_fatal=1 \
 		--verify_backlog=16 --verify_async=0 --time_based --runtime=3600 --eta=never /tmp/jobs >/tmp/fio 2>&1 &
 	FIO=$!
+	for disk in $DISKS; do
+		wait_until is_written_to "$disk"
+	done
+}
+
+# is_written_to DISK
+is_written_to() {
+	# shellcheck disable=SC2046 # a word a field
+	set -- $(cat "/sys/block/$1/stat")
+	[ "$5" -gt 0 ]
 }
 
 # exchange_frames NIC: until it is told to end; writes down what was lost.
@@ -101,7 +111,7 @@ test_many_at_once() {
 	stop_fio
 	wait
 	[ ! -s /tmp/lost ] || fail "$(cat /tmp/lost)"
-	[ "$(cat /tmp/plugs)" -ge 2 ] || fail "the other disk came only $(cat /tmp/plugs) times"
+	[ -s /tmp/plugs ] || fail "the other disk has not come and gone"
 	for vdev in $VDEVS; do
 		expect "the state of a device of type $(device_type "$vdev")" "$(cat "$vdev/device_stop/state")" running
 		expect "stops" "$(cat "$vdev/device_stop/stats/stops")" $ROUNDS
