@@ -90,12 +90,6 @@ test_input_is_stopped_by_device_stop_and_with_force_by_suspend() {
 	works_meanwhile virtio_input 18
 }
 
-test_socket_is_stopped_by_device_stop_and_with_force_by_suspend() {
-	DEVICE=socket
-	modprobe vmw_vsock_virtio_transport
-	works_meanwhile vmw_vsock_virtio_transport 19
-}
-
 test_balloon_needs_force() {
 	DEVICE=balloon
 	modprobe virtio_balloon
@@ -146,6 +140,5 @@ test_device_that_means_notif_config_data_works_on() {
 }
 
 run_tests test_entropy_is_stopped_by_device_stop_and_with_force_by_suspend \
-	test_input_is_stopped_by_device_stop_and_with_force_by_suspend test_socket_is_stopped_by_device_stop_and_with_force_by_suspend \
-	test_balloon_needs_force test_console_is_never_stopped \
+	test_input_is_stopped_by_device_stop_and_with_force_by_suspend test_balloon_needs_force test_console_is_never_stopped \
 	test_bit_39_is_accepted_where_the_administrator_says_so test_device_that_means_notif_config_data_works_on
