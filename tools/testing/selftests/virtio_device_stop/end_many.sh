@@ -107,8 +107,8 @@ test_many_at_once() {
 	# shellcheck disable=SC2046 # a word an argument
 	./at_once $ROUNDS $(groups) >/tmp/at_once 2>&1 || fail "$(cat /tmp/at_once)"
 	touch /tmp/enough
-	wait_until has_ended $storm
 	stop_fio
+	wait_until has_ended $storm
 	wait
 	[ ! -s /tmp/lost ] || fail "$(cat /tmp/lost)"
 	[ -s /tmp/plugs ] || fail "the other disk has not come and gone"
