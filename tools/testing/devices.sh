@@ -14,7 +14,7 @@ end_devices() {
 trap end_devices EXIT
 
 # start_devices TYPE,KEY=VALUE,...,name=NAME...: starts the devices, in one process, for tools/vm/boot "${boot_options[@]}". A blk
-# gets the disk $devices/NAME, of 64 MiB unless it is there. The control socket is $devices/control.
+# or scsi gets the file $devices/NAME, of 64 MiB unless it is there. The control socket is $devices/control.
 start_devices() {
 	local spec name socket sockets=() options=(--control "$devices/control") waited=0
 	for spec; do
@@ -22,7 +22,7 @@ start_devices() {
 		name=${name%%,*}
 		socket=$devices/$name.vfio
 		sockets+=("$socket")
-		if [[ $spec == blk,* ]]; then
+		if [[ $spec == blk,* || $spec == scsi,* ]]; then
 			[ -e "$devices/$name" ] || truncate -s 64M "$devices/$name"
 			spec+=,file=$devices/$name
 		fi

@@ -18,6 +18,8 @@ use crate::types::blk::Disk;
 use crate::types::net::Net;
 use crate::types::null::Null;
 use crate::types::rng::Rng;
+use crate::types::scsi::Scsi;
+use crate::types::store::Store;
 use crate::types::{Type, MAX_QUEUES};
 
 /// Settings by name.
@@ -30,7 +32,7 @@ pub enum Error {
     #[error("'{0}' is not KEY=VALUE")]
     Pair(String),
     /// There is no such type.
-    #[error("no device type '{0}': there are blk, net, rng, null")]
+    #[error("no device type '{0}': there are blk, scsi, net, rng, null")]
     Type(String),
     /// The type needs this.
     #[error("{0} needs {1}=")]
@@ -86,6 +88,7 @@ const KEYS: &[&str] = &[
     "interrupts",
     "file",
     "queues",
+    "units",
     "read_only",
     "mac",
     "id",
@@ -141,16 +144,16 @@ impl Spec {
     fn open_type(&self, keys: &mut Changes) -> Result<Arc<dyn Type>, Error> {
         Ok(match self.of_type.as_str() {
             "blk" => {
-                let path: PathBuf = keys
-                    .remove("file")
-                    .ok_or(Error::Missing("blk", "file"))?
-                    .into();
-                let queues = number(keys, "queues", 1, 1..=16, "1 to 16")?;
                 let read_only = flag(keys, "read_only")?;
-                Arc::new(
-                    Disk::open(&path, &self.name, queues, read_only)
-                        .map_err(|source| Error::Open { path, source })?,
-                )
+                let store = store(keys, "blk", read_only)?;
+                let queues = number(keys, "queues", 1, 1..=16, "1 to 16")?;
+                Arc::new(Disk::new(store, &self.name, queues, read_only))
+            }
+            "scsi" => {
+                let units = number(keys, "units", 1, 1..=64, "1 to 64")?;
+                let stores = store(keys, "scsi", false)?.split(units);
+                let queues = number(keys, "queues", 1, 1..=16, "1 to 16")?;
+                Arc::new(Scsi::new(stores, &self.name, queues))
             }
             "net" => Arc::new(Net::new(match keys.remove("mac") {
                 None => [0x52, 0x54, 0, 0, 0, 1],
@@ -208,6 +211,15 @@ fn offer(keys: &mut Changes) -> Result<Offer, Error> {
             Some(_) => return Err(Error::Value("interrupts", "msix or intx")),
         },
     })
+}
+
+/// The file of a disk.
+fn store(keys: &mut Changes, of_type: &'static str, read_only: bool) -> Result<Store, Error> {
+    let path: PathBuf = keys
+        .remove("file")
+        .ok_or(Error::Missing(of_type, "file"))?
+        .into();
+    Store::open(&path, read_only).map_err(|source| Error::Open { path, source })
 }
 
 fn flag(keys: &mut Changes, key: &'static str) -> Result<bool, Error> {
@@ -313,6 +325,12 @@ mod tests {
                 4,
             ),
             (
+                format!("scsi,socket=s,file={file},queues=2,units=3"),
+                "scsi",
+                8,
+                4,
+            ),
+            (
                 "net,socket=s,mac=52:54:00:00:00:09,protocol=both".to_owned(),
                 "net",
                 1,
@@ -346,9 +364,11 @@ mod tests {
             ("blk,socket", "'socket' is not KEY=VALUE"),
             (
                 "gpu,socket=s",
-                "no device type 'gpu': there are blk, net, rng, null",
+                "no device type 'gpu': there are blk, scsi, net, rng, null",
             ),
             ("blk,socket=s", "blk needs file="),
+            ("scsi,socket=s", "scsi needs file="),
+            ("scsi,socket=s,units=0", "units: expected 1 to 64"),
             ("null,socket=s", "null needs id="),
             (
                 "null,socket=s,id=0",

@@ -13,6 +13,8 @@ pub mod blk;
 pub mod net;
 pub mod null;
 pub mod rng;
+pub mod scsi;
+pub mod store;
 
 /// What the driver finds when it looks for the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -173,8 +173,8 @@ unplugged() {
 # io_works: the disk reads what is written to it.
 io_works() {
 	head -c 65536 /dev/urandom >/tmp/pattern
-	dd if=/tmp/pattern of="/dev/$DISK" bs=65536 count=1 seek=1000 oflag=direct 2>/dev/null || fail "can't write"
-	dd if="/dev/$DISK" of=/tmp/read bs=65536 count=1 skip=1000 iflag=direct 2>/dev/null || fail "can't read"
+	dd if=/tmp/pattern of="/dev/$DISK" bs=65536 count=1 seek=500 oflag=direct 2>/dev/null || fail "can't write"
+	dd if="/dev/$DISK" of=/tmp/read bs=65536 count=1 skip=500 iflag=direct 2>/dev/null || fail "can't read"
 	cmp /tmp/pattern /tmp/read || fail "read other than what was written"
 	expect "requests in flight" "$(device_get counters.requests.in_flight)" 0
 }

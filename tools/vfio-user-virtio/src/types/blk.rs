@@ -2,13 +2,9 @@
 
 //! The block device (virtio 1.4, 5.2): requests on a file.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{fallocate, FallocateFlags};
 use serde_json::{json, Value};
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
@@ -19,13 +15,11 @@ use virtio_bindings::virtio_blk::{
 };
 use virtio_queue::{Reader, Writer};
 
+use crate::types::store::{Store, SECTOR};
 use crate::types::{put, ActionError, Description, Malformed, Outcome, Request, Type};
 
-const SECTOR: u64 = 512;
 const SEG_MAX: u32 = 126;
 const HEADER: usize = 16;
-/// Data is copied by way of a buffer of this size, whatever the size of the request.
-const CHUNK: usize = 64 * 1024;
 /// Ranges in one discard or write-zeroes request, and sectors in one range.
 const MAX_RANGES: u32 = 16;
 const MAX_RANGE_SECTORS: u32 = 1 << 22;
@@ -36,8 +30,7 @@ const WRITEBACK: usize = 32;
 /// A disk.
 #[derive(Debug)]
 pub struct Disk {
-    file: File,
-    sectors: AtomicU64,
+    store: Store,
     queues: u16,
     read_only: bool,
     /// What was written may be lost until it is flushed. The driver's to choose.
@@ -46,40 +39,27 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// The disk whose contents are `path`. Its size is rounded down to whole sectors. Its serial number is `id`, cut to 20 bytes.
-    pub fn open(path: &Path, id: &str, queues: u16, read_only: bool) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(!read_only).open(path)?;
+    /// A disk with these contents. Its serial number is `id`, cut to 20 bytes.
+    pub fn new(store: Store, id: &str, queues: u16, read_only: bool) -> Self {
         let mut bytes = [0; VIRTIO_BLK_ID_BYTES as usize];
         put(&mut bytes, 0, id.as_bytes());
-        Ok(Self {
-            sectors: AtomicU64::new(size(&file)? / SECTOR),
-            file,
+        Self {
+            store,
             queues,
             read_only,
             writeback: AtomicBool::new(true),
             id: bytes,
-        })
-    }
-
-    fn sectors(&self) -> u64 {
-        self.sectors.load(Ordering::Relaxed)
+        }
     }
 
     fn resize(&self, sectors: u64) -> Result<bool, ActionError> {
-        let bytes = sectors
-            .checked_mul(SECTOR)
-            .filter(|_| sectors > 0)
-            .ok_or(ActionError::Value("resize: SECTORS is out of range"))?;
+        if sectors == 0 || sectors.checked_mul(SECTOR).is_none() {
+            return Err(ActionError::Value("resize: SECTORS is out of range"));
+        }
         if self.read_only {
             return Err(ActionError::Value("resize: the disk is read-only"));
         }
-        // What is cut off must be out of the driver's reach before it is gone.
-        let before = self.sectors.swap(sectors, Ordering::Relaxed);
-        if let Err(error) = self.file.set_len(bytes) {
-            self.sectors.store(before, Ordering::Relaxed);
-            return Err(error.into());
-        }
-        Ok(before != sectors)
+        Ok(self.store.resize(sectors)?)
     }
 
     fn perform(
@@ -91,19 +71,19 @@ impl Disk {
     ) -> io::Result<()> {
         let writeback = self.writeback.load(Ordering::Relaxed);
         match kind {
-            VIRTIO_BLK_T_IN => self.read(sector, output),
-            VIRTIO_BLK_T_FLUSH => self.file.sync_data(),
+            VIRTIO_BLK_T_IN => self.store.read(sector, output),
+            VIRTIO_BLK_T_FLUSH => self.store.flush(),
             VIRTIO_BLK_T_GET_ID => {
                 let length = output.available_bytes().min(self.id.len());
                 output.write_all(self.id.get(..length).unwrap_or_default())
             }
             _ if self.read_only => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
-            VIRTIO_BLK_T_OUT => self.write(sector, input),
+            VIRTIO_BLK_T_OUT => self.store.write(sector, input),
             VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES => self.ranges(kind, input),
             _ => Err(io::ErrorKind::Unsupported.into()),
         }?;
         match kind {
-            VIRTIO_BLK_T_OUT | VIRTIO_BLK_T_WRITE_ZEROES if !writeback => self.file.sync_data(),
+            VIRTIO_BLK_T_OUT | VIRTIO_BLK_T_WRITE_ZEROES if !writeback => self.store.flush(),
             _ => Ok(()),
         }
     }
@@ -131,68 +111,10 @@ impl Disk {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
             let length = u64::from(sectors) * SECTOR;
-            ranges.push((self.offset(sector, length)?, length, unmap));
+            ranges.push((self.store.offset(sector, length)?, length, unmap));
         }
         for (offset, length, unmap) in ranges.into_iter().filter(|(_, length, _)| *length > 0) {
-            self.zero(offset, length, unmap)?;
-        }
-        Ok(())
-    }
-
-    /// Makes a range read as zeroes; with `unmap` its room is given back where the file system can do that.
-    fn zero(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
-        let flags = if unmap {
-            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE
-        } else {
-            FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE
-        };
-        if fallocate(&self.file, flags, offset, length).is_ok() {
-            return Ok(());
-        }
-        let zeroes = vec![0; CHUNK];
-        let mut done = 0;
-        while done < length {
-            let chunk = (length - done).min(CHUNK as u64);
-            let zeroes = zeroes.get(..chunk as usize).unwrap_or_default();
-            self.file.write_all_at(zeroes, offset + done)?;
-            done += chunk;
-        }
-        Ok(())
-    }
-
-    /// The offset in the file at which `length` bytes from `sector` on lie, if they do.
-    fn offset(&self, sector: u64, length: u64) -> io::Result<u64> {
-        let end = sector.checked_add(length / SECTOR);
-        if length % SECTOR != 0 || end.is_none_or(|end| end > self.sectors()) {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        Ok(sector * SECTOR)
-    }
-
-    fn read(&self, sector: u64, output: &mut Writer<'_>) -> io::Result<()> {
-        let mut left = output.available_bytes();
-        let mut offset = self.offset(sector, left as u64)?;
-        let mut buffer = vec![0; CHUNK.min(left)];
-        while left > 0 {
-            let chunk = buffer.get_mut(..left.min(CHUNK)).unwrap_or_default();
-            self.file.read_exact_at(chunk, offset)?;
-            output.write_all(chunk)?;
-            offset += chunk.len() as u64;
-            left -= chunk.len();
-        }
-        Ok(())
-    }
-
-    fn write(&self, sector: u64, input: &mut Reader<'_>) -> io::Result<()> {
-        let mut left = input.available_bytes();
-        let mut offset = self.offset(sector, left as u64)?;
-        let mut buffer = vec![0; CHUNK.min(left)];
-        while left > 0 {
-            let chunk = buffer.get_mut(..left.min(CHUNK)).unwrap_or_default();
-            input.read_exact(chunk)?;
-            self.file.write_all_at(chunk, offset)?;
-            offset += chunk.len() as u64;
-            left -= chunk.len();
+            self.store.zero(offset, length, unmap)?;
         }
         Ok(())
     }
@@ -224,7 +146,7 @@ impl Type for Disk {
     fn configuration(&self, config: &mut [u8]) {
         let writeback = u8::from(self.writeback.load(Ordering::Relaxed));
         let fields: [(usize, &[u8]); 11] = [
-            (0, &self.sectors().to_le_bytes()),
+            (0, &self.store.sectors().to_le_bytes()),
             (12, &SEG_MAX.to_le_bytes()),
             (20, &(SECTOR as u32).to_le_bytes()),
             (WRITEBACK, &[writeback]),
@@ -317,14 +239,9 @@ impl Type for Disk {
 
     fn report(&self) -> Value {
         json!({
-            "sectors": self.sectors(),
+            "sectors": self.store.sectors(),
             "read_only": self.read_only,
             "writeback": self.writeback.load(Ordering::Relaxed),
         })
     }
-}
-
-/// The size of a file or a block device, in bytes.
-fn size(mut file: &File) -> io::Result<u64> {
-    io::Seek::seek(&mut file, io::SeekFrom::End(0))
 }

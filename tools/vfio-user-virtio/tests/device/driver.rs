@@ -11,6 +11,7 @@ use vfio_user_virtio::device::{Device, Offer};
 use vfio_user_virtio::report::Report;
 use vfio_user_virtio::settings::{Error, Settings};
 use vfio_user_virtio::types::blk::Disk;
+use vfio_user_virtio::types::store::Store;
 use vfio_user_virtio::types::Type;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 
@@ -67,7 +68,8 @@ pub(crate) struct Driver {
 pub(crate) fn disk(queues: u16, read_only: bool) -> (Arc<dyn Type>, File) {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(SECTORS * 512).unwrap();
-    let disk = Disk::open(file.path(), "disk", queues, read_only).unwrap();
+    let store = Store::open(file.path(), read_only).unwrap();
+    let disk = Disk::new(store, "disk", queues, read_only);
     (Arc::new(disk), file.into_file())
 }
 

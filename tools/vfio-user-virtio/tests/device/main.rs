@@ -11,6 +11,8 @@ mod misbehaviour;
 #[cfg(test)]
 mod robust;
 #[cfg(test)]
+mod scsi;
+#[cfg(test)]
 mod stop;
 #[cfg(test)]
 mod suspend;

@@ -16,6 +16,7 @@ use vfio_user_virtio::types::Type;
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::driver::{disk, ring, Driver, D, MEMORY, QUEUE_SIZE, READY};
+use crate::scsi::scsi;
 
 /// What a guest, its QEMU, the user, or time does.
 #[derive(Clone, Debug)]
@@ -138,6 +139,7 @@ fn of_type(kind: u8) -> Arc<dyn Type> {
         0 => disk(2, false).0,
         1 => Arc::new(Net::new([2; 6])),
         2 => Arc::new(Rng::open().unwrap()),
+        3 => scsi(2).0,
         _ => Arc::new(Null::new(5, 3)),
     }
 }
@@ -147,7 +149,7 @@ proptest! {
 
     #[test]
     fn a_device_survives_everything_and_works_after_a_reset(
-        kind in 0u8..4,
+        kind in 0u8..5,
         both in any::<bool>(),
         suspend in any::<bool>(),
         acts in prop::collection::vec(act(), 0..300),

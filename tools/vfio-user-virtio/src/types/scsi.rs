@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The SCSI host device (virtio 1.4, 5.6), with one target whose logical units are disks: see [`unit`]. It refuses task management,
+//! and has no events to tell of.
+
+use std::io::{Read, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde_json::{json, Value};
+use virtio_queue::{Reader, Writer};
+
+use crate::types::store::Store;
+use crate::types::{put, Description, Malformed, Outcome, Request, Type, Wants};
+use unit::{Answer, Command, Unit};
+
+pub mod unit;
+
+const CONTROL: usize = 0;
+const EVENT: usize = 1;
+/// Request virtqueues come after these.
+const OTHER_QUEUES: u16 = 2;
+
+const SEG_MAX: u32 = 126;
+const MAX_SECTORS: u32 = 2048;
+const CMD_PER_LUN: u32 = 128;
+const EVENT_INFO_SIZE: u32 = 16;
+/// Where these are in the configuration space, which the driver may write.
+const SENSE_SIZE: usize = 20;
+const CDB_SIZE: usize = 24;
+const MAX_LUN: usize = 32;
+
+/// Before the CDB in a request, and before the sense data in a response.
+const REQUEST_HEADER: usize = 19;
+const RESPONSE_HEADER: usize = 12;
+
+const S_OK: u8 = 0;
+const S_OVERRUN: u8 = 1;
+const S_BAD_TARGET: u8 = 3;
+const S_FUNCTION_REJECTED: u8 = 11;
+
+const T_TMF: u32 = 0;
+const T_AN_QUERY: u32 = 1;
+const T_AN_SUBSCRIBE: u32 = 2;
+
+/// A SCSI host.
+#[derive(Debug)]
+pub struct Scsi {
+    units: Vec<Unit>,
+    request_queues: u16,
+    sizes: Mutex<Sizes>,
+}
+
+/// What the driver may choose.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    sense: u32,
+    cdb: u32,
+}
+
+impl Sizes {
+    const POWER_ON: Self = Self { sense: 96, cdb: 32 };
+    /// Larger ones are not taken.
+    const MOST: u32 = 256;
+}
+
+/// The first two bytes of a request name the target, the next two the logical unit.
+enum Address {
+    Unit(usize),
+    NoTarget,
+}
+
+impl Address {
+    fn of([one, target, high, low, ..]: [u8; 8]) -> Self {
+        match (one, target) {
+            (1, 0) => Self::Unit(usize::from(u16::from_be_bytes([high & 0x3f, low]))),
+            _ => Self::NoTarget,
+        }
+    }
+}
+
+impl Scsi {
+    /// A host with a unit for each of `stores`. `name` is part of their serial numbers.
+    pub fn new(stores: Vec<Store>, name: &str, request_queues: u16) -> Self {
+        let units = stores.into_iter().enumerate();
+        Self {
+            units: units
+                .map(|(lun, store)| Unit::new(store, format!("{name}-{lun}")))
+                .collect(),
+            request_queues,
+            sizes: Mutex::new(Sizes::POWER_ON),
+        }
+    }
+
+    fn sizes(&self) -> MutexGuard<'_, Sizes> {
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn command(&self, request: Request<'_>) -> Result<Outcome, Malformed> {
+        let Request {
+            mut input,
+            mut output,
+            fail,
+            ..
+        } = request;
+        let sizes = *self.sizes();
+        let mut header = [0; REQUEST_HEADER];
+        let mut cdb = vec![0; sizes.cdb as usize];
+        input
+            .read_exact(&mut header)
+            .and_then(|()| input.read_exact(&mut cdb))
+            .map_err(|_| Malformed("no command"))?;
+        let mut data = output
+            .split_at(RESPONSE_HEADER + sizes.sense as usize)
+            .map_err(|_| Malformed("no room for the response"))?;
+        let expected = data.available_bytes() + input.available_bytes();
+        let before = input.bytes_read();
+        let [l0, l1, l2, l3, l4, l5, l6, l7, ..] = header;
+        let (kind, answer) = match Address::of([l0, l1, l2, l3, l4, l5, l6, l7]) {
+            Address::Unit(lun) => {
+                let command = Command {
+                    cdb: &cdb,
+                    fail,
+                    units: self.units.len(),
+                };
+                let answer = match self.units.get(lun) {
+                    Some(unit) => unit.execute(&command, &mut input, &mut data),
+                    None => unit::execute_without_unit(&command, &mut data),
+                };
+                (command.name(), Some(answer))
+            }
+            Address::NoTarget => ("no_target", None),
+        };
+        let moved = data.bytes_written() + input.bytes_read() - before;
+        let (response, status, sense) = match &answer {
+            None => (S_BAD_TARGET, 0, None),
+            Some(Answer::Good) => (S_OK, 0, None),
+            Some(Answer::Overrun) => (S_OVERRUN, 0, None),
+            Some(Answer::Check(sense)) => (S_OK, unit::CHECK_CONDITION, Some(sense.bytes())),
+        };
+        let sense = sense.as_ref().map_or(&[][..], |sense| &sense[..]);
+        let mut bytes = vec![0; RESPONSE_HEADER + sizes.sense as usize];
+        let sense_length = sense.len().min(sizes.sense as usize);
+        put(&mut bytes, 0, &(sense_length as u32).to_le_bytes());
+        put(
+            &mut bytes,
+            4,
+            &(expected.saturating_sub(moved) as u32).to_le_bytes(),
+        );
+        put(&mut bytes, 10, &[status, response]);
+        put(&mut bytes, RESPONSE_HEADER, sense);
+        let written = bytes.len() + data.bytes_written();
+        output
+            .write_all(&bytes)
+            .map_err(|_| Malformed("no room for the response"))?;
+        Ok(Outcome {
+            kind,
+            ok: matches!(answer, Some(Answer::Good)),
+            written: u32::try_from(written).unwrap_or(u32::MAX),
+        })
+    }
+
+    /// Task management, which could not undo what was taken; and notifications, of which there are none.
+    fn control(&self, mut input: Reader<'_>, mut output: Writer<'_>) -> Result<Outcome, Malformed> {
+        let mut number = [0; 4];
+        input
+            .read_exact(&mut number)
+            .map_err(|_| Malformed("no control request"))?;
+        let (kind, answer): (_, &[u8]) = match u32::from_le_bytes(number) {
+            T_TMF => ("task_management", &[S_FUNCTION_REJECTED]),
+            T_AN_QUERY => ("query_notifications", &[0, 0, 0, 0, S_OK]),
+            T_AN_SUBSCRIBE => ("subscribe_notifications", &[0, 0, 0, 0, S_OK]),
+            _ => return Err(Malformed("unknown control request")),
+        };
+        output
+            .write_all(answer)
+            .map_err(|_| Malformed("no room for the answer"))?;
+        Ok(Outcome {
+            kind,
+            ok: kind != "task_management",
+            written: answer.len() as u32,
+        })
+    }
+}
+
+impl Type for Scsi {
+    fn describe(&self) -> Description {
+        Description {
+            name: "scsi",
+            device_id: 8,
+            pci_class: 0x01_0000,
+            features: 0,
+            queues: OTHER_QUEUES + self.request_queues,
+        }
+    }
+
+    fn configuration(&self, config: &mut [u8]) {
+        let sizes = *self.sizes();
+        let max_lun = self.units.len().saturating_sub(1) as u32;
+        let fields = [
+            (0, u32::from(self.request_queues)),
+            (4, SEG_MAX),
+            (8, MAX_SECTORS),
+            (12, CMD_PER_LUN),
+            (16, EVENT_INFO_SIZE),
+            (SENSE_SIZE, sizes.sense),
+            (CDB_SIZE, sizes.cdb),
+            (MAX_LUN, max_lun),
+        ];
+        config.fill(0);
+        for (at, field) in fields {
+            put(config, at, &field.to_le_bytes());
+        }
+    }
+
+    fn write_configuration(&self, offset: u64, data: &[u8]) {
+        let Ok(bytes) = data.try_into() else {
+            return;
+        };
+        let size = u32::from_le_bytes(bytes);
+        if !(1..=Sizes::MOST).contains(&size) {
+            return;
+        }
+        match offset {
+            _ if offset == SENSE_SIZE as u64 => self.sizes().sense = size,
+            _ if offset == CDB_SIZE as u64 => self.sizes().cdb = size,
+            _ => {}
+        }
+    }
+
+    fn wants(&self, queue: usize) -> Wants {
+        match queue {
+            EVENT => Wants::Some(0),
+            _ => Wants::All,
+        }
+    }
+
+    fn execute(&self, request: Request<'_>) -> Result<Outcome, Malformed> {
+        match request.queue {
+            CONTROL => self.control(request.input, request.output),
+            _ => self.command(request),
+        }
+    }
+
+    fn reset(&self) {
+        *self.sizes() = Sizes::POWER_ON;
+    }
+
+    fn report(&self) -> Value {
+        let sectors: Vec<u64> = self.units.iter().map(Unit::sectors).collect();
+        json!({ "sectors": sectors })
+    }
+}

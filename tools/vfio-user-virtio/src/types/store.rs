@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What disks keep their data in: a file, in sectors.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use rustix::fs::{fallocate, FallocateFlags};
+use virtio_queue::{Reader, Writer};
+
+/// Bytes in a sector.
+pub const SECTOR: u64 = 512;
+
+/// Data is copied by way of a buffer of this size, whatever the size of the request.
+const CHUNK: usize = 64 * 1024;
+
+/// A file, or a part of one, in sectors of 512 bytes.
+#[derive(Debug)]
+pub struct Store {
+    file: Arc<File>,
+    start: u64,
+    sectors: AtomicU64,
+}
+
+impl Store {
+    /// The file `path`, its size rounded down to whole sectors.
+    pub fn open(path: &Path, read_only: bool) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(!read_only).open(path)?;
+        Ok(Self {
+            start: 0,
+            sectors: AtomicU64::new(size(&file)? / SECTOR),
+            file: Arc::new(file),
+        })
+    }
+
+    /// Equal parts of it, one after the other, of whole sectors each.
+    pub fn split(&self, parts: u16) -> Vec<Self> {
+        let sectors = self.sectors() / u64::from(parts.max(1));
+        let part = |number: u64| Self {
+            file: Arc::clone(&self.file),
+            start: self.start + number * sectors * SECTOR,
+            sectors: AtomicU64::new(sectors),
+        };
+        (0..u64::from(parts)).map(part).collect()
+    }
+
+    /// How many sectors it has.
+    pub fn sectors(&self) -> u64 {
+        self.sectors.load(Ordering::Relaxed)
+    }
+
+    /// Changes the size of the file, to that many sectors, and with it of the store. Returns whether it is another now.
+    pub fn resize(&self, sectors: u64) -> io::Result<bool> {
+        let bytes = sectors
+            .checked_mul(SECTOR)
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        // What is cut off must be out of the driver's reach before it is gone.
+        let before = self.sectors.swap(sectors, Ordering::Relaxed);
+        if let Err(error) = self.file.set_len(bytes) {
+            self.sectors.store(before, Ordering::Relaxed);
+            return Err(error);
+        }
+        Ok(before != sectors)
+    }
+
+    /// Has what was written survive a power failure.
+    pub fn flush(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Fills `output` with what is stored from `sector` on.
+    pub fn read(&self, sector: u64, output: &mut Writer<'_>) -> io::Result<()> {
+        let mut left = output.available_bytes();
+        let mut offset = self.offset(sector, left as u64)?;
+        let mut buffer = vec![0; CHUNK.min(left)];
+        while left > 0 {
+            let chunk = buffer.get_mut(..left.min(CHUNK)).unwrap_or_default();
+            self.file.read_exact_at(chunk, offset)?;
+            output.write_all(chunk)?;
+            offset += chunk.len() as u64;
+            left -= chunk.len();
+        }
+        Ok(())
+    }
+
+    /// Stores all of `input` from `sector` on.
+    pub fn write(&self, sector: u64, input: &mut Reader<'_>) -> io::Result<()> {
+        let mut left = input.available_bytes();
+        let mut offset = self.offset(sector, left as u64)?;
+        let mut buffer = vec![0; CHUNK.min(left)];
+        while left > 0 {
+            let chunk = buffer.get_mut(..left.min(CHUNK)).unwrap_or_default();
+            input.read_exact(chunk)?;
+            self.file.write_all_at(chunk, offset)?;
+            offset += chunk.len() as u64;
+            left -= chunk.len();
+        }
+        Ok(())
+    }
+
+    /// Makes the `length` bytes at `offset`, as [`offset`](Self::offset) has given it, read as zeroes; with `unmap` their room is given
+    /// back where the file system can do that.
+    pub fn zero(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
+        let flags = if unmap {
+            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE
+        } else {
+            FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE
+        };
+        if fallocate(&*self.file, flags, offset, length).is_ok() {
+            return Ok(());
+        }
+        let zeroes = vec![0; CHUNK];
+        let mut done = 0;
+        while done < length {
+            let chunk = (length - done).min(CHUNK as u64);
+            let zeroes = zeroes.get(..chunk as usize).unwrap_or_default();
+            self.file.write_all_at(zeroes, offset + done)?;
+            done += chunk;
+        }
+        Ok(())
+    }
+
+    /// The offset in the file at which `length` bytes from `sector` on lie, if they do.
+    pub fn offset(&self, sector: u64, length: u64) -> io::Result<u64> {
+        let end = sector.checked_add(length / SECTOR);
+        if length % SECTOR != 0 || end.is_none_or(|end| end > self.sectors()) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Ok(self.start + sector * SECTOR)
+    }
+}
+
+/// The size of a file or a block device, in bytes.
+fn size(mut file: &File) -> io::Result<u64> {
+    io::Seek::seek(&mut file, io::SeekFrom::End(0))
+}
