@@ -34,6 +34,9 @@ pub enum Quiesce {
     /// The network interface is detached, and the control virtqueue not used. The device still gets
     /// receive buffers.
     Net,
+    /// The request queues of the SCSI host's units are quiesced. The device still gets task management
+    /// requests, and requests of units that are found meanwhile.
+    Scsi,
     /// It is not: what it submits waits in the virtqueues.
     Nothing,
 }
@@ -119,7 +122,7 @@ impl Policy {
         Self {
             suspend: match quiesce {
                 Quiesce::Block => Verdict::Allowed,
-                Quiesce::Net | Quiesce::Nothing => self.suspend,
+                Quiesce::Net | Quiesce::Scsi | Quiesce::Nothing => self.suspend,
             },
             quiesce,
             ..self
@@ -149,9 +152,9 @@ pub const TABLE: &[Policy] = &[
     Policy::new(
         8,
         "SCSI host",
-        "waits, without errors; task management can't be interrupted",
+        "waits, without errors; is quiesced, but for task management and new units",
     )
-    .with_force(),
+    .quiesced(Quiesce::Scsi),
     Policy::new(9, "9P transport", "waits, and can be killed"),
     Policy::new(16, "GPU", "waits, and gives up after 5 to 15 s").with_force(),
     Policy::new(18, "input", "does not wait; may drop what goes to a LED"),

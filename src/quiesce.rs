@@ -14,6 +14,7 @@ use crate::{
             Netdev,
             Rtnl, //
         },
+        scsi,
         virtio::Device, //
     },
 };
@@ -24,6 +25,8 @@ pub(crate) enum Held {
     Block(Quiesced),
     /// The driver of a network device.
     Net(Detached),
+    /// The driver of a SCSI host.
+    Scsi(scsi::Quiesced),
     /// A driver that takes care of itself.
     Nothing,
 }
@@ -44,6 +47,10 @@ impl Held {
                 let lock = Rtnl::try_lock();
                 Ok(lock.and_then(|lock| netdev.detach(&lock).map(Self::Net)))
             }
+            Quiesce::Scsi => {
+                let host = scsi::Host::find(device).ok_or(NotFound)?;
+                Ok(host.quiesce().map(Self::Scsi))
+            }
             Quiesce::Nothing => Ok(Some(Self::Nothing)),
         }
     }
@@ -52,7 +59,7 @@ impl Held {
     pub(crate) fn device_has_stopped(&self) {
         match self {
             Self::Net(netdev) => netdev.stop_queues(),
-            Self::Block(_) | Self::Nothing => {}
+            Self::Block(_) | Self::Scsi(_) | Self::Nothing => {}
         }
     }
 
@@ -61,6 +68,7 @@ impl Held {
     pub(crate) fn may_break(&self) -> bool {
         match self {
             Self::Block(disk) => disk.is_idle(),
+            Self::Scsi(host) => host.is_idle(),
             Self::Net(_) => true,
             Self::Nothing => false,
         }

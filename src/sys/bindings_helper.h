@@ -14,7 +14,9 @@
 #include <uapi/linux/virtio_blk.h>
 #include <uapi/linux/virtio_pci.h>
 
+struct blk_mq_tag_set;
 struct gendisk;
+struct Scsi_Host;
 
 struct virtio_device *virtio_device_stop_to_virtio(struct device *dev);
 bool virtio_device_stop_is_registered(struct virtio_device *vdev);
@@ -24,6 +26,9 @@ struct gendisk *virtio_device_stop_find_disk(struct virtio_device *vdev);
 bool virtio_device_stop_disk_polls(struct gendisk *disk);
 bool virtio_device_stop_disk_is_zoned(struct gendisk *disk);
 void virtio_device_stop_put_disk(struct gendisk *disk);
+struct Scsi_Host *virtio_device_stop_find_scsi_host(struct virtio_device *vdev);
+struct blk_mq_tag_set *virtio_device_stop_scsi_host_tags(struct Scsi_Host *host);
+void virtio_device_stop_put_scsi_host(struct Scsi_Host *host);
 struct net_device *virtio_device_stop_find_netdev(struct virtio_device *vdev);
 void virtio_device_stop_put_netdev(struct net_device *netdev);
 void virtio_device_stop_attach_netdev(struct net_device *netdev);

@@ -11,6 +11,7 @@
 #include <linux/rcupdate.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <scsi/scsi_host.h>
 
 #include "bindings_helper.h"
 
@@ -70,6 +71,30 @@ bool virtio_device_stop_disk_is_zoned(struct gendisk *disk)
 void virtio_device_stop_put_disk(struct gendisk *disk)
 {
 	put_device(disk_to_dev(disk));
+}
+
+static int is_scsi_host(struct device *dev, const void *unused)
+{
+	return dev->type && !strcmp(dev->type->name, "scsi_host");
+}
+
+/* The SCSI host of a SCSI host device, with a reference to it. */
+struct Scsi_Host *virtio_device_stop_find_scsi_host(struct virtio_device *vdev)
+{
+	struct device *dev = device_find_child(&vdev->dev, NULL, is_scsi_host);
+
+	return dev ? container_of(dev, struct Scsi_Host, shost_gendev) : NULL;
+}
+
+struct blk_mq_tag_set *virtio_device_stop_scsi_host_tags(struct Scsi_Host *host)
+{
+	return &host->tag_set;
+}
+
+/* As scsi_host_put(), which would need the module scsi_mod to be there. */
+void virtio_device_stop_put_scsi_host(struct Scsi_Host *host)
+{
+	put_device(&host->shost_gendev);
 }
 
 static int is_netdev(struct device *dev, const void *priv)

@@ -1,0 +1,219 @@
+#!/bin/sh
+# shellcheck shell=busybox
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# A SCSI host with two units: its driver is held at all of their request queues. Units come and go while it is stopped.
+
+. ./functions.sh
+
+DEVICE=host
+CYCLES=20
+
+set_up() {
+	load_module || ktap_exit_fail_msg "the module does not load"
+	modprobe -a virtio_scsi sd_mod || ktap_exit_fail_msg "no virtio_scsi"
+	for vdev in /sys/bus/virtio/devices/*; do
+		[ $(($(cat "$vdev/device"))) -ne 8 ] || VDEV=${vdev##*/}
+	done
+	STOP=/sys/bus/virtio/devices/$VDEV/device_stop
+}
+
+# unit NUMBER: the folder of that unit.
+unit() {
+	echo "/sys/bus/virtio/devices/$VDEV"/host*/target*/*:0:"$1"
+}
+
+unit_is_there() {
+	[ -e "$(echo "$(unit "$1")"/block/*)" ]
+}
+
+unit_is_gone() {
+	[ ! -e "$(unit "$1")" ]
+}
+
+# use_unit NUMBER: it is DISK.
+use_unit() {
+	wait_until unit_is_there "$1"
+	DISK=$(basename "$(unit "$1")"/block/*)
+}
+
+find_units() {
+	use_unit 1
+	OTHER_DISK=$DISK
+	use_unit 0
+}
+
+# scan: the host looks for its second unit.
+scan() {
+	echo "0 0 1" >"$(echo "/sys/bus/virtio/devices/$VDEV"/host*/scsi_host/host*/scan)"
+}
+
+unbind() {
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_scsi/unbind
+}
+
+rebind() {
+	[ ! -e "/sys/bus/virtio/devices/$VDEV/driver" ] || unbind
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_scsi/bind
+	find_units
+}
+
+clean_up() {
+	killall -q -9 fio dd
+	device_do behave
+	load_module
+	store "$STOP/state" resume >/dev/null
+	store "$STOP/timeout_ms" 1000 >/dev/null
+	# By VIRTIO_F_SUSPEND it is stopped only where the administrator insists.
+	! suspends || store "$STOP/force" 1 >/dev/null
+	[ -e "/sys/bus/virtio/devices/$VDEV/driver" ] && state_is running || rebind
+	wait_until state_is running
+	unit_is_there 1 || scan
+	find_units
+	[ "$(cat "$STOP/reason")" = none ] || { stop && resume; }
+}
+
+start_fio_on_both() {
+	start_fio_on "/dev/$DISK:/dev/$OTHER_DISK"
+}
+
+both_units_work() {
+	io_works
+	use_unit 1
+	io_works
+	use_unit 0
+}
+
+test_host_is_stopped_by_device_stop_and_with_force_by_suspend() {
+	expect "protocol" "$(cat "$STOP/protocol")" "$PROTOCOL"
+	store "$STOP/force" 0 >/dev/null
+	if suspends; then
+		expect "reason" "$(cat "$STOP/reason")" type_refused
+		expect "stop" "$(store "$STOP/state" stop)" "$EOPNOTSUPP"
+		store "$STOP/force" 1 >/dev/null
+	fi
+	stop
+	resume
+	both_units_work
+}
+
+test_in_flight_requests_finish_before_the_acknowledgement() {
+	device_set io_delay_us=20000
+	start_fio_on_both
+	requested=$(device_get counters.stops.requested_with_requests)
+	failed=$(device_get counters.requests.failed)
+	cycle=0
+	while [ $cycle -lt $CYCLES ]; do
+		wait_until in_flight_at_least 1
+		expect "stop" "$(store "$STOP/state" stop)" ok
+		in_flight_at_least 1 && fail "requests are in flight while stopped"
+		expect "resume" "$(store "$STOP/state" resume)" ok
+		cycle=$((cycle + 1))
+	done
+	device_set io_delay_us=0
+	stop_fio
+	requested=$(($(device_get counters.stops.requested_with_requests) - requested))
+	[ $((requested * 2)) -ge $CYCLES ] || fail "requests were in flight at $requested of $CYCLES stops only"
+	expect "acknowledged with requests" "$(device_get counters.stops.acknowledged_with_requests)" 0
+	expect "failed" "$(device_get counters.requests.failed)" "$failed"
+	both_units_work
+}
+
+# waits_on NUMBER: a read of that unit waits.
+waits_on() {
+	use_unit "$1"
+	dd if="/dev/$DISK" of=/dev/null bs=4k count=1 iflag=direct 2>"/tmp/dd$1" &
+	wait_until waiting_are 1
+}
+
+has_read() {
+	grep -q "1+0 records in" "/tmp/dd$1"
+}
+
+test_the_driver_is_given_nothing_while_stopped() {
+	stop
+	notifications=$(device_get counters.notifications)
+	taken=$(device_get counters.requests.taken)
+	waits_on 0
+	waits_on 1
+	expect "notifications" "$(device_get counters.notifications)" "$notifications"
+	expect "taken" "$(device_get counters.requests.taken)" "$taken"
+	resume
+	wait
+	for number in 0 1; do
+		has_read $number || fail "the read of unit $number was lost: $(cat /tmp/dd$number)"
+	done
+	both_units_work
+}
+
+notified_more_than() {
+	[ "$(device_get counters.notifications)" -gt "$1" ]
+}
+
+# What looks for units asks each of them with a queue of its own, which was not there to be held: it waits in the virtqueue.
+test_unit_is_found_while_stopped() {
+	echo 1 >"$(unit 1)/delete"
+	wait_until unit_is_gone 1
+	stop
+	notifications=$(device_get counters.notifications)
+	scan &
+	scanner=$!
+	wait_until notified_more_than "$notifications"
+	state_is stopped || fail "the host does not stay stopped"
+	resume
+	wait $scanner
+	find_units
+	both_units_work
+	stop
+	resume
+}
+
+# Its cache is synchronized first, which waits.
+test_unit_is_removed_while_stopped() {
+	stop
+	echo 1 >"$(unit 1)/delete" &
+	remover=$!
+	wait_until hangs $remover
+	resume
+	wait $remover
+	wait_until unit_is_gone 1
+	use_unit 0
+	io_works
+	stop
+	resume
+	scan
+	find_units
+	both_units_work
+}
+
+test_unbind_while_stopped_with_waiting_requests() {
+	stop
+	waits_on 1
+	unbind
+	wait
+	has_read 1 || fail "the waiting read was lost: $(cat /tmp/dd1)"
+	rebind
+	both_units_work
+}
+
+test_unbind_of_a_host_that_does_not_resume() {
+	device_set resume=never
+	store "$STOP/timeout_ms" 100 >/dev/null
+	stop
+	waits_on 1
+	unbind
+	wait
+	! has_read 1 || fail "the read has not failed"
+	device_do behave
+	rebind
+	both_units_work
+	io_errors_are_expected
+}
+
+all="test_host_is_stopped_by_device_stop_and_with_force_by_suspend test_in_flight_requests_finish_before_the_acknowledgement
+	test_the_driver_is_given_nothing_while_stopped test_unit_is_removed_while_stopped test_unbind_while_stopped_with_waiting_requests
+	test_unbind_of_a_host_that_does_not_resume"
+# Under VIRTIO_F_SUSPEND the driver may not give the device anything meanwhile: that is why it needs force.
+suspends || all="$all test_unit_is_found_while_stopped"
+# shellcheck disable=SC2086 # a word a test
+run_tests $all
