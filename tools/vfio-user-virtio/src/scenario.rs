@@ -78,6 +78,9 @@ pub struct Spec {
     settings: Settings,
 }
 
+/// The feature bits that are a type's own (virtio 1.4, section 6).
+const TYPE_FEATURES: u64 = 0xff_ffff;
+
 /// Keys that are not settings.
 const KEYS: &[&str] = &[
     "name",
@@ -92,6 +95,9 @@ const KEYS: &[&str] = &[
     "read_only",
     "mac",
     "id",
+    "features",
+    "config",
+    "answers",
 ];
 
 impl FromStr for Spec {
@@ -170,10 +176,18 @@ impl Spec {
                     return Err(Error::Missing("null", "id"));
                 }
                 let id = number(keys, "id", 0, 1..=0x3f, "a virtio device type, 1 to 63")?;
-                Arc::new(Null::new(
-                    id,
-                    number(keys, "queues", 1, 1..=MAX_QUEUES, "1 to 64")?,
-                ))
+                let queues = number(keys, "queues", 1, 1..=MAX_QUEUES, "1 to 64")?;
+                let null = Null::new(id, queues)
+                    .with_features(bits(keys, "features", TYPE_FEATURES)?)
+                    .with_config(match keys.remove("config") {
+                        None => Vec::new(),
+                        Some(text) => hex(&text).ok_or(Error::Value(
+                            "config",
+                            "two hexadecimal digits for each byte, at most 256 bytes",
+                        ))?,
+                    })
+                    .with_answers(bits(keys, "answers", u64::MAX)?);
+                Arc::new(null)
             }
             other => return Err(Error::Type(other.to_owned())),
         })
@@ -244,6 +258,33 @@ fn number(
             .filter(|number| range.contains(number))
             .ok_or(Error::Value(key, expected))
     })
+}
+
+/// A mask of bits, of which only those in `allowed` make sense.
+fn bits(keys: &mut Changes, key: &'static str, allowed: u64) -> Result<u64, Error> {
+    keys.remove(key).map_or(Ok(0), |value| {
+        value
+            .strip_prefix("0x")
+            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+            .filter(|bits| bits & !allowed == 0)
+            .ok_or(Error::Value(key, "a mask of bits, such as 0x5"))
+    })
+}
+
+fn hex(text: &str) -> Option<Vec<u8>> {
+    const MOST: usize = 256;
+    let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if text.len() % 2 != 0 || text.len() / 2 > MOST || !digits {
+        return None;
+    }
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| {
+            let digits = std::str::from_utf8(pair).ok()?;
+            u8::from_str_radix(digits, 16).ok()
+        })
+        .collect()
 }
 
 fn mac(text: &str) -> Option<[u8; 6]> {
@@ -343,7 +384,7 @@ mod tests {
                 1,
             ),
             (
-                "null,socket=s,id=16,queues=2,protocol=none,notif_config_data=true".to_owned(),
+                "null,socket=s,id=16,queues=2,protocol=none,notif_config_data=true,features=0x5,config=00fF,answers=0x2".to_owned(),
                 "null",
                 16,
                 2,
@@ -375,6 +416,22 @@ mod tests {
                 "id: expected a virtio device type, 1 to 63",
             ),
             ("null,socket=s,id=2,queues=65", "queues: expected 1 to 64"),
+            (
+                "null,socket=s,id=2,features=0x1000000",
+                "features: expected a mask of bits, such as 0x5",
+            ),
+            (
+                "null,socket=s,id=2,answers=1",
+                "answers: expected a mask of bits, such as 0x5",
+            ),
+            (
+                "null,socket=s,id=2,config=123",
+                "config: expected two hexadecimal digits for each byte, at most 256 bytes",
+            ),
+            (
+                "null,socket=s,id=2,config=+1",
+                "config: expected two hexadecimal digits for each byte, at most 256 bytes",
+            ),
             (
                 "net,socket=s,mac=1:2",
                 "mac: expected six bytes, such as 52:54:00:00:00:01",

@@ -187,6 +187,33 @@ fn null_takes_buffers_and_keeps_them_and_can_be_stopped_all_the_same() {
     }
 }
 
+#[test]
+fn null_is_what_it_was_told_to_be() {
+    let null = Null::new(5, 2)
+        .with_features(0x9)
+        .with_config(vec![1, 2, 3])
+        .with_answers(0x2);
+    let mut driver = Driver::of(Arc::new(null), D);
+    assert_eq!(driver.offered() & 0xff, 0x9);
+    assert_eq!(driver.config()[..4], [1, 2, 3, 0]);
+    let at = driver.buffer();
+    driver
+        .memory
+        .write_slice(&[7; 64], GuestAddress(at))
+        .unwrap();
+    for queue in 0..2 {
+        let room = at + 32 * u64::from(queue);
+        driver.add(queue, &[(at, 8, false), (room, 32, true)], false);
+        driver.notify(queue);
+    }
+    driver.serve();
+    assert_eq!((driver.used(0), driver.used(1)), (0, 1));
+    assert_eq!(driver.used_element(1, 0), (0, 32));
+    assert_eq!(driver.bytes(at, 64), [[7; 32], [0; 32]].concat());
+    let requests = driver.report().counters.requests;
+    assert_eq!((requests.kept, requests.completed), (1, 1));
+}
+
 const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
 const CONTROL: u16 = 2;
