@@ -93,6 +93,7 @@ const KEYS: &[&str] = &[
     "queues",
     "units",
     "read_only",
+    "zoned",
     "mac",
     "id",
     "features",
@@ -153,7 +154,12 @@ impl Spec {
                 let read_only = flag(keys, "read_only")?;
                 let store = store(keys, "blk", read_only)?;
                 let queues = number(keys, "queues", 1, 1..=16, "1 to 16")?;
-                Arc::new(Disk::new(store, &self.name, queues, read_only))
+                let disk = Disk::new(store, &self.name, queues, read_only);
+                Arc::new(if flag(keys, "zoned")? {
+                    disk.zoned()
+                } else {
+                    disk
+                })
             }
             "scsi" => {
                 let units = number(keys, "units", 1, 1..=64, "1 to 64")?;

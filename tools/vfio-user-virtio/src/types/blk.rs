@@ -9,14 +9,18 @@ use serde_json::{json, Value};
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
     VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
-    VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
-    VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,
-    VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
+    VIRTIO_BLK_F_ZONED, VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK,
+    VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID,
+    VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_T_ZONE_REPORT,
+    VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
 use virtio_queue::{Reader, Writer};
 
+use self::zones::Zones;
 use crate::types::store::{Store, SECTOR};
 use crate::types::{put, ActionError, Description, Malformed, Outcome, Request, Type};
+
+pub mod zones;
 
 const SEG_MAX: u32 = 126;
 const HEADER: usize = 16;
@@ -36,6 +40,7 @@ pub struct Disk {
     /// What was written may be lost until it is flushed. The driver's to choose.
     writeback: AtomicBool,
     id: [u8; VIRTIO_BLK_ID_BYTES as usize],
+    zones: Option<Zones>,
 }
 
 impl Disk {
@@ -49,6 +54,15 @@ impl Disk {
             read_only,
             writeback: AtomicBool::new(true),
             id: bytes,
+            zones: None,
+        }
+    }
+
+    /// It is in zones, the last of which can only be read.
+    pub fn zoned(self) -> Self {
+        Self {
+            zones: Some(Zones),
+            ..self
         }
     }
 
@@ -71,11 +85,22 @@ impl Disk {
     ) -> io::Result<()> {
         let writeback = self.writeback.load(Ordering::Relaxed);
         match kind {
+            VIRTIO_BLK_T_ZONE_REPORT => match &self.zones {
+                Some(zones) => zones.report(sector, self.store.sectors(), output),
+                None => Err(io::ErrorKind::Unsupported.into()),
+            },
             VIRTIO_BLK_T_IN => self.store.read(sector, output),
             VIRTIO_BLK_T_FLUSH => self.store.flush(),
             VIRTIO_BLK_T_GET_ID => {
                 let length = output.available_bytes().min(self.id.len());
                 output.write_all(self.id.get(..length).unwrap_or_default())
+            }
+            VIRTIO_BLK_T_OUT
+                if self.zones.as_ref().is_some_and(|zones| {
+                    !zones.can_be_written(sector, input.available_bytes(), self.store.sectors())
+                }) =>
+            {
+                Err(io::ErrorKind::ReadOnlyFilesystem.into())
             }
             _ if self.read_only => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
             VIRTIO_BLK_T_OUT => self.store.write(sector, input),
@@ -129,11 +154,14 @@ impl Type for Disk {
         if self.queues > 1 {
             features |= 1 << VIRTIO_BLK_F_MQ;
         }
-        features |= if self.read_only {
-            1 << VIRTIO_BLK_F_RO
-        } else {
-            (1 << VIRTIO_BLK_F_DISCARD) | (1 << VIRTIO_BLK_F_WRITE_ZEROES)
+        features |= match (self.read_only, &self.zones) {
+            (true, _) => 1 << VIRTIO_BLK_F_RO,
+            (false, None) => (1 << VIRTIO_BLK_F_DISCARD) | (1 << VIRTIO_BLK_F_WRITE_ZEROES),
+            (false, Some(_)) => 0,
         };
+        if self.zones.is_some() {
+            features |= 1 << VIRTIO_BLK_F_ZONED;
+        }
         Description {
             name: "blk",
             device_id: 2,
@@ -161,6 +189,9 @@ impl Type for Disk {
         config.fill(0);
         for (at, bytes) in fields {
             put(config, at, bytes);
+        }
+        if let Some(zones) = &self.zones {
+            zones.configuration(config);
         }
     }
 
@@ -194,6 +225,7 @@ impl Type for Disk {
             VIRTIO_BLK_T_OUT => "write",
             VIRTIO_BLK_T_FLUSH => "flush",
             VIRTIO_BLK_T_GET_ID => "get_id",
+            VIRTIO_BLK_T_ZONE_REPORT => "zone_report",
             VIRTIO_BLK_T_DISCARD => "discard",
             VIRTIO_BLK_T_WRITE_ZEROES => "write_zeroes",
             _ => "unsupported",

@@ -5,10 +5,12 @@
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
+use vfio_user_virtio::types::blk::Disk;
 use vfio_user_virtio::types::net::peer::NUMBERED;
 use vfio_user_virtio::types::net::Net;
 use vfio_user_virtio::types::null::Null;
 use vfio_user_virtio::types::rng::Rng;
+use vfio_user_virtio::types::store::Store;
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::driver::{disk, Driver, D, NEEDS_RESET, READY, S, SECTORS};
@@ -151,6 +153,61 @@ fn blk_a_resize_is_told_and_takes_effect() {
     assert_eq!(driver.outcome(at), IOERR);
     driver.device.act("resize:16").unwrap();
     assert_eq!(driver.read(0x15, 1), 2, "no change, no new generation");
+}
+
+#[test]
+fn blk_a_zoned_disk_reports_its_zones() {
+    const ZONE_REPORT: u32 = 16;
+    const ZONE: u64 = 32768;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len((2 * ZONE + 8) * 512).unwrap();
+    let store = Store::open(file.path(), false).unwrap();
+    let disk = Disk::new(store, "disk", 1, false).zoned();
+    let mut driver = Driver::of(Arc::new(disk), D);
+    let optional = (1 << 13) | (1 << 14) | (1 << 17);
+    assert_eq!(
+        driver.offered() & optional,
+        1 << 17,
+        "no discard, no write zeroes"
+    );
+    assert_eq!(driver.read(0x2000 + 72, 4), ZONE);
+    assert_eq!(driver.read(0x2000 + 92, 1), 1, "host-managed");
+    for (sector, length, starts) in [
+        (0, 64 * 4, &[0, ZONE, 2 * ZONE][..]),
+        (ZONE, 64 * 4, &[ZONE, 2 * ZONE]),
+        (0, 64 * 2, &[0]),
+        (2 * ZONE + 8, 64 * 2, &[]),
+    ] {
+        let at = driver.buffer();
+        let (status, data) = (at + 0x1f00, at + 0x100);
+        for (at, bytes) in [
+            (at, u64::from(ZONE_REPORT)),
+            (at + 8, sector),
+            (status, 0xff),
+        ] {
+            driver.memory.write_obj(bytes, GuestAddress(at)).unwrap();
+        }
+        let buffers = [(at, 16, false), (data, length, true), (status, 1, true)];
+        driver.make_available(&buffers, false);
+        driver.serve();
+        assert_eq!(driver.outcome(at), OK);
+        let report = driver.bytes(data, length as usize);
+        let number = |at: usize| u64::from_le_bytes(report[at..at + 8].try_into().unwrap());
+        assert_eq!(number(0), starts.len() as u64);
+        for (nth, start) in starts.iter().enumerate() {
+            let at = 64 * (1 + nth);
+            assert_eq!(number(at + 8), *start);
+            assert_eq!(number(at), ZONE.min(2 * ZONE + 8 - start), "its capacity");
+            let kind = if *start == 2 * ZONE { [2, 0xd] } else { [1, 0] };
+            assert_eq!(report[at + 24..at + 26], kind);
+        }
+    }
+    for (sector, expected) in [(2 * ZONE - 1, OK), (2 * ZONE, IOERR), (2 * ZONE + 7, IOERR)] {
+        let (at, buffers) = driver.request(1, sector, 512);
+        driver.make_available(&buffers, false);
+        driver.serve();
+        assert_eq!(driver.outcome(at), expected, "a write to {sector}");
+    }
 }
 
 #[test]
