@@ -35,6 +35,18 @@ find_vdev() {
 	STOP=/sys/bus/virtio/devices/$VDEV/device_stop
 }
 
+# find_type NUMBER: sets VDEV and STOP to the device of that virtio device type.
+find_type() {
+	for vdev in /sys/bus/virtio/devices/*; do
+		if [ $(($(cat "$vdev/device"))) -eq "$1" ]; then
+			VDEV=${vdev##*/}
+			STOP=$vdev/device_stop
+			return
+		fi
+	done
+	fail "no device of type $1"
+}
+
 # bind_again: unbinds the driver, and binds it anew.
 bind_again() {
 	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
@@ -71,6 +83,31 @@ stop() {
 resume() {
 	expect "resume" "$(store "$STOP/state" resume)" ok
 	expect "state" "$(state)" running
+}
+
+# marked MARK: an event of our own has come, and with it all those from before.
+marked() {
+	echo "change 00000000-0000-4000-8000-000000000000 MARK=$1" >"/sys/bus/virtio/devices/$VDEV/uevent"
+	grep -q "^mark $1" /tmp/uevents
+}
+
+# events: what has been told of the device so far, in a line.
+events() {
+	wait_until marked "$1"
+	sed -n 's/^stop //p' /tmp/uevents | xargs
+}
+
+# uevents_of COMMAND...: collects the events of the device while COMMAND runs.
+uevents_of() {
+	: >/tmp/uevents
+	# shellcheck disable=SC2016 # the listener's
+	uevent sh -c 'case $DEVPATH in
+		*/'"$VDEV"') [ -z "$SYNTH_ARG_MARK" ] || echo "mark $SYNTH_ARG_MARK"; [ -z "$DEVICE_STOP" ] || echo "stop $DEVICE_STOP" ;;
+		esac' >/tmp/uevents 2>&1 &
+	listener=$!
+	wait_until marked begin
+	"$@"
+	kill $listener
 }
 
 set_up() {

@@ -49,31 +49,6 @@ test_poll_tells_of_a_stopping_device() {
 	resume
 }
 
-# marked MARK: an event of our own has come, and with it all those from before.
-marked() {
-	echo "change 00000000-0000-4000-8000-000000000000 MARK=$1" >"/sys/bus/virtio/devices/$VDEV/uevent"
-	grep -q "^mark $1" /tmp/uevents
-}
-
-# events: what has been told of the device so far, in a line.
-events() {
-	wait_until marked "$1"
-	sed -n 's/^stop //p' /tmp/uevents | xargs
-}
-
-# uevents_of COMMAND...: collects the events of the device while COMMAND runs.
-uevents_of() {
-	: >/tmp/uevents
-	# shellcheck disable=SC2016 # the listener's
-	uevent sh -c 'case $DEVPATH in
-		*/'"$VDEV"') [ -z "$SYNTH_ARG_MARK" ] || echo "mark $SYNTH_ARG_MARK"; [ -z "$DEVICE_STOP" ] || echo "stop $DEVICE_STOP" ;;
-		esac' >/tmp/uevents 2>&1 &
-	listener=$!
-	wait_until marked begin
-	"$@"
-	kill $listener
-}
-
 stop_tells() {
 	stop
 	expect "events while stopped" "$(events stopped)" "stopping"

@@ -267,6 +267,11 @@ stop_has_begun() {
 	state_is stopping || has_ended "$stopper"
 }
 
+stop_is_told_of_and_that_it_was_nothing() {
+	expect "stop" "$(store "$STOP/state" stop)" "$EBUSY"
+	expect "events" "$(events busy)" "stopping running"
+}
+
 # The driver of the other device waits for its command, with the lock held.
 test_stop_waits_for_the_lock_no_longer_than_it_may() {
 	find_nic other_nic
@@ -276,7 +281,7 @@ test_stop_waits_for_the_lock_no_longer_than_it_may() {
 	find_nic nic
 	requested=$(device_get counters.stops.requested)
 	store "$STOP/timeout_ms" 50 >/dev/null
-	expect "stop" "$(store "$STOP/state" stop)" "$EBUSY"
+	uevents_of stop_is_told_of_and_that_it_was_nothing
 	expect "state" "$(state)" running
 	expect "stops" "$(device_get counters.stops.requested)" "$requested"
 	expect "timeouts" "$(stat timeouts)" 0

@@ -12,10 +12,7 @@ CYCLES=20
 set_up() {
 	load_module || ktap_exit_fail_msg "the module does not load"
 	modprobe -a virtio_scsi sd_mod || ktap_exit_fail_msg "no virtio_scsi"
-	for vdev in /sys/bus/virtio/devices/*; do
-		[ $(($(cat "$vdev/device"))) -ne 8 ] || VDEV=${vdev##*/}
-	done
-	STOP=/sys/bus/virtio/devices/$VDEV/device_stop
+	find_type 8
 }
 
 # unit NUMBER: the folder of that unit.
