@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+# shellcheck shell=bash disable=SC2154 # shared with tools/testing/ends
+#
+# The disk of the root file system, and the agent that has stopped it is killed.
+
+# end_root [swap]
+end_root() {
+	local root_files=$devices/root-files
+	mkdir -p "$root_files"/{bin,proc,sys,dev,tmp}
+	cp "$("$top/tools/vm/root")/usr/bin/busybox" "$root_files/bin/"
+	for name in sh dd sha256sum stat tail; do
+		ln -sf busybox "$root_files/bin/$name"
+	done
+	truncate -s 384M "$devices/root"
+	"$top/tools/vm/enter" -- mkfs.ext4 -q -d "$root_files" "$devices/root"
+	start_devices "blk,name=root,protocol=$protocol"
+	run_in_guest end_root.sh "$@" -- --mem 384
+	check "the agent's death does not strand the guest" guest_says 'ok agent_is_killed$'
+	check "the kernel has not complained" status_is 0
+	check "no driver has broken a rule" no_breach
+	check "the file system is whole" is_whole "$devices/root"
+}
+
+end_root_with_swap() {
+	end_root swap
+}
+
+# is_whole IMAGE: of an ext4.
+is_whole() {
+	"$top/tools/vm/enter" -- e2fsck -fn "$1" >"$devices/fsck" 2>&1 || { sed 's/^/# # /' "$devices/fsck" && false; }
+}
