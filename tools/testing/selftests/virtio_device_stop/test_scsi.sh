@@ -207,10 +207,27 @@ test_unbind_of_a_host_that_does_not_resume() {
 	io_errors_are_expected
 }
 
+# The device refuses it, as soon as it is told.
+test_task_management_waits() {
+	refused=$(kind task_management)
+	stop
+	notifications=$(device_get counters.notifications)
+	./reset_unit "/dev/$DISK" 2>/tmp/reset &
+	wait_until notified_more_than "$notifications"
+	expect "refused" "$(kind task_management)" "$refused"
+	resume
+	wait
+	grep -q "$EIO" /tmp/reset || fail "the reset has not failed: $(cat /tmp/reset)"
+	expect "refused" "$(kind task_management)" $((refused + 1))
+	both_units_work
+	stop
+	resume
+}
+
 all="test_host_is_stopped_by_device_stop_and_with_force_by_suspend test_in_flight_requests_finish_before_the_acknowledgement
 	test_the_driver_is_given_nothing_while_stopped test_unit_is_removed_while_stopped test_unbind_while_stopped_with_waiting_requests
 	test_unbind_of_a_host_that_does_not_resume"
 # Under VIRTIO_F_SUSPEND the driver may not give the device anything meanwhile: that is why it needs force.
-suspends || all="$all test_unit_is_found_while_stopped"
+suspends || all="$all test_unit_is_found_while_stopped test_task_management_waits"
 # shellcheck disable=SC2086 # a word a test
 run_tests $all
