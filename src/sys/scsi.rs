@@ -60,8 +60,8 @@ impl Host {
     }
 
     /// Gives the driver no more requests, and waits until it has passed on what it was given. Can be
-    /// nested with whatever else quiesces the units. Nothing if there is no memory
-    /// now: it is not waited for, since units are held already.
+    /// nested with whatever else quiesces the units. Nothing if a unit comes or goes just now, or if
+    /// there is no memory at once.
     pub(crate) fn quiesce(self) -> Option<Quiesced> {
         let queues = self.quiesce_queues()?;
         // SAFETY: By the invariant the tags are valid.
@@ -72,6 +72,8 @@ impl Host {
         })
     }
 
+    /// Not simply waiting for the lock: who adds a unit holds it until another unit's requests have
+    /// ended.
     fn quiesce_queues(&self) -> Option<KVec<Queue>> {
         let tags = self.tags();
         let mut queues = KVec::new();
@@ -79,7 +81,10 @@ impl Host {
         // SAFETY: By the invariant the tags are valid. Their list has request queues, which stay in it
         // while the lock is held.
         unsafe {
-            kernel::bindings::mutex_lock(&raw mut (*tags).tag_list_lock);
+            let lock = &raw mut (*tags).tag_list_lock;
+            if kernel::bindings::mutex_trylock(lock) == 0 {
+                return None;
+            }
             let head = &raw mut (*tags).tag_list;
             let mut entry = (*head).next;
             while complete && entry != head {
@@ -89,7 +94,7 @@ impl Host {
                 }
                 entry = (*entry).next;
             }
-            kernel::bindings::mutex_unlock(&raw mut (*tags).tag_list_lock);
+            kernel::bindings::mutex_unlock(lock);
         }
         complete.then_some(queues)
     }

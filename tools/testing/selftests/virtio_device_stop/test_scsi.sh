@@ -207,6 +207,30 @@ test_unbind_of_a_host_that_does_not_resume() {
 	io_errors_are_expected
 }
 
+# Who adds a unit holds a lock until the requests of the other one have ended.
+test_stop_waits_for_a_unit_to_come_no_longer_than_it_may() {
+	echo 1 >"$(unit 1)/delete"
+	wait_until unit_is_gone 1
+	device_set io_delay_us=3000000
+	dd if="/dev/$DISK" of=/dev/null bs=4k count=1 iflag=direct 2>/tmp/dd0 &
+	wait_until in_flight_at_least 1
+	scan &
+	scanner=$!
+	wait_until hangs $scanner
+	requested=$(device_get counters.stops.requested)
+	store "$STOP/timeout_ms" 50 >/dev/null
+	expect "stop" "$(store "$STOP/state" stop)" "$EBUSY"
+	expect "state" "$(state)" running
+	expect "stops" "$(device_get counters.stops.requested)" "$requested"
+	device_set io_delay_us=0
+	wait
+	has_read 0 || fail "the read was lost: $(cat /tmp/dd0)"
+	find_units
+	both_units_work
+	stop
+	resume
+}
+
 # The device refuses it, as soon as it is told.
 test_task_management_waits() {
 	refused=$(kind task_management)
@@ -226,7 +250,7 @@ test_task_management_waits() {
 
 all="test_host_is_stopped_by_device_stop_and_with_force_by_suspend test_in_flight_requests_finish_before_the_acknowledgement
 	test_the_driver_is_given_nothing_while_stopped test_unit_is_removed_while_stopped test_unbind_while_stopped_with_waiting_requests
-	test_unbind_of_a_host_that_does_not_resume"
+	test_unbind_of_a_host_that_does_not_resume test_stop_waits_for_a_unit_to_come_no_longer_than_it_may"
 # Under VIRTIO_F_SUSPEND the driver may not give the device anything meanwhile: that is why it needs force.
 suspends || all="$all test_unit_is_found_while_stopped test_task_management_waits"
 # shellcheck disable=SC2086 # a word a test
