@@ -63,19 +63,33 @@ impl Sizes {
     const MOST: u32 = 256;
 }
 
-/// The first two bytes of a request name the target, the next two the logical unit.
-enum Address {
-    Unit(usize),
-    NoTarget,
+/// The logical unit that is named in the first bytes of a request, if it is one of the target's.
+fn unit_of([one, target, high, low, ..]: [u8; REQUEST_HEADER]) -> Option<usize> {
+    let lun = u16::from_be_bytes([high & 0x3f, low]);
+    (one == 1 && target == 0).then_some(usize::from(lun))
 }
 
-impl Address {
-    fn of([one, target, high, low, ..]: [u8; 8]) -> Self {
-        match (one, target) {
-            (1, 0) => Self::Unit(usize::from(u16::from_be_bytes([high & 0x3f, low]))),
-            _ => Self::NoTarget,
-        }
+/// The response to a command, with `left` bytes of data not moved. Without an answer it was for no target that is there.
+fn response(answer: Option<&Answer>, left: usize, sense_size: usize) -> Vec<u8> {
+    let (response, status) = match answer {
+        None => (S_BAD_TARGET, 0),
+        Some(Answer::Good) => (S_OK, 0),
+        Some(Answer::Overrun) => (S_OVERRUN, 0),
+        Some(Answer::Check(_)) => (S_OK, unit::CHECK_CONDITION),
+    };
+    let mut bytes = vec![0; RESPONSE_HEADER + sense_size];
+    if let Some(Answer::Check(sense)) = answer {
+        let sense = sense.bytes();
+        put(
+            &mut bytes,
+            0,
+            &(sense.len().min(sense_size) as u32).to_le_bytes(),
+        );
+        put(&mut bytes, RESPONSE_HEADER, &sense);
     }
+    put(&mut bytes, 4, &(left as u32).to_le_bytes());
+    put(&mut bytes, 10, &[status, response]);
+    bytes
 }
 
 impl Scsi {
@@ -114,46 +128,27 @@ impl Scsi {
             .map_err(|_| Malformed("no room for the response"))?;
         let expected = data.available_bytes() + input.available_bytes();
         let before = input.bytes_read();
-        let [l0, l1, l2, l3, l4, l5, l6, l7, ..] = header;
-        let (kind, answer) = match Address::of([l0, l1, l2, l3, l4, l5, l6, l7]) {
-            Address::Unit(lun) => {
-                let command = Command {
-                    cdb: &cdb,
-                    fail,
-                    units: self.units.len(),
-                };
-                let answer = match self.units.get(lun) {
-                    Some(unit) => unit.execute(&command, &mut input, &mut data),
-                    None => unit::execute_without_unit(&command, &mut data),
-                };
-                (command.name(), Some(answer))
-            }
-            Address::NoTarget => ("no_target", None),
+        let command = Command {
+            cdb: &cdb,
+            fail,
+            units: self.units.len(),
         };
+        let answer = unit_of(header).map(|lun| match self.units.get(lun) {
+            Some(unit) => unit.execute(&command, &mut input, &mut data),
+            None => unit::execute_without_unit(&command, &mut data),
+        });
         let moved = data.bytes_written() + input.bytes_read() - before;
-        let (response, status, sense) = match &answer {
-            None => (S_BAD_TARGET, 0, None),
-            Some(Answer::Good) => (S_OK, 0, None),
-            Some(Answer::Overrun) => (S_OVERRUN, 0, None),
-            Some(Answer::Check(sense)) => (S_OK, unit::CHECK_CONDITION, Some(sense.bytes())),
-        };
-        let sense = sense.as_ref().map_or(&[][..], |sense| &sense[..]);
-        let mut bytes = vec![0; RESPONSE_HEADER + sizes.sense as usize];
-        let sense_length = sense.len().min(sizes.sense as usize);
-        put(&mut bytes, 0, &(sense_length as u32).to_le_bytes());
-        put(
-            &mut bytes,
-            4,
-            &(expected.saturating_sub(moved) as u32).to_le_bytes(),
+        let response = response(
+            answer.as_ref(),
+            expected.saturating_sub(moved),
+            sizes.sense as usize,
         );
-        put(&mut bytes, 10, &[status, response]);
-        put(&mut bytes, RESPONSE_HEADER, sense);
-        let written = bytes.len() + data.bytes_written();
+        let written = response.len() + data.bytes_written();
         output
-            .write_all(&bytes)
+            .write_all(&response)
             .map_err(|_| Malformed("no room for the response"))?;
         Ok(Outcome {
-            kind,
+            kind: command.name(),
             ok: matches!(answer, Some(Answer::Good)),
             written: u32::try_from(written).unwrap_or(u32::MAX),
         })
