@@ -104,7 +104,10 @@ impl Disk {
             }
             _ if self.read_only => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
             VIRTIO_BLK_T_OUT => self.store.write(sector, input),
-            VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES => self.ranges(kind, input),
+            // Zones are not offered with these, and the last one could not be kept.
+            VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES if self.zones.is_none() => {
+                self.ranges(kind, input)
+            }
             _ => Err(io::ErrorKind::Unsupported.into()),
         }?;
         match kind {

@@ -208,6 +208,9 @@ fn blk_a_zoned_disk_reports_its_zones() {
         driver.serve();
         assert_eq!(driver.outcome(at), expected, "a write to {sector}");
     }
+    for kind in [DISCARD, WRITE_ZEROES] {
+        assert_eq!(ranges(&mut driver, kind, &[(2 * ZONE, 1, 0)]), UNSUPP);
+    }
 }
 
 #[test]
