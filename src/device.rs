@@ -451,6 +451,12 @@ impl Device {
             let hold = || Held::try_hold(device, policy.quiesce).transpose();
             let failed = match handshake::prepare(&mut register, timeout_us, hold) {
                 Ok(Ok(held)) => {
+                    if !protocol.allows_buffers() {
+                        held.wait_quiesce_done();
+                        // The block layer may have added a request, and have meant to notify with the
+                        // next one.
+                        register.notify();
+                    }
                     transition.held = Some(held);
                     None
                 }

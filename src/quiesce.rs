@@ -55,6 +55,16 @@ impl Held {
         }
     }
 
+    /// Waits until the driver was given the last request, where it is held at request queues. Devices
+    /// that were quiesced one after the other have one wait in common.
+    pub(crate) fn wait_quiesce_done(&self) {
+        match self {
+            Self::Block(disk) => disk.wait_quiesce_done(),
+            Self::Scsi(host) => host.wait_quiesce_done(),
+            Self::Net(_) | Self::Nothing => {}
+        }
+    }
+
     /// The device has stopped.
     pub(crate) fn device_has_stopped(&self) {
         match self {

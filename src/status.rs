@@ -29,6 +29,16 @@ impl Protocol {
             Self::Suspend => "suspend",
         }
     }
+
+    /// Whether the driver may make buffers available, and notify the device of them, while it is
+    /// stopped, or is about to be: they wait (RFC). Under VIRTIO_F_SUSPEND it must not, from its
+    /// request on (virtio 1.4, "Device Suspend").
+    pub const fn allows_buffers(self) -> bool {
+        match self {
+            Self::DeviceStop => true,
+            Self::Suspend => false,
+        }
+    }
 }
 
 /// A value of the device status field.

@@ -39,6 +39,8 @@ void virtio_device_stop_unlock(struct device *dev);
 unsigned int virtio_device_stop_noio_save(void);
 void virtio_device_stop_noio_restore(unsigned int flags);
 bool virtio_device_stop_sleep(u64 ns);
+unsigned long virtio_device_stop_rcu_state(void);
+void virtio_device_stop_wait_for_rcu(unsigned long state);
 void virtio_device_stop_not_leak(const void *memory);
 void virtio_device_stop_synchronize(void);
 int virtio_device_stop_register_pm(struct notifier_block *block);

@@ -6,6 +6,7 @@
 
 use super::{
     bindings,
+    rcu::GracePeriod,
     virtio::Device, //
 };
 use core::{
@@ -28,8 +29,14 @@ pub(crate) struct Disk(NonNull<kernel::bindings::gendisk>);
 // SAFETY: A disk may be used from any task.
 unsafe impl Send for Disk {}
 
-/// A disk whose driver is given no more requests, until this is dropped.
-pub(crate) struct Quiesced(Disk);
+/// A disk whose driver is given no more requests, until this is dropped. Whoever was about to give it
+/// one may do so until [`Self::wait_quiesce_done`].
+pub(crate) struct Quiesced {
+    disk: Disk,
+    // virtio_blk never blocks when it is given a request: the block layer does that under RCU, not
+    // under SRCU.
+    dispatched: GracePeriod,
+}
 
 /// A disk whose driver has no requests, and is given none, until this is dropped: who wants to submit
 /// one waits.
@@ -42,12 +49,14 @@ impl Disk {
         NonNull::new(unsafe { bindings::virtio_device_stop_find_disk(device.as_raw()) }).map(Self)
     }
 
-    /// Gives the driver no more requests, and waits until it has passed on what it was given. Can be
-    /// nested with whatever else quiesces the disk.
+    /// Gives the driver no more requests. Can be nested with whatever else quiesces the disk.
     pub(crate) fn quiesce(self) -> Quiesced {
         // SAFETY: By the invariant the disk is valid, and with it its queue.
-        unsafe { kernel::bindings::blk_mq_quiesce_queue((*self.0.as_ptr()).queue) };
-        Quiesced(self)
+        unsafe { kernel::bindings::blk_mq_quiesce_queue_nowait((*self.0.as_ptr()).queue) };
+        Quiesced {
+            disk: self,
+            dispatched: GracePeriod::begin(),
+        }
     }
 }
 
@@ -138,9 +147,16 @@ impl WriteCache {
 }
 
 impl Quiesced {
-    /// Whether the driver has no request either: it has completed all that it was given before.
+    /// Waits until the driver was given the last request.
+    pub(crate) fn wait_quiesce_done(&self) {
+        self.dispatched.wait();
+    }
+
+    /// Whether the driver has no request either: it has completed all that it was given before. Waits
+    /// until it was given the last one.
     pub(crate) fn is_idle(&self) -> bool {
-        let Disk(disk) = &self.0;
+        self.wait_quiesce_done();
+        let Disk(disk) = &self.disk;
         // SAFETY: By the invariant the disk is valid, and with it its queue.
         unsafe { !kernel::bindings::blk_mq_queue_inflight((*disk.as_ptr()).queue) }
     }
@@ -148,7 +164,7 @@ impl Quiesced {
 
 impl Drop for Quiesced {
     fn drop(&mut self) {
-        let Disk(disk) = &self.0;
+        let Disk(disk) = &self.disk;
         // SAFETY: By the invariant the disk is valid, and with it its queue, which `quiesce` has
         // quiesced once.
         unsafe { kernel::bindings::blk_mq_unquiesce_queue((*disk.as_ptr()).queue) };

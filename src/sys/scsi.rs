@@ -6,6 +6,7 @@
 
 use super::{
     bindings,
+    rcu::GracePeriod,
     virtio::Device, //
 };
 use core::ptr::NonNull;
@@ -39,10 +40,14 @@ struct Queue(NonNull<request_queue>);
 unsafe impl Send for Queue {}
 
 /// A SCSI host whose driver is given no more requests by the units that it had, until this is dropped.
+/// Whoever was about to give it one may do so until [`Self::wait_quiesce_done`].
 pub(crate) struct Quiesced {
     // Each unit by itself: what is found meanwhile was not quiesced, and must not be let go.
     _queues: KVec<Queue>,
     host: Host,
+    // virtio_scsi never blocks when it is given a request: the block layer does that under RCU, not
+    // under SRCU.
+    dispatched: GracePeriod,
 }
 
 impl Host {
@@ -59,16 +64,13 @@ impl Host {
         unsafe { bindings::virtio_device_stop_scsi_host_tags(self.0.as_ptr()) }
     }
 
-    /// Gives the driver no more requests, and waits until it has passed on what it was given. Can be
-    /// nested with whatever else quiesces the units. Nothing if a unit comes or goes just now, or if
-    /// there is no memory at once.
+    /// Gives the driver no more requests. Can be nested with whatever else quiesces the units. Nothing
+    /// if a unit comes or goes just now, or if there is no memory at once.
     pub(crate) fn quiesce(self) -> Option<Quiesced> {
-        let queues = self.quiesce_queues()?;
-        // SAFETY: By the invariant the tags are valid.
-        unsafe { kernel::bindings::blk_mq_wait_quiesce_done(self.tags()) };
         Some(Quiesced {
-            _queues: queues,
+            _queues: self.quiesce_queues()?,
             host: self,
+            dispatched: GracePeriod::begin(),
         })
     }
 
@@ -119,9 +121,15 @@ impl Queue {
 }
 
 impl Quiesced {
+    /// Waits until the driver was given the last request.
+    pub(crate) fn wait_quiesce_done(&self) {
+        self.dispatched.wait();
+    }
+
     /// Whether the driver has no request either: it has completed all that it was given before, by new
-    /// units too.
+    /// units too. Waits until it was given the last one.
     pub(crate) fn is_idle(&self) -> bool {
+        self.wait_quiesce_done();
         let mut found = false;
         // SAFETY: By the invariant the tags are valid. `see` is called only before this returns.
         unsafe {

@@ -170,6 +170,17 @@ bool virtio_device_stop_sleep(u64 ns)
 	return fatal_signal_pending(current);
 }
 
+unsigned long virtio_device_stop_rcu_state(void)
+{
+	return get_state_synchronize_rcu();
+}
+
+/* Inline where there is one processor. */
+void virtio_device_stop_wait_for_rcu(unsigned long state)
+{
+	cond_synchronize_rcu_expedited(state);
+}
+
 void virtio_device_stop_not_leak(const void *memory)
 {
 	kmemleak_not_leak(memory);
