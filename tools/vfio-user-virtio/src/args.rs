@@ -7,13 +7,13 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-use crate::scenario::Spec;
+use crate::scenario::{Spec, TYPES};
 use crate::settings::TABLE;
 
 /// Virtio devices outside of QEMU, for tests of drivers that stop and resume them: real data, scriptable behaviour, and a judge of
 /// the driver.
 #[derive(Debug, Parser)]
-#[command(version, subcommand_required = true, arg_required_else_help = true)]
+#[command(version, subcommand_required = true, arg_required_else_help = true, after_help = types_help())]
 pub struct Args {
     /// What to do
     #[command(subcommand)]
@@ -24,7 +24,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Be the devices, until a signal ends it
-    #[command(after_long_help = settings_help())]
+    #[command(after_long_help = format!("{}\n{}", types_help(), settings_help()))]
     Serve(Serve),
     /// Show what devices have counted, and what their drivers did wrong
     ///
@@ -84,7 +84,7 @@ Actions:
 /// The devices.
 #[derive(Debug, ClapArgs)]
 pub struct Serve {
-    /// A device. TYPE is blk, scsi, net, rng or null. Keys of all types: socket=SOCKET (where to listen for QEMU), name=NAME (for the
+    /// A device. TYPE is one of the device types below. Keys of all types: socket=SOCKET (where to listen for QEMU), name=NAME (for the
     /// control socket), protocol=device-stop|suspend|both|none, long_common=true (the common configuration reaches beyond
     /// queue_notify_data), notif_config_data=true (bit 39 in its later sense), interrupts=msix|intx, and all settings. blk: file=FILE, queues=N,
     /// read_only=true, zoned=true. scsi: file=FILE, units=N (logical units, equal parts of FILE), queues=N. net: mac=MAC. null: id=N (virtio device type), queues=N,
@@ -100,6 +100,14 @@ pub struct Serve {
     pub scenario: Option<PathBuf>,
 }
 
+fn types_help() -> String {
+    let mut help = String::from("Device types:\n");
+    for (name, what) in TYPES {
+        let _ = writeln!(help, "  {name:<5} {what}");
+    }
+    help
+}
+
 fn settings_help() -> String {
     let mut help = String::from("Settings:\n");
     for (name, values, what) in TABLE {
@@ -112,4 +120,23 @@ QEMU (10.1 or later; the guest's memory must be shared):
     -device '{\"driver\":\"vfio-user-pci\",\"socket\":{\"type\":\"unix\",\"path\":\"SOCKET\"}}' ...",
     );
     help
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn help_names_every_type() {
+        let mut command = Args::command();
+        let mut serve = command.find_subcommand("serve").unwrap().clone();
+        for help in [command.render_help(), serve.render_long_help()] {
+            let help = help.to_string();
+            for (name, what) in TYPES {
+                assert!(help.contains(&format!("  {name:<5} {what}")), "{help}");
+            }
+        }
+    }
 }

@@ -25,6 +25,26 @@ use crate::types::{Type, MAX_QUEUES};
 /// Settings by name.
 pub type Changes = BTreeMap<String, String>;
 
+/// The device types, and what each is.
+pub const TYPES: &[(&str, &str)] = &[
+    ("blk", "a file as a disk"),
+    ("scsi", "a SCSI host, with a file as one or several disks"),
+    (
+        "net",
+        "a network card, with a host at the other end of its wire",
+    ),
+    ("rng", "a source of entropy"),
+    (
+        "null",
+        "any virtio device type: takes buffers, and keeps or answers them",
+    ),
+];
+
+fn types() -> String {
+    let names: Vec<&str> = TYPES.iter().map(|(name, _)| *name).collect();
+    names.join(", ")
+}
+
 /// Why a device or a scenario was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -32,7 +52,7 @@ pub enum Error {
     #[error("'{0}' is not KEY=VALUE")]
     Pair(String),
     /// There is no such type.
-    #[error("no device type '{0}': there are blk, scsi, net, rng, null")]
+    #[error("no device type '{0}': there are {types}", types = types())]
     Type(String),
     /// The type needs this.
     #[error("{0} needs {1}=")]
@@ -358,6 +378,19 @@ mod tests {
             Ok(device) => panic!("{spec}: {device:?}"),
             Err(error) => error.to_string(),
         }
+    }
+
+    #[test]
+    fn every_type_that_is_named_exists() {
+        for (name, _) in TYPES {
+            let spec = format!("{name},socket=s,id=4,speed=1");
+            // Whatever else it may need.
+            assert!(!error(&spec).contains("no device type"), "{spec}");
+        }
+        assert_eq!(
+            error("gpu,socket=s"),
+            "no device type 'gpu': there are blk, scsi, net, rng, null"
+        );
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("notify_when_stopped", FLAG, "a configuration change notification comes with the acknowledgement of a stop (harmless)"),
     ("forget_notifications", FLAG, "after a resume a virtqueue is looked at only when notified, and not for notifications that came before"),
     ("io_delay_us", "0 to 600000000", "how long a request takes at least, in microseconds"),
+    ("io_hold", IoHold::VALUES, "requests that were taken are kept: until this is set to no, or until the driver asks for a stop"),
     ("io_depth", "1 to 32768", "how many requests the device works on at a time; further ones wait in the virtqueue"),
     ("io_order", IoOrder::VALUES, "in which order requests that are due at the same time are carried out"),
     ("io_error_every", "0 to 4294967295", "each request of that number fails (0: none)"),
@@ -104,6 +105,18 @@ pub enum ShowStatus {
     Stopping(u8),
 }
 
+/// Whether requests that were taken are kept, and not carried out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IoHold {
+    /// `no`.
+    #[default]
+    No,
+    /// `always`.
+    Always,
+    /// `until-stop`: until the driver asks for a stop. Those that are taken after the resume are kept again.
+    UntilStop,
+}
+
 /// The order in which requests are carried out that are due at the same time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IoOrder {
@@ -154,6 +167,7 @@ macro_rules! words {
 }
 
 words!(ResumeForm: "strict or any", "strict" => Strict, "any" => Any);
+words!(IoHold: "no, always or until-stop", "no" => No, "always" => Always, "until-stop" => UntilStop);
 words!(IoOrder: "taken, reversed or shuffled", "taken" => Taken, "reversed" => Reversed, "shuffled" => Shuffled);
 words!(HangUp: "never, on-stop or on-resume", "never" => Never, "on-stop" => OnStop, "on-resume" => OnResume);
 
@@ -184,6 +198,8 @@ pub struct Settings {
     pub forget_notifications: bool,
     /// How long a request takes at least, in microseconds.
     pub io_delay_us: u64,
+    /// Whether requests that were taken are kept.
+    pub io_hold: IoHold,
     /// How many requests the device works on at a time.
     pub io_depth: u64,
     /// The order of requests that are due at the same time.
@@ -209,6 +225,7 @@ impl Default for Settings {
             notify_when_stopped: false,
             forget_notifications: false,
             io_delay_us: 0,
+            io_hold: IoHold::default(),
             io_depth: 128,
             io_order: IoOrder::default(),
             io_error_every: 0,
@@ -275,6 +292,7 @@ impl Settings {
             "notify_when_stopped" => self.notify_when_stopped = value.parse().ok()?,
             "forget_notifications" => self.forget_notifications = value.parse().ok()?,
             "io_delay_us" => self.io_delay_us = number(0..=MAX_DELAY_US)?,
+            "io_hold" => self.io_hold = value.parse().ok()?,
             "io_depth" => self.io_depth = number(1..=MAX_IO_DEPTH)?,
             "io_order" => self.io_order = value.parse().ok()?,
             "io_error_every" => self.io_error_every = number(0..=u32::MAX.into())?,
@@ -299,6 +317,7 @@ impl Settings {
             "notify_when_stopped" => self.notify_when_stopped.to_string(),
             "forget_notifications" => self.forget_notifications.to_string(),
             "io_delay_us" => self.io_delay_us.to_string(),
+            "io_hold" => self.io_hold.to_string(),
             "io_depth" => self.io_depth.to_string(),
             "io_order" => self.io_order.to_string(),
             "io_error_every" => self.io_error_every.to_string(),
@@ -489,6 +508,7 @@ mod tests {
         ("notify_when_stopped", &["false", "true"]),
         ("forget_notifications", &["false", "true"]),
         ("io_delay_us", &["0", "600000000"]),
+        ("io_hold", &["no", "always", "until-stop"]),
         ("io_depth", &["1", "32768"]),
         ("io_order", &["taken", "reversed", "shuffled"]),
         ("io_error_every", &["0", "4294967295"]),

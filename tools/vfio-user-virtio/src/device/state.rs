@@ -19,7 +19,7 @@ use crate::memory::Memory;
 use crate::pci::{self, DEVICE_SIZE};
 use crate::registers::{notify_data, Registers};
 use crate::report::{Counters, Report};
-use crate::settings::{self, Answer, HangUp, ResumeForm, Settings, ShowStatus};
+use crate::settings::{self, Answer, HangUp, IoHold, ResumeForm, Settings, ShowStatus};
 use crate::status::{Effect, Protocol, Rules, Status, Stop, FEATURES_OK};
 use crate::types::{Type, Wants};
 
@@ -492,12 +492,26 @@ impl State {
         self.in_flight() < self.settings.io_depth
     }
 
+    /// Whether requests that were taken are kept.
+    fn holds_requests(&self) -> bool {
+        match self.settings.io_hold {
+            IoHold::No => false,
+            IoHold::Always => true,
+            IoHold::UntilStop => self.status.stop() == Stop::Running,
+        }
+    }
+
+    /// When the next request is to be carried out.
+    fn next_request(&self) -> Option<Instant> {
+        self.waiting.next().filter(|_| !self.holds_requests())
+    }
+
     pub(super) fn has_work(&self, now: Instant) -> bool {
         let mut queues = self.queues.iter().enumerate();
         (self.may_take(now)
             && self.room()
             && queues.any(|(index, queue)| queue.is_wanted(index, &*self.of_type)))
-            || self.waiting.next().is_some_and(|due| due <= now)
+            || self.next_request().is_some_and(|due| due <= now)
     }
 
     /// When time alone brings something to do.
@@ -508,7 +522,7 @@ impl State {
             .and_then(|(due, event)| {
                 (event != Event::AcknowledgeStop || self.is_quiet()).then_some(due)
             });
-        self.waiting.next().into_iter().chain(answer).min()
+        self.next_request().into_iter().chain(answer).min()
     }
 
     /// Takes what the driver has made available.
@@ -555,7 +569,10 @@ impl State {
 
     /// The requests whose time has come; they are being carried out from now on.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Taken> {
-        let due = self.waiting.due(now);
+        let due = match self.next_request() {
+            Some(_) => self.waiting.due(now),
+            None => Vec::new(),
+        };
         self.executing = due.len();
         due
     }

@@ -76,6 +76,40 @@ fn d_dev_2_what_was_taken_is_finished_and_signalled_before_the_acknowledgement()
     );
 }
 
+#[test]
+fn requests_that_are_held_until_a_stop_are_finished_before_its_acknowledgement() {
+    let mut driver = Driver::ready();
+    driver.set("io_hold", "until-stop");
+    for stops in 1..=2 {
+        let request = driver.submit_read(0);
+        driver.serve();
+        driver.advance(1000 * MS);
+        assert_eq!(driver.outcome(request), 0xff);
+        assert_eq!(driver.stop(), READY);
+        driver.serve();
+        assert_eq!((driver.status(), driver.outcome(request)), (STOPPED, 0));
+        assert_eq!(
+            driver.report().counters.stops.requested_with_requests,
+            stops
+        );
+        driver.resume();
+    }
+}
+
+#[test]
+fn requests_are_held_until_the_setting_changes() {
+    let mut driver = Driver::ready();
+    driver.set("io_hold", "always");
+    let request = driver.submit_read(0);
+    driver.serve();
+    driver.stop();
+    driver.advance(1000 * MS);
+    assert_eq!((driver.status(), driver.outcome(request)), (READY, 0xff));
+    driver.set("io_hold", "no");
+    driver.serve();
+    assert_eq!((driver.status(), driver.outcome(request)), (STOPPED, 0));
+}
+
 /// Buffers made available before, during and after the acknowledgement, each with a notification.
 fn make_available_while_stopped(driver: &mut Driver) -> (u64, u64, u64) {
     driver.set("io_delay_us", "1000");
