@@ -11,7 +11,8 @@ MAKEFLAGS += --no-print-directory
 jobs := -j$(shell nproc)
 in_root := tools/vm/enter
 cargo := cd tools && vm/enter
-tools := vfio-user-virtio frames
+tools := vfio-user-virtio frames test-runner
+programs := at_once poll_file reset_unit
 cargo_static := --setenv RUSTFLAGS "-C target-feature=+crt-static"
 
 # The prepared kernel to build for: stock, or debug for `make test-debug`.
@@ -38,22 +39,32 @@ tools: ## build the tools, as static binaries, into build/bin
 	@mkdir -p build/bin
 	@$(cargo) $(cargo_static) -- cargo build --quiet --locked --release --target x86_64-unknown-linux-gnu
 	@cp $(addprefix build/cargo/x86_64-unknown-linux-gnu/release/,$(tools)) build/bin/
+	@$(MAKE) $(addprefix build/selftests/,$(programs))
 	@echo $(addprefix build/bin/,$(tools))
+
+# The programs of the kselftest suite.
+build/selftests/%: tools/testing/selftests/virtio_device_stop/%.c
+	@mkdir -p build/selftests
+	@$(in_root) -- gcc -static -O2 -Wall -Wextra -Werror -o $@ $<
 
 .PHONY: demo
 demo: ## stop and resume a disk under I/O, before your eyes
 	@tools/demo/run
 
 .PHONY: test
-test: ## run all tests; ends with "N passed, N failed"
-	@tools/testing/all
+test: ## 12 min: check, and the guest tests on the stock kernel; ends with "N passed, N failed"
+	@tools/testing/tier test
 
 .PHONY: test-debug
-test-debug: ## run the module's guest suite on a debug kernel, which is built first (15 to 30 minutes)
-	@tools/testing/debug
+test-debug: ## 12 min: KUnit and the module's guest tests on a debug kernel, whose first build takes 15 min
+	@tools/testing/tier test-debug
+
+.PHONY: test-all
+test-all: ## hours: everything, with all cycles, on both kernels
+	@tools/testing/tier test-all
 
 .PHONY: check
-check: ## formatting, lints and host tests only
+check: ## 1 min: formatting, lints and host tests
 	@tools/testing/quick
 
 .PHONY: install

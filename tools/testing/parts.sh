@@ -6,14 +6,15 @@
 parts_start=$SECONDS
 parts_log=$(mktemp "${TMPDIR:-/tmp}/vds-part.XXXXXX")
 trap 'rm -f "$parts_log"' EXIT
-passed=0 failed=0 jobs=() names=()
+passed=0 failed=0
 
-# part NAME COMMAND...: counts what COMMAND's last line says, or a failure if it fails without saying so.
+# part NAME COMMAND...: counts what COMMAND's last line says, or a failure if it fails without saying so. Standard error is left to
+# people, with what moves on their terminal.
 part() {
 	local name=$1 status counts=(0 0) took=$((SECONDS - parts_start))
 	shift
 	printf '\n[%d:%02d] %s\n' $((took / 60)) $((took % 60)) "$name"
-	"$@" 2>&1 | tee "$parts_log"
+	"$@" | tee "$parts_log"
 	status=${PIPESTATUS[0]}
 	if [[ $(grep -v '^make' "$parts_log" | tail -n 1) =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
 		counts=("${BASH_REMATCH[@]:1}")
@@ -23,33 +24,6 @@ part() {
 	fi
 	passed=$((passed + counts[0]))
 	failed=$((failed + counts[1]))
-}
-
-# together NAME COMMAND...: as part, but it runs beside the others of its kind, until all_together. What it says comes then.
-together() {
-	local name=$1 took=$((SECONDS - parts_start))
-	shift
-	printf '\n[%d:%02d] %s begins\n' $((took / 60)) $((took % 60)) "$name"
-	names+=("$name")
-	"$@" >"$parts_log.${#names[@]}" 2>&1 &
-	jobs+=($!)
-}
-
-all_together() {
-	local index status
-	for index in "${!jobs[@]}"; do
-		status=0
-		wait "${jobs[index]}" || status=$?
-		part "${names[index]}" said "$status" "$parts_log.$((index + 1))"
-	done
-	jobs=() names=()
-}
-
-# said STATUS LOG
-said() {
-	cat "$2"
-	rm -f "$2"
-	return "$1"
 }
 
 # totals: the last line. Fails if a part has.

@@ -4,16 +4,16 @@
 # The module in an initramfs.
 
 end_early_initramfs_tools() {
-	end_early initramfs-tools
+	early initramfs-tools
 }
 
 end_early_dracut() {
-	end_early dracut
+	early dracut
 }
 
-# end_early initramfs-tools|dracut: the module is loaded before the driver of the disk of the root file system, by an initramfs that
+# early initramfs-tools|dracut: the module is loaded before the driver of the disk of the root file system, by an initramfs that
 # Debian's own tool has made with what samples/early-load has for it.
-end_early() {
+early() {
 	local root_files=$devices/root-files release
 	release=$(cat "$image/release")
 	mkdir -p "$root_files"/{bin,sbin,etc,proc,sys,dev,run,tmp}

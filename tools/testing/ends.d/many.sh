@@ -9,8 +9,8 @@ end_many() {
 	start_devices "${specs[@]}" "blk,name=plugged,protocol=$protocol,interrupts=intx"
 	unset "boot_options[-1]" "boot_options[-1]"
 	echo "$devices/plugged.vfio" >"$devices/plugged_socket"
-	run_in_guest end_many.sh -- --cpus 2 --mem 1024 --qmp --copy "$("$top/tools/vm/bundle" fio):/" --copy "$top/build/bin/frames:/bin/" \
-		--copy "$devices/plugged_socket:/selftests/$suite/" --copy "$("$top/tools/testing/program" at_once):/selftests/$suite/"
+	run_in_guest end_many.sh "$cycles" -- --cpus 2 --mem 1024 --qmp --copy "$("$top/tools/vm/bundle" fio):/" --copy "$top/build/bin/frames:/bin/" \
+		--copy "$devices/plugged_socket:/selftests/$suite/" --copy "$top/build/selftests/at_once:/selftests/$suite/"
 	check "many are stopped and resumed at once" guest_says 'ok many_at_once$'
 	check "the kernel has not complained" status_is 0
 	check "no driver has broken a rule" no_breach

@@ -3,8 +3,16 @@
 #
 # The disk of the root file system, and the agent that has stopped it is killed.
 
-# end_root [swap]
 end_root() {
+	root_is_stopped
+}
+
+end_root_with_swap() {
+	root_is_stopped swap
+}
+
+# root_is_stopped [swap]
+root_is_stopped() {
 	local root_files=$devices/root-files
 	mkdir -p "$root_files"/{bin,proc,sys,dev,tmp}
 	cp "$("$top/tools/vm/root")/usr/bin/busybox" "$root_files/bin/"
@@ -19,10 +27,6 @@ end_root() {
 	check "the kernel has not complained" status_is 0
 	check "no driver has broken a rule" no_breach
 	check "the file system is whole" is_whole "$devices/root"
-}
-
-end_root_with_swap() {
-	end_root swap
 }
 
 # is_whole IMAGE: of an ext4.

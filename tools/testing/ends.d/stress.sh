@@ -5,7 +5,7 @@
 
 end_stress() {
 	start_devices "blk,name=stress,protocol=$protocol"
-	run_in_guest end_stress.sh -- --cpus 2 --copy "$("$top/tools/vm/bundle" fio):/"
+	run_in_guest end_stress.sh "$cycles" -- --cpus 2 --copy "$("$top/tools/vm/bundle" fio):/"
 	check "agents and resets under I/O" guest_says 'ok agents_and_resets_under_io$'
 	check "drivers and the module come and go" guest_says 'ok agents_while_drivers_and_the_module_come_and_go$'
 	check "the kernel has not complained" status_is 0

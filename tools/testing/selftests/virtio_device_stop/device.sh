@@ -3,7 +3,8 @@
 #
 # Shared by all tests of this project. They run in a guest with devices of vfio-user-virtio: /dev/vds/device is their control
 # socket, /dev/vds/qmp QEMU's monitor. Each test is a function test_*; run_tests runs those that it is given. A suite has the
-# functions set_up, before the first test, and clean_up, which brings everything back to where a test begins.
+# functions set_up, before the first test, and clean_up, which brings everything back to where a test begins. No test asserts how
+# long something takes, but that it takes no less than it must; none on a state that passes by itself.
 
 # shellcheck source=/dev/null
 . ../kselftest/ktap_helpers.sh
@@ -100,6 +101,12 @@ wait_until() {
 	done
 }
 
+# holds FILE TEXT: without a new process, which takes long under emulation.
+holds() {
+	local held
+	read -r held <"$1" && [ "$held" = "$2" ]
+}
+
 # now: sets NOW to the time since boot, in milliseconds. Without a new process, which takes long under emulation.
 now() {
 	read -r NOW rest </proc/uptime
@@ -132,10 +139,21 @@ store() {
 	ECANCELED="Operation canceled"
 }
 
+# driver NAME...: each is there.
+driver() {
+	local name
+	for name; do
+		[ -d "/sys/module/$name" ] || modprobe "$name" || return
+	done
+}
+
 # disk SERIAL: the name of the disk with that serial number.
 disk() {
-	for serial in /sys/block/vd*/serial; do
-		[ "$(cat "$serial")" != "$1" ] || basename "$(dirname "$serial")"
+	local disk serial
+	for disk in /sys/block/vd*; do
+		# No end of line comes with it.
+		read -r serial <"$disk/serial"
+		[ "$serial" != "$1" ] || echo "${disk##*/}"
 	done
 }
 
@@ -203,6 +221,11 @@ completed_more_than() {
 	[ "$ANSWER" -gt "$1" ]
 }
 
+taken_more_than() {
+	device '"get":"counters.requests.taken"'
+	[ "$ANSWER" -gt "$1" ]
+}
+
 in_flight_at_least() {
 	device '"get":"counters.requests.in_flight"'
 	[ "$ANSWER" -ge "$1" ]
@@ -241,14 +264,19 @@ fio_found_no_error() {
 	fi
 }
 
-# trouble [EXCEPT]: the kernel's own words for what must never be there.
+# The kernel's own words for what must never be there.
+TROUBLE='BUG|WARNING|Oops|KASAN|UBSAN|INFO:|blocked for more|lockup|I/O error|cut here|Call Trace'
+
+# trouble [EXCEPT]
 trouble() {
-	dmesg | grep -E 'BUG|WARNING|Oops|KASAN|UBSAN|INFO:|blocked for more|lockup|I/O error|cut here|Call Trace' |
-		grep -v "${1:-^$}" | sed 's/^/# /' | grep .
+	dmesg | grep -E "$TROUBLE" | grep -v "${1:-^$}" | sed 's/^/# /' | grep .
 }
 
 dmesg_is_clean() {
-	! trouble
+	if dmesg | grep -qE "$TROUBLE"; then
+		trouble
+		return 1
+	fi
 }
 
 # The kernel may have logged I/O errors, but nothing else. Forgets them.
@@ -263,31 +291,56 @@ hangs() {
 }
 
 nobody_hangs() {
-	for task in /proc/[0-9]*; do
-		! hangs "${task##*/}" || return 1
-	done
+	! grep -qs '^State:.D' /proc/[0-9]*/status
 }
 
 no_breach() {
 	[ "$(device_get breach_count)" = 0 ] || fail "the driver broke the protocol: $(device_get breaches)"
 }
 
-# run_tests FUNCTION...: each is a subtest, in a subshell and from a clean start; dmesg and the device's judge have a look after
-# each.
+# The processes that a test has started.
+PROCESSES=/sys/fs/cgroup/virtio_device_stop
+
+# run_test FUNCTION: in a subshell. What it leaves behind, however it has ended, is killed, and has not got the standard output, for
+# whose end the runner waits.
+run_test() {
+	(echo 0 >"$PROCESSES/cgroup.procs" && "$1") >/tmp/told 2>&1
+	ended=$?
+	cat /tmp/told
+	if ! nothing_is_left; then
+		echo 1 >"$PROCESSES/cgroup.kill"
+	fi
+	return $ended
+}
+
+nothing_is_left() {
+	! read -r _ <"$PROCESSES/cgroup.procs"
+}
+
+# clean_up_after: what was killed may have waited for a device that only now works again.
+clean_up_after() {
+	clean_up
+	wait_until nothing_is_left
+}
+
+# run_tests FUNCTION...: each is a subtest, from a clean start; dmesg and the device's judge have a look after each.
 run_tests() {
 	ktap_print_header
 	ktap_set_plan $#
+	mkdir -p "$PROCESSES" || ktap_exit_fail_msg "no cgroup"
 	set_up
 	for test; do
+		clean_up_after
 		dmesg -c >/dev/null
-		clean_up
 		device_do forget-breaches
-		if ("$test") && (no_breach) && dmesg_is_clean; then
+		if run_test "$test" && (no_breach) && dmesg_is_clean; then
 			ktap_test_pass "$test"
 		else
 			ktap_test_fail "$test"
 		fi
+		# The runner's sed shows a line when the next one comes.
+		ktap_print_msg
 	done
-	clean_up
+	clean_up_after
 	ktap_finished
 }

@@ -2,13 +2,14 @@
 # shellcheck shell=busybox
 # SPDX-License-Identifier: GPL-2.0-only
 #
+# usage: end_many.sh ROUNDS
+#
 # Many devices, disks, network devices and sources of entropy, are stopped and resumed at once, again and again, with I/O on all of
 # them, while another disk comes and goes. By VIRTIO_F_SUSPEND only disks work meanwhile: other drivers may touch a stopped device.
 
 . ./functions.sh
 
-# How often.
-ROUNDS=100
+ROUNDS=$1
 
 device_type() {
 	echo $(($(cat "$1/device")))
@@ -105,7 +106,7 @@ test_many_at_once() {
 	plug_and_unplug &
 	storm=$!
 	# shellcheck disable=SC2046 # a word an argument
-	./at_once $ROUNDS $(groups) >/tmp/at_once 2>&1 || fail "$(cat /tmp/at_once)"
+	./at_once "$ROUNDS" $(groups) >/tmp/at_once 2>&1 || fail "$(cat /tmp/at_once)"
 	touch /tmp/enough
 	stop_fio
 	wait_until has_ended $storm
@@ -114,8 +115,8 @@ test_many_at_once() {
 	[ -s /tmp/plugs ] || fail "the other disk has not come and gone"
 	for vdev in $VDEVS; do
 		expect "the state of a device of type $(device_type "$vdev")" "$(cat "$vdev/device_stop/state")" running
-		expect "stops" "$(cat "$vdev/device_stop/stats/stops")" $ROUNDS
-		expect "resumes" "$(cat "$vdev/device_stop/stats/resumes")" $ROUNDS
+		expect "stops" "$(cat "$vdev/device_stop/stats/stops")" "$ROUNDS"
+		expect "resumes" "$(cat "$vdev/device_stop/stats/resumes")" "$ROUNDS"
 	done
 	echo "# $(cat /tmp/at_once) us a time, with the other disk coming $(cat /tmp/plugs) times"
 }

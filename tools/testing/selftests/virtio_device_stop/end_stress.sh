@@ -2,14 +2,16 @@
 # shellcheck shell=busybox
 # SPDX-License-Identifier: GPL-2.0-only
 #
+# usage: end_stress.sh ROUNDS
+#
 # Two agents, resets, and readers of every file, at once and on several processors, while the device answers when it likes. First with
 # verified I/O; then with drivers and the module coming and going. Its device is "stress".
 
 DEVICE=stress
 . ./functions.sh
 
-# Rounds of each part. A device is reset, or loses its driver, once a round.
-ROUNDS=25
+# Of each part. A device is reset, or loses its driver, once a round.
+ROUNDS=$1
 
 # agent FIRST SECOND: asks for both in turn until it is told to end. Counts what it is told.
 agent() {
@@ -70,7 +72,7 @@ test_agents_and_resets_under_io() {
 	resets=$(device_get counters.resets)
 	begin
 	round=0
-	while [ $round -lt $ROUNDS ]; do
+	while [ $round -lt "$ROUNDS" ]; do
 		change_its_mind $round
 		wait_until more_stops_than $(($(device_get counters.stops.requested) + 10))
 		echo 1 >"$(pci)/reset" || fail "can't be reset in round $round"
@@ -88,7 +90,7 @@ test_agents_and_resets_under_io() {
 test_agents_while_drivers_and_the_module_come_and_go() {
 	begin
 	round=0
-	while [ $round -lt $ROUNDS ]; do
+	while [ $round -lt "$ROUNDS" ]; do
 		change_its_mind $round
 		echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind || fail "can't be unbound in round $round"
 		echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind || fail "can't be bound in round $round"

@@ -2,7 +2,7 @@
 # shellcheck shell=busybox
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# usage: . end_types.sh end_types.sh TYPE:MODULE:VERDICT...
+# usage: end_types.sh TYPE:MODULE:VERDICT...
 #
 # Devices of many types, each with the driver that the kernel has for it: stopped, or not, as the table says that is documented (yes,
 # force or never). The devices are called "typeTYPE".
@@ -64,7 +64,6 @@ try_type() {
 	dmesg_is_clean
 }
 
-shift
 load_module
 for type; do
 	number=${type%%:*}

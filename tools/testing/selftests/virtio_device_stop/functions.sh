@@ -19,19 +19,20 @@ suspends() {
 # Loads the module, as the test finds it: installed, or where tools/vm/boot puts modules.
 load_module() {
 	[ ! -d /sys/module/virtio_device_stop ] || return 0
-	modprobe virtio_device_stop 2>/dev/null || insmod /vds/modules/virtio_device_stop.ko
+	insmod /vds/modules/virtio_device_stop.ko 2>/dev/null || modprobe virtio_device_stop
 }
 
 # Sets DISK, VDEV and STOP: the disk $DEVICE, its virtio device, and that one's files.
 find_device() {
-	modprobe virtio_blk || ktap_exit_fail_msg "no virtio_blk"
+	driver virtio_blk || ktap_exit_fail_msg "no virtio_blk"
 	DISK=$(disk "$DEVICE")
 	[ -n "$DISK" ] || ktap_exit_fail_msg "no disk '$DEVICE'"
 	find_vdev
 }
 
 find_vdev() {
-	VDEV=$(basename "$(readlink -f "/sys/block/$DISK/device")")
+	VDEV=$(readlink -f "/sys/block/$DISK/device")
+	VDEV=${VDEV##*/}
 	STOP=/sys/bus/virtio/devices/$VDEV/device_stop
 }
 
@@ -60,19 +61,25 @@ pci() {
 }
 
 state() {
-	cat "$STOP/state"
+	local state
+	read -r state <"$STOP/state"
+	echo "$state"
 }
 
 state_is() {
-	[ "$(state)" = "$1" ]
+	holds "$STOP/state" "$1"
 }
 
+# stat NAME
 stat() {
-	cat "$STOP/stats/$1"
+	local stat
+	read -r stat <"$STOP/stats/$1"
+	echo "$stat"
 }
 
+# stat_is NAME VALUE
 stat_is() {
-	[ "$(stat "$1")" = "$2" ]
+	holds "$STOP/stats/$1" "$2"
 }
 
 stop() {
@@ -112,15 +119,24 @@ uevents_of() {
 
 set_up() {
 	load_module || ktap_exit_fail_msg "the module does not load"
+	find_device
 }
 
-# Brings everything back to where a test begins.
+# Brings everything back to where a test begins. Most tests leave it there.
 clean_up() {
-	killall -q -9 fio
 	device_do behave
 	load_module
+	is_as_at_first || bring_back
+}
+
+is_as_at_first() {
+	[ -d "/sys/bus/virtio/devices/$VDEV/block/$DISK" ] && state_is running && holds "$STOP/reason" none &&
+		holds "$STOP/timeout_ms" 1000 && holds "$STOP/lease_ms" 60000
+}
+
+bring_back() {
 	echo 1 >/sys/bus/pci/rescan
-	modprobe virtio_blk
+	driver virtio_blk
 	for unbound in /sys/bus/virtio/devices/*; do
 		[ -e "$unbound/driver" ] || echo "${unbound##*/}" >/sys/bus/virtio/drivers/virtio_blk/bind 2>/dev/null
 	done
@@ -131,5 +147,5 @@ clean_up() {
 	store "$STOP/lease_ms" 60000 >/dev/null
 	wait_until state_is running
 	# A reason stays until the next stop.
-	[ "$(cat "$STOP/reason")" = none ] || { stop && resume; }
+	holds "$STOP/reason" none || { stop && resume; }
 }

@@ -21,9 +21,11 @@ test_poll_tells_of_every_change() {
 	wait_until last_is /tmp/polled running
 	# What nobody has asked for, too.
 	store "$STOP/lease_ms" 1 >/dev/null
-	device_set resume=after:300
+	store "$STOP/timeout_ms" 600000 >/dev/null
+	device_set resume=never
 	store "$STOP/state" stop >/dev/null
 	wait_until last_is /tmp/polled resuming
+	device_set resume=at-once
 	wait_until last_is /tmp/polled running
 	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
 	wait_until last_is /tmp/polled unavailable

@@ -8,8 +8,11 @@ DEVICE=plugged
 . ./functions.sh
 . ./states.sh
 
+set_up() {
+	load_module && driver virtio_blk || ktap_exit_fail_msg "the module does not load"
+}
+
 clean_up() {
-	modprobe virtio_blk
 	device_do behave
 	unplug
 }

@@ -24,16 +24,17 @@ find_nic() {
 	other_nic) MAC=02:00:00:00:00:12 ADDRESS=10.0.2 ;;
 	esac
 	wait_until nic_is_there
-	VDEV=$(basename "$(readlink -f "/sys/class/net/$NIC/device")")
+	VDEV=$(readlink -f "/sys/class/net/$NIC/device")
+	VDEV=${VDEV##*/}
 	STOP=/sys/bus/virtio/devices/$VDEV/device_stop
 }
 
 nic_is_there() {
 	for NIC in /sys/class/net/*; do
-		[ "$(cat "$NIC/address")" != "$MAC" ] || break
+		! holds "$NIC/address" "$MAC" || break
 	done
 	NIC=${NIC##*/}
-	[ "$(cat "/sys/class/net/$NIC/address")" = "$MAC" ]
+	holds "/sys/class/net/$NIC/address" "$MAC"
 }
 
 unbind() {
@@ -52,23 +53,34 @@ rebind() {
 
 # What is sent before gets lost.
 nic_is_up() {
-	[ "$(cat "/sys/class/net/$NIC/operstate")" = up ]
+	holds "/sys/class/net/$NIC/operstate" up
 }
 
 clean_up() {
-	killall -q -9 frames ping
 	load_module
 	for vdev in /sys/bus/virtio/devices/*; do
-		[ "$(($(cat "$vdev/device")))" -ne 1 ] || [ -e "$vdev/driver" ] || echo "${vdev##*/}" >/sys/bus/virtio/drivers/virtio_net/bind
+		[ -e "$vdev/driver" ] || ! holds "$vdev/device" 0x0001 || echo "${vdev##*/}" >/sys/bus/virtio/drivers/virtio_net/bind
 	done
 	for nic in other_nic nic; do
 		find_nic $nic
 		device_do behave
-		store "$STOP/state" resume >/dev/null
-		store "$STOP/timeout_ms" 1000 >/dev/null
-		store "$STOP/force" 0 >/dev/null
-		rebind
+		is_as_at_first || bring_back
 	done
+}
+
+is_as_at_first() {
+	if suspends; then
+		state_is unavailable && holds "$STOP/reason" type_refused
+	else
+		state_is running && holds "$STOP/reason" none
+	fi && holds "$STOP/timeout_ms" 1000 && nic_is_up && ip addr show dev "$NIC" | grep -qF "$ADDRESS.2"
+}
+
+bring_back() {
+	store "$STOP/state" resume >/dev/null
+	store "$STOP/timeout_ms" 1000 >/dev/null
+	store "$STOP/force" 0 >/dev/null
+	rebind
 }
 
 # What the kernel knows of the interface.
@@ -169,12 +181,12 @@ test_ping_waits_for_the_end_of_a_stop() {
 # The driver is told that the device has sent something, and would go on sending.
 test_frames_wait_though_one_was_sent_meanwhile() {
 	ping -q -c 1 -W "$PATIENCE" "$ADDRESS.1" >/tmp/ping || fail "$(cat /tmp/ping)"
-	device_set io_delay_us=500000
+	device_set io_hold=until-stop
 	start_ping /tmp/ping
 	first=$PING
 	wait_until in_flight_at_least 1
 	stop
-	device_set io_delay_us=0
+	device_set io_hold=no
 	notified=$(device_get counters.notifications_while_stopped)
 	start_ping /tmp/second-ping
 	expect "notifications of a stopped device" "$(device_get counters.notifications_while_stopped)" "$notified"
@@ -226,6 +238,7 @@ test_interface_that_was_shut_down_meanwhile_sends_again() {
 	wait_until nic_is_up
 	start_frames 100
 	frames_are_all_back 100
+	rebind
 }
 
 test_device_is_told_later_what_it_is_to_receive() {
@@ -275,7 +288,7 @@ stop_is_told_of_and_that_it_was_nothing() {
 # The driver of the other device waits for its command, with the lock held.
 test_stop_waits_for_the_lock_no_longer_than_it_may() {
 	find_nic other_nic
-	device_set io_delay_us=5000000
+	device_set io_hold=always
 	ip link set "$NIC" promisc on
 	wait_until in_flight_at_least 1
 	find_nic nic
@@ -294,7 +307,7 @@ test_stop_waits_for_the_lock_no_longer_than_it_may() {
 	wait $stopper
 	case $(cat /tmp/stop) in "$ECANCELED" | ok) ;; *) fail "stop: $(cat /tmp/stop)" ;; esac
 	find_nic other_nic
-	device_set io_delay_us=0
+	device_set io_hold=no
 	wait_until is_promiscuous true
 	ip link set "$NIC" promisc off
 	find_nic nic

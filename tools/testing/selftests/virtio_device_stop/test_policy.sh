@@ -19,7 +19,7 @@ negotiated() {
 
 # find_disk: $DEVICE, with a driver that was bound after the module was loaded.
 find_disk() {
-	modprobe virtio_blk
+	driver virtio_blk
 	DISK=$(disk "$DEVICE")
 	find_vdev
 	bind_again
@@ -67,14 +67,14 @@ works_meanwhile() {
 
 test_entropy_is_stopped_by_device_stop_and_with_force_by_suspend() {
 	DEVICE=entropy
-	modprobe virtio_rng
+	driver virtio_rng
 	works_meanwhile virtio_rng 4
 	head -c 64 /dev/hwrng | wc -c | grep -qx 64 || fail "no entropy"
 }
 
 test_balloon_needs_force() {
 	DEVICE=balloon
-	modprobe virtio_balloon
+	driver virtio_balloon
 	completed=$(device_get counters.requests.completed)
 	needs_force virtio_balloon 5
 	# The driver that is bound again takes a page, as the device wants it to.

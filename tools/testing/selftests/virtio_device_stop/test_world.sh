@@ -9,13 +9,16 @@
 . ./functions.sh
 . ./states.sh
 
-# A device that works has taken the read, and one that needs a reset never will.
+# A device that works has taken the read, and works on it for a while. One that needs a reset never will.
 start_reader() {
-	[ "$1" != running ] || device_set io_delay_us=300000
+	if [ "$1" = running ]; then
+		device_set io_delay_us=300000
+		taken=$(device_get counters.requests.taken)
+	fi
 	dd if="/dev/$DISK" of=/dev/null bs=4k count=1 iflag=direct 2>/tmp/reader &
 	READER=$!
 	case $1 in
-	running) wait_until in_flight_at_least 1 ;;
+	running) wait_until taken_more_than "$taken" ;;
 	needs_reset) wait_until reader_has_ended ;;
 	*) wait_until waiting_are 1 ;;
 	esac
@@ -129,6 +132,8 @@ sleeps() {
 	case $1 in
 	running | needs_reset) system_sleeps "$2" ;;
 	*)
+		# Or an aborting device comes to be failed.
+		store "$STOP/timeout_ms" 600000 >/dev/null
 		start_reader "$1"
 		before=$(state)
 		expect "sleep" "$(store /sys/power/state "$2")" "$EBUSY"
@@ -196,6 +201,8 @@ another_resume() {
 }
 
 kill_agent() {
+	# Or an aborting device comes to be failed.
+	store "$STOP/timeout_ms" 600000 >/dev/null
 	start_reader "$1"
 	case $1 in
 	stopping | resuming)

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+# shellcheck shell=bash disable=SC2016,SC2034,SC2154 # what is quoted is the guest's; shared with tools/testing/ends
+#
+# What all guest tests rely on: tools/vm/boot, and that it tells how a guest has ended.
+
+# boots STATUS BOOT-ARGUMENT...
+boots() {
+	local expected=$1
+	shift
+	status=0
+	"$top/tools/vm/boot" --log "$devices/console" "$@" >"$devices/output" 2>"$devices/errors" || status=$?
+	check "boot ends with status $expected" status_is "$expected"
+}
+
+output_is() {
+	printf '%s\n' "$@" | cmp -s - "$devices/output"
+}
+
+boot_passes_status_arguments_files_and_output() {
+	mkdir -p "$devices/folder/sub"
+	echo one >"$devices/folder/sub/a file"
+	echo two >"$devices/two"
+	boots 7 --copy "$devices/folder:/etc/folder" --copy "$devices/two" --copy "$devices/two:opt/" --copy "$devices/two:/opt/three" \
+		--cpus 2 -- sh -c 'cat "/etc/folder/sub/a file" /two /opt/two /opt/three; echo "$2"; nproc; cat; exit 7' \
+		_ x "it's \"a\"  \$test"
+	check "the guest has the files, the arguments and the processors" output_is one two two two "it's \"a\"  \$test" 2
+}
+
+boot_loads_stock_modules_with_what_they_need() {
+	boots 0 -- sh -c 'modprobe virtio_net && grep -q ^net_failover /proc/modules'
+}
+
+boot_reports_a_timeout() {
+	boots 124 --timeout 15 -- sleep 1000
+}
+
+boot_reports_an_oops() {
+	boots 125 -- sh -c 'echo c >/proc/sysrq-trigger'
+}
+
+boot_reports_a_warning_in_spite_of_the_status() {
+	boots 125 -- sh -c 'echo "WARNING: planted" >/dev/kmsg; exit 0'
+}
+
+boot_reports_a_guest_without_a_status() {
+	boots 123 -- reboot -f
+}
+
+boot_reports_a_module_that_does_not_load() {
+	echo nothing >"$devices/broken.ko"
+	boots 123 --module "$devices/broken.ko" -- true
+}
+
+boot_refuses_what_makes_no_sense() {
+	boots 2 --kernel other -- true
+	boots 2 --cpus 0 -- true
+	boots 2 --module /no/such.ko -- true
+	boots 2 true
+	boots 2 --vfio-user /no/such -- true
+	boots 2 --serial qmp=/dev/null -- true
+	boots 2 --timeout
+	boots 2 --
+}
+
+boot_runs_a_microvm() {
+	boots 3 --machine microvm -- sh -c 'exit 3'
+}
+
+boot_gives_the_monitor() {
+	boots 0 --qmp -- sh -c 'exec 3<>/dev/vds/qmp; echo "{\"execute\":\"query-status\"}" >&3
+		while read -r -t 60 line <&3; do case $line in *running*) exit 0 ;; esac; done; exit 1'
+}
+
+boot_passes_parameters_to_modules() {
+	start_devices blk,name=disk
+	boots 0 "${boot_options[@]}" --module "$module device_stop=0" -- \
+		sh -c 'modprobe virtio_blk && grep -x disabled /sys/bus/virtio/devices/virtio0/device_stop/reason'
+}
+
+boot_leaves_places_for_hot_plug() {
+	boots 0 --qmp -- sh -c 'exec 3<>/dev/vds/qmp
+		echo "{\"execute\":\"device_add\",\"arguments\":{\"driver\":\"virtio-rng-pci\",\"bus\":\"spare0\",\"id\":\"rng\"}}" >&3
+		read -r -t 60 line <&3 && echo "$line" && waited=0
+		until [ -e /sys/bus/virtio/devices/virtio0 ]; do [ $waited -lt 1200 ] && waited=$((waited + 1)) && usleep 50000 || exit 1; done'
+}
+
+boot_reaches_sockets_with_long_names() {
+	local folder
+	folder=$devices/$(printf 'x%.0s' {1..120})
+	mkdir -p "$folder"
+	truncate -s 1M "$folder/disk"
+	# A socket's address is short: it is made, and waited for, from inside of the folder.
+	pushd "$folder" >/dev/null || return
+	"$top/build/bin/vfio-user-virtio" serve --control control --device blk,name=disk,socket=vfio,file=disk 2>"$devices/log" &
+	servers+=($!)
+	until [ -S vfio ] || ! kill -0 "${servers[-1]}"; do read -rt 0.01 <> <(:); done
+	popd >/dev/null || return
+	boots 0 --vfio-user "$folder/vfio" --serial "device=$folder/control" -- sh -c '[ -e /sys/bus/virtio/devices/virtio0 ] &&
+		exec 3<>/dev/vds/device && echo "{\"v\":1,\"id\":1,\"device\":\"disk\",\"get\":\"connected\"}" >&3 && read -r -t 60 line <&3 &&
+		echo $line | grep true'
+}

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A guest that runs: a process group, what it prints, and what that has come to.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::Sender;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{kill_process_group, Pid, Signal};
+
+use crate::ktap::{Line, Tally};
+use crate::plan::Guest;
+
+/// How long a guest that is to end may take to do so.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Something has happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The guest with that number has printed a line at that time.
+    Line(usize, Instant, String),
+    /// It prints no more.
+    End(usize),
+    /// The user, or the system, wants everything to end.
+    Interrupted,
+}
+
+/// Something that took its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Took {
+    /// Which guest.
+    pub(crate) guest: String,
+    /// Which program; the guest itself, if there is none.
+    pub(crate) program: Option<String>,
+    /// Which of its results; the program itself, if there is none.
+    pub(crate) result: Option<String>,
+    /// Whether it has passed, as far as that is known.
+    pub(crate) passed: bool,
+    /// How long.
+    pub(crate) time: Duration,
+}
+
+/// A guest that runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// Which it is.
+    pub(crate) guest: Guest,
+    /// What it has come to so far.
+    pub(crate) tally: Tally,
+    /// What has taken how long.
+    pub(crate) times: Vec<Took>,
+    /// The last line that it has printed.
+    pub(crate) last_words: String,
+    child: Child,
+    killed: bool,
+    log: File,
+    began: Instant,
+    program_began: Instant,
+    result_began: Instant,
+    heard: Instant,
+}
+
+impl Running {
+    /// Starts `command`, which is that guest, as a process group of its own. What it prints goes to the file `log`, and to `events`
+    /// as of the guest `number`. What it complains of goes to the file only.
+    ///
+    /// # Errors
+    ///
+    /// It can't be started.
+    pub(crate) fn start(
+        mut command: Command,
+        guest: Guest,
+        number: usize,
+        log: &Path,
+        events: Sender<Event>,
+    ) -> io::Result<Self> {
+        let log = File::options().create(true).append(true).open(log)?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log.try_clone()?)
+            .process_group(0)
+            .spawn()?;
+        let output = child.stdout.take();
+        thread::spawn(move || {
+            for line in output
+                .into_iter()
+                .flat_map(|output| BufReader::new(output).split(b'\n'))
+            {
+                let Ok(line) = line else {
+                    break;
+                };
+                let line = String::from_utf8_lossy(&line).into_owned();
+                if events
+                    .send(Event::Line(number, Instant::now(), line))
+                    .is_err()
+                {
+                    return;
+                }
+            }
+            // Nobody listens only if everything ends.
+            let _ = events.send(Event::End(number));
+        });
+        let now = Instant::now();
+        Ok(Self {
+            tally: Tally::new(guest.steps.iter().map(|step| step.name.clone())),
+            guest,
+            times: Vec::new(),
+            last_words: String::new(),
+            child,
+            killed: false,
+            log,
+            began: now,
+            program_began: now,
+            result_began: now,
+            heard: now,
+        })
+    }
+
+    /// It has printed a line, at that time.
+    ///
+    /// # Errors
+    ///
+    /// The log can't be written.
+    pub(crate) fn hear(&mut self, now: Instant, text: &str) -> io::Result<()> {
+        let since = now.duration_since(self.began).as_secs_f64();
+        writeln!(self.log, "[{since:8.2}] {text}")?;
+        let line = Line::parse(text);
+        match &line {
+            Line::Results(_) => self.result_began = now,
+            Line::Result(result) => {
+                let program = self.tally.running().map(str::to_owned);
+                let time = now.duration_since(self.result_began);
+                self.note(program, Some(result.name.clone()), result.passed, time);
+                self.result_began = now;
+            }
+            Line::Program(program) => {
+                let time = now.duration_since(self.program_began);
+                self.note(Some(program.name.clone()), None, program.passed, time);
+                self.program_began = now;
+            }
+            Line::Programs(_) => self.program_began = now,
+            Line::Other => {}
+        }
+        self.tally.see(&line);
+        self.heard = now;
+        self.last_words = text.to_owned();
+        Ok(())
+    }
+
+    fn note(
+        &mut self,
+        program: Option<String>,
+        result: Option<String>,
+        passed: bool,
+        time: Duration,
+    ) {
+        self.times.push(Took {
+            guest: self.guest.to_string(),
+            program,
+            result,
+            passed,
+            time,
+        });
+    }
+
+    /// For how long it has run.
+    pub(crate) fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// For how long it has said nothing.
+    pub(crate) fn silence(&self) -> Duration {
+        self.heard.elapsed()
+    }
+
+    /// It prints no more: waits for its end, or brings it about.
+    ///
+    /// # Errors
+    ///
+    /// It can't be waited for.
+    pub(crate) fn end(&mut self) -> io::Result<()> {
+        let status = self.wait()?;
+        self.note(None, None, status.success(), self.age());
+        self.tally.end();
+        if !status.success() && self.tally.failures().is_empty() {
+            self.tally
+                .flaw(format!("{status}, although no result has failed"));
+        }
+        Ok(())
+    }
+
+    /// Has it end, with all its processes.
+    pub(crate) fn kill(&mut self) {
+        self.killed = true;
+        self.signal(Signal::TERM);
+    }
+
+    fn signal(&self, signal: Signal) {
+        // It may have ended by itself.
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, signal);
+        }
+    }
+
+    fn wait(&mut self) -> io::Result<ExitStatus> {
+        let patient_until = Instant::now() + GRACE;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                if self.killed {
+                    // Those that did not listen.
+                    self.signal(Signal::KILL);
+                }
+                return Ok(status);
+            }
+            if Instant::now() > patient_until {
+                self.signal(Signal::KILL);
+                return self.child.wait();
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
