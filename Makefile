@@ -27,8 +27,14 @@ kbuild = $(in_root) --kernel $(KERNEL) -- make -s $(if $(filter debug,$(KERNEL))
 	M=$(CURDIR) MO=$(CURDIR)/build/$(release)
 endif
 
+.PHONY: fits
+fits:
+ifdef KDIR
+	@RUSTC="$(RUSTC)" BINDGEN="$(BINDGEN)" tools/check-kdir $(KDIR)
+endif
+
 .PHONY: modules
-modules: ## build virtio_device_stop.ko (KDIR=... for a kernel of your own)
+modules: fits ## build virtio_device_stop.ko (KDIR=... for a kernel of your own)
 	@mkdir -p build/$(release)
 	@$(kbuild) modules
 	@$(if $(filter debug,$(KERNEL)),,cp build/$(release)/virtio_device_stop.ko .)
