@@ -11,7 +11,7 @@ MAKEFLAGS += --no-print-directory
 jobs := -j$(shell nproc)
 in_root := tools/vm/enter
 cargo := cd tools && vm/enter
-tools := vfio-user-virtio frames test-runner
+tools := vfio-user-virtio frames test-runner bench bench-guest
 programs := at_once poll_file reset_unit
 cargo_static := --setenv RUSTFLAGS "-C target-feature=+crt-static"
 
@@ -68,6 +68,10 @@ test-debug: ## 12 min: KUnit and the module's guest tests on a debug kernel, who
 .PHONY: test-all
 test-all: ## hours: everything, with all cycles, on both kernels
 	@tools/testing/tier test-all
+
+.PHONY: bench
+bench: modules tools ## 12 min: what a stop costs, a table, and pictures in build/bench (BENCH=stop: only that)
+	@build/bin/bench $(BENCH)
 
 .PHONY: check
 check: ## 1 min: formatting, lints and host tests
