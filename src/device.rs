@@ -31,6 +31,7 @@ use crate::{
         Allowed,
         Offer,
         VIRTIO_F_DEVICE_STOP,
+        VIRTIO_F_NOTIFICATION_DATA,
         VIRTIO_F_SUSPEND, //
     },
     policy::Policy,
@@ -451,21 +452,30 @@ impl Device {
             let hold = || Held::try_hold(device, policy.quiesce).transpose();
             let failed = match handshake::prepare(&mut register, timeout_us, hold) {
                 Ok(Ok(held)) => {
-                    if !protocol.allows_buffers() {
-                        held.wait_quiesce_done();
-                        // The block layer may have added a request, and have meant to notify with the
-                        // next one.
-                        register.notify();
+                    let held = transition.held.insert(held);
+                    if protocol.allows_buffers() {
+                        None
+                    } else {
+                        if held.wait_quiesce_done() {
+                            // The block layer may have added a request, and have meant to notify with
+                            // the next one.
+                            register.notify();
+                        }
+                        // A suspend can't be called off any more.
+                        handshake::is_wanted(&mut register)
+                            .err()
+                            .map(Event::StopEnds)
                     }
-                    transition.held = Some(held);
-                    None
                 }
                 Ok(Err(NotFound)) => Some(Event::QuiesceFailed),
                 Err(stop) => Some(Event::StopEnds(stop)),
             };
             if let Some(event) = failed {
+                let told_when_let_go = transition.held.is_some();
                 let result = self.settle(&mut transition, &register, event);
-                device.tell_user_space(self.life().state().name());
+                if !told_when_let_go {
+                    device.tell_user_space(self.life().state().name());
+                }
                 return result;
             }
             handshake::stop(&mut register, protocol, timeout_us)
@@ -662,6 +672,15 @@ impl Device {
             Upper::Hold => {}
             Upper::Release => self.let_go(transition),
             Upper::NotifyAndRelease => {
+                // Then a notification says what was added last: nobody may be adding.
+                let held = transition.held.as_ref();
+                let with_data = self
+                    .transport
+                    .device()
+                    .has_feature(VIRTIO_F_NOTIFICATION_DATA);
+                if let Some(held) = held.filter(|_| with_data) {
+                    held.wait_quiesce_done();
+                }
                 register.notify();
                 self.let_go(transition);
             }

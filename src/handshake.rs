@@ -157,6 +157,15 @@ pub fn prepare<T>(
     }
 }
 
+/// Whether the device is still to be asked to stop.
+///
+/// # Errors
+///
+/// How the stop ends if it was called off, or the driver is about to leave.
+pub fn is_wanted(port: &mut impl Port) -> Result<(), Stop> {
+    port.wait(0).map_err(cut_before_request)
+}
+
 /// Stops the device: returns when it has acknowledged, or `timeout_us` after the request.
 pub fn stop(port: &mut impl Port, protocol: Protocol, timeout_us: u64) -> (Stop, Cost) {
     metered(port, |port| {
@@ -464,6 +473,7 @@ mod tests {
         };
         assert_eq!(prepare(&mut port, 1000 * MS, third), Ok("it"));
         assert_eq!(port.waits, [MIN_WAIT_US, MIN_WAIT_US]);
+        assert_eq!(is_wanted(&mut port), Ok(()));
 
         let mut port = fake(READY, nothing);
         let never = || None::<()>;
@@ -482,6 +492,7 @@ mod tests {
             let mut port = fake(READY, nothing);
             port.cut = Some((5 * MS, cut));
             assert_eq!(prepare(&mut port, 1000 * MS, never), Err(ends));
+            assert_eq!(is_wanted(&mut port), Err(ends));
             assert_eq!(port.accesses, 0);
         }
     }

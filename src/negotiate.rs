@@ -13,6 +13,8 @@ use super::status::Protocol;
 
 /// VIRTIO_F_VERSION_1: not a legacy device.
 pub const VIRTIO_F_VERSION_1: u32 = 32;
+/// VIRTIO_F_NOTIFICATION_DATA.
+pub const VIRTIO_F_NOTIFICATION_DATA: u32 = 38;
 /// VIRTIO_F_DEVICE_STOP (RFC of 2020).
 pub const VIRTIO_F_DEVICE_STOP: u32 = 39;
 /// VIRTIO_F_ADMIN_VQ.

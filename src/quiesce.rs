@@ -55,14 +55,15 @@ impl Held {
         }
     }
 
-    /// Waits until the driver was given the last request, where it is held at request queues. Devices
-    /// that were quiesced one after the other have one wait in common.
-    pub(crate) fn wait_quiesce_done(&self) {
+    /// Waits until the driver was given the last request. Devices that were quiesced one after the other
+    /// have one wait in common. False if the driver is not held at request queues, and goes on.
+    pub(crate) fn wait_quiesce_done(&self) -> bool {
         match self {
             Self::Block(disk) => disk.wait_quiesce_done(),
             Self::Scsi(host) => host.wait_quiesce_done(),
-            Self::Net(_) | Self::Nothing => {}
+            Self::Net(_) | Self::Nothing => return false,
         }
+        true
     }
 
     /// The device has stopped.

@@ -181,6 +181,11 @@ mod tests {
     const BOTH: [Protocol; 2] = [Protocol::DeviceStop, Protocol::Suspend];
 
     #[test]
+    fn suspend_forbids_buffers_and_device_stop_does_not() {
+        assert_eq!(BOTH.map(Protocol::allows_buffers), [true, false]);
+    }
+
+    #[test]
     fn every_value_shows_its_bits() {
         for status in all() {
             let bit = |value: u8| status.0 / value % 2 == 1;

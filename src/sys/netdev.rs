@@ -136,8 +136,8 @@ impl Netdev {
 }
 
 impl Detached {
-    /// The device has stopped. A driver that was just then told that the device had sent something may
-    /// have gone on sending.
+    /// The device has stopped. A driver that was told meanwhile that the device had sent something goes
+    /// on sending, and may be told so even after this: what it sends then waits in the virtqueue.
     pub(crate) fn stop_queues(&self) {
         // SAFETY: By the invariant the network interface is valid.
         unsafe { bindings::netif_tx_stop_all_queues(self.0.netdev.as_ptr()) };
