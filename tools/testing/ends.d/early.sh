@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-# shellcheck shell=bash disable=SC2154 # shared with tools/testing/ends
+# shellcheck shell=bash disable=SC2034,SC2154 # shared with tools/testing/ends
 #
 # The module in an initramfs.
 
@@ -44,8 +44,10 @@ END
 		bash -euc "$initramfs_of" "$1" "$release" "$top/samples/early-load" "$devices/initramfs" >"$devices/made" 2>&1 ||
 		sed 's/^/# # /' "$devices/made"
 	start_devices "blk,name=root,protocol=$protocol"
+	status=0
 	"$top/tools/vm/boot" --kernel "$kernel" "${boot_options[@]}" --log "$devices/console" --append root=/dev/vda --append rw \
-		--qemu-arg -initrd --qemu-arg "$devices/initramfs" -- true >"$devices/output" 2>"$devices/errors"
+		--qemu-arg -initrd --qemu-arg "$devices/initramfs" -- true >"$devices/output" 2>"$devices/errors" || status=$?
+	check "the guest ends by itself, the kernel has not complained" status_is 123
 	check "the root file system's disk has negotiated" console_says "the disk is running, ${protocol//-/_}"
 	check "it can be stopped" console_says 'the disk was stopped'
 	check "the device has seen that" value_is root counters.stops.resumed 1

@@ -11,13 +11,13 @@ use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{kill_process_group, Pid, Signal};
+use rustix::process::{kill_process_group, test_kill_process_group, Pid, Signal};
 
 use crate::ktap::{Line, Tally};
 use crate::plan::Guest;
 
 /// How long a guest that is to end may take to do so.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 
 /// Something has happened.
 #[derive(Debug)]
@@ -58,6 +58,7 @@ pub(crate) struct Running {
     pub(crate) last_words: String,
     child: Child,
     killed: bool,
+    waited_for: bool,
     log: File,
     began: Instant,
     program_began: Instant,
@@ -114,6 +115,7 @@ impl Running {
             last_words: String::new(),
             child,
             killed: false,
+            waited_for: false,
             log,
             began: now,
             program_began: now,
@@ -201,28 +203,56 @@ impl Running {
         self.signal(Signal::TERM);
     }
 
+    /// Nobody could listen to it until now.
+    pub(crate) fn excuse(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    fn group(&self) -> Option<Pid> {
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
+    }
+
     fn signal(&self, signal: Signal) {
         // It may have ended by itself.
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+        if let Some(group) = self.group() {
             let _ = kill_process_group(group, signal);
         }
     }
 
     fn wait(&mut self) -> io::Result<ExitStatus> {
         let patient_until = Instant::now() + GRACE;
+        let mut ended = None;
         loop {
-            if let Some(status) = self.child.try_wait()? {
-                if self.killed {
-                    // Those that did not listen.
-                    self.signal(Signal::KILL);
+            if ended.is_none() {
+                ended = self.child.try_wait()?;
+            }
+            if let Some(status) = ended {
+                // What it has started cleans up after itself when it is told to end.
+                let others = self.killed
+                    && self
+                        .group()
+                        .is_some_and(|group| test_kill_process_group(group).is_ok());
+                if !others {
+                    self.waited_for = true;
+                    return Ok(status);
                 }
-                return Ok(status);
             }
             if Instant::now() > patient_until {
                 self.signal(Signal::KILL);
-                return self.child.wait();
+                self.waited_for = true;
+                return ended.map_or_else(|| self.child.wait(), Ok);
             }
             thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.waited_for {
+            self.kill();
+            // There is nobody left to tell.
+            let _ = self.wait();
         }
     }
 }

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use rustix::process::{set_parent_process_death_signal, Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -41,9 +42,9 @@ struct Args {
     /// How many guests at a time [default: one more than there are processors, since some wait]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     guests: Option<u16>,
-    /// A guest that says nothing for so long stands still, and is ended
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
-    silence: u64,
+    /// A guest that says nothing for so long stands still, and is ended [default: 300, or 1800 with all cycles]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    silence: Option<u64>,
     /// Only say what would be run
     #[arg(long)]
     list: bool,
@@ -82,7 +83,7 @@ enum Error {
     #[error("no test program '{0}' in this tier: see --list")]
     NoProgram(String),
     #[error("--{0}-module is needed")]
-    NoModule(Kernel),
+    NoModule(&'static str),
     #[error("can't write to {0}")]
     Write(String, #[source] io::Error),
     #[error("can't listen for signals")]
@@ -92,6 +93,8 @@ enum Error {
 }
 
 fn main() -> ExitCode {
+    // Guests that nobody waits for would run on.
+    let _ = set_parent_process_death_signal(Some(Signal::TERM));
     let results = match test(&Args::parse()) {
         Ok(results) => results,
         Err(error) => {
@@ -147,11 +150,12 @@ fn test(args: &Args) -> Result<Results, Error> {
     }
     let modules = |kernel| match kernel {
         Kernel::Stock => args.stock_module.as_deref(),
-        Kernel::Debug => args.debug_module.as_deref(),
+        Kernel::Debug | Kernel::Leaks => args.debug_module.as_deref(),
     };
     for guest in &guests {
         if modules(guest.kernel).is_none() {
-            return Err(Error::NoModule(guest.kernel));
+            let stock = guest.kernel == Kernel::Stock;
+            return Err(Error::NoModule(if stock { "stock" } else { "debug" }));
         }
     }
     let logs = args.top.join("build/testing").join(tier.name());
@@ -167,7 +171,9 @@ fn test(args: &Args) -> Result<Results, Error> {
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let conditions = Conditions {
         slots: args.guests.map_or(processors + 1, usize::from),
-        silence: Duration::from_secs(args.silence),
+        silence: args
+            .silence
+            .map_or_else(|| tier.silence(), Duration::from_secs),
         logs: &logs,
         command: &|guest| command(&testing, guest, modules(guest.kernel)),
     };
@@ -205,7 +211,11 @@ fn command(testing: &Path, guest: &Guest, module: Option<&Path>) -> Command {
     if !guest.is_alone() {
         command.args(["--suite", guest.suite]);
     }
-    command.args(["--kernel", &guest.kernel.to_string()]);
+    match guest.kernel {
+        Kernel::Stock => command.args(["--kernel", "stock"]),
+        Kernel::Debug => command.args(["--kernel", "debug"]),
+        Kernel::Leaks => command.args(["--kernel", "debug", "--leaks"]),
+    };
     command.args(["--protocol", &guest.protocol.to_string()]);
     if let Some(module) = module {
         command.arg("--module").arg(module);

@@ -15,6 +15,8 @@ use crate::screen::Screen;
 
 /// How often to look whether somebody stands still.
 const TICK: Duration = Duration::from_secs(1);
+/// Who did not look for longer can't say that nobody has spoken.
+const ABSENCE: Duration = Duration::from_secs(10);
 
 /// Why not all guests were run.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +84,7 @@ pub(crate) fn run(
         screen,
         events: sender,
     };
+    let mut looked = Instant::now();
     loop {
         run.fill_slots()?;
         if run.running.is_empty() {
@@ -93,6 +96,13 @@ pub(crate) fn run(
             Ok(Event::Interrupted) => return Err(run.interrupted()),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
+        let now = Instant::now();
+        if now.duration_since(looked) > ABSENCE {
+            for running in run.running.values_mut() {
+                running.excuse(now);
+            }
+        }
+        looked = now;
         run.end_who_stands_still()?;
         run.screen.tick(&run.running);
     }

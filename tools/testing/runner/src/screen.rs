@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -65,7 +65,10 @@ impl Screen {
     fn say(&mut self, line: &str) {
         self.spoke = Instant::now();
         if self.lines {
-            self.bars.suspend(|| println!("{line}"));
+            // Nobody may be left to read it.
+            self.bars.suspend(|| {
+                let _ = writeln!(std::io::stdout(), "{line}");
+            });
         }
     }
 

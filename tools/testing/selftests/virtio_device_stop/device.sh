@@ -327,6 +327,8 @@ clean_up_after() {
 run_tests() {
 	ktap_print_header
 	ktap_set_plan $#
+	# The runner's sed shows a line when the next one comes.
+	ktap_print_msg
 	mkdir -p "$PROCESSES" || ktap_exit_fail_msg "no cgroup"
 	set_up
 	for test; do
@@ -338,7 +340,6 @@ run_tests() {
 		else
 			ktap_test_fail "$test"
 		fi
-		# The runner's sed shows a line when the next one comes.
 		ktap_print_msg
 	done
 	clean_up_after

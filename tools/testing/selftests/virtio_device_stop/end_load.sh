@@ -51,6 +51,7 @@ test_load() {
 	done
 	for stop in "$STOP" "$host"; do
 		echo 600000 >"$stop/timeout_ms"
+		echo 0 >"$stop/lease_ms"
 	done
 	load_on "/dev/$DISK" /dev/sda /dev/sdb
 	for DEVICE in disk host; do

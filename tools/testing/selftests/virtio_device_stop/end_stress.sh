@@ -73,6 +73,7 @@ test_agents_and_resets_under_io() {
 	begin
 	round=0
 	while [ $round -lt "$ROUNDS" ]; do
+		echo "# round $round of $ROUNDS"
 		change_its_mind $round
 		wait_until more_stops_than $(($(device_get counters.stops.requested) + 10))
 		echo 1 >"$(pci)/reset" || fail "can't be reset in round $round"
@@ -91,6 +92,7 @@ test_agents_while_drivers_and_the_module_come_and_go() {
 	begin
 	round=0
 	while [ $round -lt "$ROUNDS" ]; do
+		echo "# round $round of $ROUNDS"
 		change_its_mind $round
 		echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind || fail "can't be unbound in round $round"
 		echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind || fail "can't be bound in round $round"

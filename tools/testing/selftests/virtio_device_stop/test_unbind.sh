@@ -41,6 +41,8 @@ test_unbind_while_stopping() {
 	store "$STOP/state" stop >/tmp/stopper &
 	stopper=$!
 	wait_until state_is stopping
+	# An unbind waits for as long.
+	store "$STOP/timeout_ms" 100 >/dev/null
 	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
 	wait $stopper
 	expect "stop" "$(cat /tmp/stopper)" "$ENODEV"
