@@ -163,11 +163,16 @@ fn micros(since: Instant) -> u128 {
     since.elapsed().as_micros()
 }
 
+/// Before each stop.
+const PAUSE: Duration = Duration::from_millis(20);
+
 fn cycle(count: u32, folder: &Path) -> Result<(), Error> {
     let state = Named::open(&folder.join("state"), true)?;
     let last_stop = Named::open(&folder.join("stats/last_stop_us"), false)?;
     let last_resume = Named::open(&folder.join("stats/last_resume_us"), false)?;
     for _ in 0..count {
+        // What the last resume has set off in the driver is over by then.
+        sleep(PAUSE);
         let began = Instant::now();
         state.write("stop")?;
         let stop = micros(began);
