@@ -259,10 +259,10 @@ impl Devices {
         Ok(())
     }
 
-    /// Memory that the server has resident, in KiB.
+    /// Memory that the server has resident, in KiB: added up, since the kernel's own count lags behind.
     pub(crate) fn resident(&self) -> Option<u64> {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.server.id())).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.server.id())).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Rss:"))?;
         line.split_whitespace().next()?.parse().ok()
     }
 }

@@ -2,12 +2,13 @@
 
 //! The guest's part of the benchmarks: what takes microseconds is measured without a shell in between.
 
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::thread::sleep;
+use std::thread::{sleep, yield_now};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -163,28 +164,35 @@ fn micros(since: Instant) -> u128 {
     since.elapsed().as_micros()
 }
 
-/// Before each stop.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Before each stop: what the last resume has set off in the driver is over by then.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Lets others run, but not the processor go idle: under emulation it would wake more slowly than a device stops.
+fn pause() {
+    let began = Instant::now();
+    while began.elapsed() < PAUSE {
+        yield_now();
+    }
+}
 
 fn cycle(count: u32, folder: &Path) -> Result<(), Error> {
     let state = Named::open(&folder.join("state"), true)?;
     let last_stop = Named::open(&folder.join("stats/last_stop_us"), false)?;
     let last_resume = Named::open(&folder.join("stats/last_resume_us"), false)?;
+    let mut lines = String::new();
     for _ in 0..count {
-        // What the last resume has set off in the driver is over by then.
-        sleep(PAUSE);
+        pause();
         let began = Instant::now();
         state.write("stop")?;
         let stop = micros(began);
         let began = Instant::now();
         state.write("resume")?;
         let resume = micros(began);
-        println!(
-            "{stop} {resume} {} {}",
-            last_stop.number(0)?,
-            last_resume.number(0)?
-        );
+        let (of_stop, of_resume) = (last_stop.number(0)?, last_resume.number(0)?);
+        let _ = writeln!(lines, "{stop} {resume} {of_stop} {of_resume}");
     }
+    // Not sooner: whoever reads them would run at the same time.
+    print!("{lines}");
     Ok(())
 }
 
@@ -311,7 +319,7 @@ fn sample(
     let mut writes = writes.into_iter().peekable();
     // Of the disk's statistics: reads, and writes, that were completed.
     let count = || Ok::<_, Error>((requests.number(0)? + requests.number(4)?, frames.number(0)?));
-    let mut before = count()?;
+    let (mut from, mut before) = (now(), count()?);
     for at in (0..duration).step_by(usize::try_from(interval.max(1)).unwrap_or(1)) {
         while let Some((_, text)) = writes.next_if(|(when, _)| *when <= at) {
             for (state, name) in states.iter().zip(["disk", "nic"]) {
@@ -322,16 +330,14 @@ fn sample(
                 }
             }
         }
-        let from = now();
         wait_until(at + interval);
-        let after = count()?;
+        let (to, after) = (now(), count()?);
         println!(
-            "sample {from:.2} {:.2} {} {}",
-            now(),
+            "sample {from:.2} {to:.2} {} {}",
             after.0 - before.0,
             after.1 - before.1
         );
-        before = after;
+        (from, before) = (to, after);
     }
     Ok(())
 }
