@@ -44,7 +44,7 @@ modules: fits ## build virtio_device_stop.ko (KDIR=... for a kernel of your own)
 tools: ## build the tools, as static binaries, into build/bin
 	@mkdir -p build/bin
 	@$(cargo) $(cargo_static) -- cargo build --quiet --locked --release --target x86_64-unknown-linux-gnu
-	@cp $(addprefix build/cargo/x86_64-unknown-linux-gnu/release/,$(tools)) build/bin/
+	@cp --remove-destination $(addprefix build/cargo/x86_64-unknown-linux-gnu/release/,$(tools)) build/bin/
 	@$(MAKE) $(addprefix build/selftests/,$(programs))
 	@echo $(addprefix build/bin/,$(tools))
 
@@ -58,11 +58,11 @@ demo: ## stop and resume a disk under I/O, before your eyes
 	@tools/demo/run
 
 .PHONY: test
-test: ## 12 min: check, and the guest tests on the stock kernel; ends with "N passed, N failed"
+test: ## 10 min: check, and the guest tests on the stock kernel; ends with "N passed, N failed"
 	@tools/testing/tier test
 
 .PHONY: test-debug
-test-debug: ## 12 min: KUnit and the module's guest tests on a debug kernel, whose first build takes 15 min
+test-debug: ## 11 min: KUnit and the module's guest tests on a debug kernel, whose first build takes 20 min
 	@tools/testing/tier test-debug
 
 .PHONY: test-all
@@ -70,7 +70,7 @@ test-all: ## hours: everything, with all cycles, on both kernels
 	@tools/testing/tier test-all
 
 .PHONY: bench
-bench: modules tools ## 12 min: what a stop costs, a table, and pictures in build/bench (BENCH=stop: only that)
+bench: modules tools ## 10 min: what a stop costs, a table, and pictures in build/bench (BENCH=stop: only that)
 	@build/bin/bench $(BENCH)
 
 .PHONY: check

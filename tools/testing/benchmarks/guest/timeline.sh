@@ -16,7 +16,9 @@ fio=$!
 frames eth0 100000000 >/dev/null &
 frames=$!
 # Until both are under way.
-until [ "$(cat /sys/class/net/eth0/statistics/rx_packets)" -gt 2000 ]; do usleep 50000; done
+until [ "$(cat /sys/class/net/eth0/statistics/rx_packets)" -gt 2000 ] && [ "$(awk '{ print $1 + $5 }' /sys/block/vda/stat)" -gt 1000 ]; do
+	usleep 50000
+done
 bench-guest sample 10 2000 700 1300 "$disk" "$nic"
 kill $fio $frames
 wait

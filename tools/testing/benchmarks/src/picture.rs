@@ -74,7 +74,8 @@ fn panel(
     let most = counts.iter().copied().fold(1.0, f64::max) * 1.15;
     let mut chart = ChartBuilder::on(area)
         .margin(10)
-        .x_label_area_size(28)
+        .margin_right(24)
+        .x_label_area_size(40)
         .y_label_area_size(44)
         .caption(title, (FONT, 16).into_font().color(&TEXT))
         .build_cartesian_2d(0.0..end, 0.0..most)?;
@@ -119,6 +120,7 @@ pub(crate) fn overshoot(curves: &[(&str, Vec<(f64, f64)>)]) -> Result<String, Er
         let y = range(points().map(|point| point.1).collect());
         let mut chart = ChartBuilder::on(&root)
             .margin(10)
+            .margin_right(24)
             .x_label_area_size(44)
             .y_label_area_size(64)
             .caption(
@@ -149,12 +151,17 @@ pub(crate) fn overshoot(curves: &[(&str, Vec<(f64, f64)>)]) -> Result<String, Er
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
+            .position(SeriesLabelPosition::LowerRight)
             .label_font((FONT, 14).into_font().color(&TEXT))
             .draw()?;
         root.present()?;
     }
     Ok(svg)
+}
+
+/// Without more decimals than it needs.
+fn number(value: &f64) -> String {
+    ((value * 1e3).round() / 1e3).to_string()
 }
 
 fn axes<X, Y>(chart: &mut Chart<'_, X, Y>, x: &str, y: &str) -> Result<(), Error>
@@ -170,6 +177,8 @@ where
         .axis_style(TEXT)
         .label_style((FONT, 13).into_font().color(&TEXT))
         .axis_desc_style((FONT, 14).into_font().color(&TEXT))
+        .x_label_formatter(&number)
+        .y_label_formatter(&number)
         .x_desc(x)
         .y_desc(y)
         .draw()
