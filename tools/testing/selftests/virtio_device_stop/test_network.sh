@@ -178,8 +178,8 @@ test_ping_waits_for_the_end_of_a_stop() {
 	expect "answers" "$(device_get of_type.peer.echo)" $((echoes + 1))
 }
 
-# The driver is told that the device has sent something, and would go on sending.
-# The driver is told of its end when the interface is detached already, and goes on sending.
+# The driver is told that the device has sent something when the interface is detached already, and may go on sending: into the
+# virtqueue, where the frame waits.
 test_frames_wait_though_one_was_sent_meanwhile() {
 	ping -q -c 1 -W "$PATIENCE" "$ADDRESS.1" >/tmp/ping || fail "$(cat /tmp/ping)"
 	device_set io_hold=until-stop
