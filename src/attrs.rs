@@ -3,12 +3,15 @@
 //! The files in sysfs: `/sys/bus/virtio/devices/virtioN/device_stop/`.
 
 use crate::{
-    device::{
-        Device,
-        Snapshot, //
+    device::Device,
+    machine::{
+        Asker,
+        Settings, //
     },
-    handshake::Cost,
-    state::Error,
+    state::{
+        Error,
+        Stats, //
+    },
     status::Protocol,
     sys::sysfs::{
         Attribute,
@@ -23,7 +26,10 @@ use core::fmt::{
 use kernel::{
     prelude::*,
     str::parse_int::ParseInt,
-    sync::Arc, //
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    }, //
 };
 
 /// The longest time that a request may be given.
@@ -35,7 +41,7 @@ const MAX_LEASE_MS: u32 = 86_400_000;
 /// The file that can be waited for.
 pub(crate) const STATE: &CStr = c"state";
 
-/// All files.
+/// What a device is asked and told by.
 pub(crate) static FILES: Files<Device> = Files {
     name: c"device_stop",
     files: &[
@@ -46,58 +52,43 @@ pub(crate) static FILES: Files<Device> = Files {
         Attribute::read_write(c"lease_ms", show_lease_ms, store_lease_ms),
         Attribute::write_only(c"renew", store_renew),
         Attribute::read_only(c"generation", show_generation),
-        Attribute::read_write(
-            c"force",
-            |device, text| show(text, u8::from(device.is_forced())),
-            |device, text| flag(text).map(|on| device.set_force(on)),
-        ),
+        Attribute::read_write(c"force", show_force, store_force),
         Attribute::read_write(
             c"accept_bit39",
-            |device, text| show(text, u8::from(device.accepts_bit39())),
-            |device, text| flag(text).map(|on| device.set_accept_bit39(on)),
+            |device, text| show(text, u8::from(device.accept_bit39.load(Relaxed))),
+            |device, text| flag(text).map(|on| device.accept_bit39.store(on, Relaxed)),
         ),
         Attribute::write_only(c"renegotiate", store_renegotiate),
     ],
-    group: c"stats",
-    group_files: &[
-        Attribute::read_only(c"stops", |device, text| {
-            show(text, device.life().stats().stops)
-        }),
-        Attribute::read_only(c"resumes", |device, text| {
-            show(text, device.life().stats().resumes)
-        }),
+};
+
+/// What was counted.
+pub(crate) static STATS: Files<Device> = Files {
+    name: c"device_stop_stats",
+    files: &[
+        Attribute::read_only(c"stops", |device, text| show(text, stats(device).stops)),
+        Attribute::read_only(c"resumes", |device, text| show(text, stats(device).resumes)),
         Attribute::read_only(c"timeouts", |device, text| {
-            show(text, device.life().stats().timeouts)
+            show(text, stats(device).timeouts)
         }),
         Attribute::read_only(c"failures", |device, text| {
-            show(text, device.life().stats().failures)
+            show(text, stats(device).failures)
         }),
         Attribute::read_only(c"late_acks", |device, text| {
-            show(text, device.life().stats().late_acks)
+            show(text, stats(device).late_acks)
         }),
-        Attribute::read_only(c"dropped", |device, text| {
-            show(text, device.life().stats().dropped)
-        }),
+        Attribute::read_only(c"dropped", |device, text| show(text, stats(device).dropped)),
         Attribute::read_only(c"lease_expiries", |device, text| {
-            show(text, device.life().stats().lease_expiries)
+            show(text, stats(device).lease_expiries)
         }),
         Attribute::read_only(c"last_stop_us", |device, text| {
-            show(
-                text,
-                cost(&device.snapshot(), |snapshot| snapshot.last_stop).elapsed_us,
-            )
+            show(text, stats(device).last_stop.elapsed_us)
         }),
         Attribute::read_only(c"last_resume_us", |device, text| {
-            show(
-                text,
-                cost(&device.snapshot(), |snapshot| snapshot.last_resume).elapsed_us,
-            )
+            show(text, stats(device).last_resume.elapsed_us)
         }),
         Attribute::read_only(c"last_status_reads", |device, text| {
-            show(
-                text,
-                cost(&device.snapshot(), |snapshot| snapshot.last_stop).reads,
-            )
+            show(text, stats(device).last_stop.reads)
         }),
     ],
 };
@@ -106,23 +97,34 @@ fn show(text: &mut Text, value: impl Display) -> Result {
     writeln!(text, "{value}").map_err(|_| ENOSPC)
 }
 
-/// Nothing, as long as there was no such request.
-fn cost(snapshot: &Snapshot, which: fn(&Snapshot) -> Option<Cost>) -> Cost {
-    which(snapshot).unwrap_or(Cost {
-        elapsed_us: 0,
-        reads: 0,
-    })
+fn stats(device: &Arc<Device>) -> Stats {
+    device.snapshot().stats
+}
+
+fn settings(device: &Arc<Device>) -> Settings {
+    device.enter().guarded.machine.settings()
+}
+
+fn set(device: &Arc<Device>, change: impl FnOnce(&mut Settings)) {
+    let mut entered = device.enter();
+    let mut settings = entered.guarded.machine.settings();
+    change(&mut settings);
+    entered.guarded.machine.set(settings);
 }
 
 fn show_state(device: &Arc<Device>, text: &mut Text) -> Result {
-    show(text, device.snapshot_after_look().life.state().name())
+    show(text, device.snapshot_after_look().state.name())
 }
 
 fn store_state(device: &Arc<Device>, text: &[u8]) -> Result {
     let result = match text {
-        b"stop" => device.stop(),
-        b"resume" => device.resume(),
-        _ => return Err(EINVAL),
+        b"stop" => device.stop(Asker::Anybody),
+        b"resume" => device.resume(Asker::Anybody, None),
+        _ => {
+            let generation = text.strip_prefix(b"resume ").ok_or(EINVAL)?;
+            let generation = u64::from_str(generation.as_ref())?;
+            device.resume(Asker::Anybody, Some(generation))
+        }
     };
     result.map_err(errno)
 }
@@ -133,7 +135,17 @@ fn show_protocol(device: &Arc<Device>, text: &mut Text) -> Result {
 }
 
 fn show_reason(device: &Arc<Device>, text: &mut Text) -> Result {
-    show(text, device.snapshot_after_look().life.reason().name())
+    show(text, device.snapshot_after_look().reason.name())
+}
+
+fn show_force(device: &Arc<Device>, text: &mut Text) -> Result {
+    show(text, u8::from(settings(device).force))
+}
+
+fn store_force(device: &Arc<Device>, text: &[u8]) -> Result {
+    let force = flag(text)?;
+    set(device, |settings| settings.force = force);
+    Ok(())
 }
 
 fn flag(text: &[u8]) -> Result<bool> {
@@ -145,13 +157,15 @@ fn flag(text: &[u8]) -> Result<bool> {
 }
 
 fn show_timeout_ms(device: &Arc<Device>, text: &mut Text) -> Result {
-    show(text, device.timeout_ms())
+    show(text, settings(device).timeout_us / 1000)
 }
 
 fn store_timeout_ms(device: &Arc<Device>, text: &[u8]) -> Result {
     match u32::from_str(text.as_ref())? {
         timeout_ms @ 1..=MAX_TIMEOUT_MS => {
-            device.set_timeout_ms(timeout_ms);
+            set(device, |settings| {
+                settings.timeout_us = u64::from(timeout_ms) * 1000;
+            });
             Ok(())
         }
         _ => Err(EINVAL),
@@ -159,13 +173,15 @@ fn store_timeout_ms(device: &Arc<Device>, text: &[u8]) -> Result {
 }
 
 fn show_lease_ms(device: &Arc<Device>, text: &mut Text) -> Result {
-    show(text, device.lease_ms())
+    show(text, settings(device).lease_us / 1000)
 }
 
 fn store_lease_ms(device: &Arc<Device>, text: &[u8]) -> Result {
     match u32::from_str(text.as_ref())? {
         lease_ms @ 0..=MAX_LEASE_MS => {
-            device.set_lease_ms(lease_ms);
+            set(device, |settings| {
+                settings.lease_us = u64::from(lease_ms) * 1000;
+            });
             Ok(())
         }
         _ => Err(EINVAL),
@@ -185,7 +201,12 @@ fn store_renegotiate(device: &Arc<Device>, text: &[u8]) -> Result {
 }
 
 fn show_generation(device: &Arc<Device>, text: &mut Text) -> Result {
-    show(text, device.snapshot_after_look().life.generation())
+    let snapshot = device.snapshot_after_look();
+    if !snapshot.is_answering {
+        // Whether the device stands still can't be told.
+        return Err(EAGAIN);
+    }
+    show(text, snapshot.generation)
 }
 
 fn errno(error: Error) -> kernel::error::Error {

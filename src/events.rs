@@ -9,8 +9,12 @@ use crate::{
         Device,
         Environment, //
     },
+    machine::Leaver,
     sys::{
-        lock::DeviceGuard,
+        lock::{
+            DeviceGuard,
+            NoIo, //
+        },
         notifier::{
             Event,
             Listener, //
@@ -20,11 +24,12 @@ use crate::{
             Shadows,
             Transport, //
         },
-        sysfs::Directory,
+        sysfs::Group,
         system,
         virtio::{
             self,
-            Bus, //
+            Bus,
+            Parent, //
         }, //
     },
 };
@@ -54,8 +59,8 @@ pub(crate) struct Devices {
 
 /// What ties a device to this module. Dropped in this order.
 struct Attachment {
-    /// Its files, until it leaves.
-    directory: Option<Pin<KBox<Directory<Device>>>>,
+    /// Later ones have greater ones.
+    serial: u64,
     _attached: Attached,
     device: Arc<Device>,
 }
@@ -76,8 +81,7 @@ impl Devices {
 
     /// Attaches to the devices that are on the bus already.
     pub(crate) fn attach_all(&self, bus: Bus) {
-        bus.for_each(|device| {
-            let _guard = DeviceGuard::lock(device);
+        bus.for_each_locked(|device| {
             if device.is_registered() {
                 self.attach_or_complain(device);
             }
@@ -87,18 +91,10 @@ impl Devices {
     /// The module is about to be unloaded: leaves all devices, and removes their files.
     pub(crate) fn exit(&self) {
         self.exiting.store(true, Relaxed);
-        while let Some(device) = self.any_with_files() {
-            device.leave_for_good();
-            self.remove_files(&device);
-        }
-    }
-
-    fn any_with_files(&self) -> Option<Arc<Device>> {
-        let attachments = self.attachments.lock();
-        let found = attachments
-            .iter()
-            .find(|attachment| attachment.directory.is_some());
-        found.map(|attachment| attachment.device.clone())
+        self.for_each(|device| {
+            device.leave(Leaver::Device);
+            device.remove_files();
+        });
     }
 
     fn attach_or_complain(&self, device: &virtio::Device) {
@@ -110,6 +106,8 @@ impl Devices {
     /// Attaches to `device`, if that has not happened yet. The caller holds its lock and its
     /// parent's, or is told of its addition to the bus just now.
     fn attach(&self, device: &virtio::Device) -> Result {
+        // Whoever unbinds a stopped disk takes the lock: memory must not be got by I/O.
+        let _no_io = NoIo::enter();
         let mut attachments = self.attachments.lock();
         let known = attachments
             .iter()
@@ -118,18 +116,22 @@ impl Devices {
             return Ok(());
         }
         attachments.reserve(1, GFP_KERNEL)?;
-        let ours = Device::new(Transport::of(device), self.environment.clone())?;
+        let (transport, parent) = (Transport::of(device), Parent::of(device));
+        let ours = Device::new(transport, parent, self.environment.clone())?;
         if device.has_driver() {
             ours.bound_before();
         }
         let attached = self.shadows.attach(ours.transport(), ours.clone())?;
-        let directory = Directory::new(device, ours.clone(), &attrs::FILES)?;
-        if let Some(poll) = directory.poll(attrs::STATE) {
+        let files = Group::new(device, &ours, &attrs::FILES)?;
+        let stats = Group::new(device, &ours, &attrs::STATS)?;
+        if let Some(poll) = files.poll(attrs::STATE) {
             ours.tell(poll);
         }
+        *ours.files.lock() = Some([files, stats]);
+        let serial = attachments.last().map_or(1, |last| last.serial + 1);
         attachments.push(
             Attachment {
-                directory: Some(directory),
+                serial,
                 _attached: attached,
                 device: ours,
             },
@@ -138,27 +140,33 @@ impl Devices {
         Ok(())
     }
 
-    /// Calls `body` for every device that is attached, without the lock: it may come back to us.
+    /// Calls `body` for every device that is attached, without the lock: it may come back to us. Devices that
+    /// come or go meanwhile don't hide others: they are in the order in which they came.
     fn for_each(&self, mut body: impl FnMut(Arc<Device>)) {
-        for at in 0.. {
-            let device = match self.attachments.lock().get(at) {
-                Some(attachment) => attachment.device.clone(),
-                None => return,
+        let mut done = 0;
+        loop {
+            let next = {
+                let attachments = self.attachments.lock();
+                let next = attachments.iter().find(|next| next.serial > done);
+                next.map(|next| (next.serial, next.device.clone()))
             };
+            let Some((serial, device)) = next else {
+                return;
+            };
+            done = serial;
             body(device);
         }
     }
 
-    /// To freeze a device whose driver is held would wait for ever.
+    /// To freeze a device whose driver is quiesced would wait for ever.
     fn refuse_sleep(&self) -> Result {
         let mut result = Ok(());
         self.for_each(|device| {
-            let life = device.life();
-            if life.holds_upper() {
+            if device.enter().guarded.machine.is_quiesced() {
                 dev_warn!(
                     device.transport().device().as_device(),
                     "is {}: the system must not sleep\n",
-                    life.state().name()
+                    device.snapshot().state.name()
                 );
                 result = Err(EBUSY);
             }
@@ -172,19 +180,6 @@ impl Devices {
             .iter()
             .find(|attachment| attachment.is_of(device));
         found.map(|attachment| attachment.device.clone())
-    }
-
-    /// Removes the files, once. Waits for accesses to them that are under way.
-    fn remove_files(&self, device: &Arc<Device>) {
-        let mut attachments = self.attachments.lock();
-        let mut found = attachments
-            .iter_mut()
-            .find(|attachment| Arc::ptr_eq(&attachment.device, device));
-        let directory = found
-            .as_mut()
-            .and_then(|attachment| attachment.directory.take());
-        drop(attachments);
-        drop(directory);
     }
 
     /// The device was removed from the bus.
@@ -210,7 +205,7 @@ impl PinnedDrop for Devices {
                 break;
             };
             let device = attachment.device.clone();
-            let _guard = DeviceGuard::lock(device.transport().device());
+            let _guard = DeviceGuard::lock(device.transport().device(), device.parent());
             attachment.forget();
         }
     }
@@ -223,7 +218,7 @@ impl Attachment {
         let device = self.device.clone();
         drop(self);
         // The virtio core does not call us any more: nothing is queued from now on.
-        device.cancel_works();
+        device.detach();
     }
 
     fn is_of(&self, device: &virtio::Device) -> bool {
@@ -247,7 +242,7 @@ impl system::Listener for Devices {
                 Ok(())
             }
             system::Event::Reboots => {
-                self.for_each(|device| device.leave_for_good());
+                self.for_each(|device| device.leave(Leaver::Device));
                 Ok(())
             }
         }
@@ -266,11 +261,11 @@ impl Listener for Devices {
             Event::Added => {}
             Event::Binding => ours.binding(),
             Event::Bound => ours.bound(),
-            Event::Unbinding => ours.leave_driver(),
+            Event::Unbinding => ours.leave(Leaver::Driver),
             Event::NotBound | Event::Unbound => ours.unbound(),
             Event::Deleting => {
-                ours.leave_for_good();
-                self.remove_files(&ours);
+                ours.leave(Leaver::Device);
+                ours.remove_files();
             }
             Event::Removed => self.detach(device),
         }

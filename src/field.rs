@@ -4,16 +4,17 @@
 //!
 //! Core reads it and writes it back in two steps, without a lock, and resets the device when it likes.
 //! None of that may undo a stop, or invent one, or bring a device that was reset back to life; and
-//! what a device shows after a reset is no answer to what it was asked before. So whoever waits for
-//! the device names the *epoch* that its wait began in, which every reset ends; and what core writes
-//! is brought up to date first.
+//! what a device shows after a reset is no answer to what it was asked before. So resets are counted
+//! in *epochs*, and whoever asks the device for something names the one that it means; and what core
+//! writes is brought up to date first.
 //!
 //! Pure: the caller serialises, and gives access to the register.
 
-use super::handshake::Cut;
 use super::state::Reason;
 use super::status::{
+    Access,
     Protocol,
+    Seen,
     Status, //
 };
 
@@ -26,14 +27,48 @@ pub trait Register {
 }
 
 /// What is known of the status field of one device.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Field {
-    negotiated: Result<Protocol, Reason>,
-    /// The driver wants the device to be stopped: it has written so.
-    stop_wanted: bool,
-    epoch: u64,
+    known: Known,
+    wanted: Wanted,
     /// A reset is under way: the register must not be written.
     resetting: bool,
+}
+
+/// Whether the driver wants the device to be stopped: it has written so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Wanted {
+    No,
+    Yes,
+    /// And the device has shown that it has stopped. If it shows that it runs then, it has ended the stop
+    /// by itself.
+    Acknowledged,
+    /// Not any more: it has asked the device to resume.
+    Resuming,
+}
+
+/// What the machine has to know of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Known {
+    /// Counts resets.
+    pub epoch: u64,
+    /// What was negotiated since the last reset, or why nothing was.
+    pub negotiated: Result<Protocol, Reason>,
+    /// DRIVER_OK was written since.
+    pub is_driver_ok: bool,
+}
+
+/// The device was reset: what it shows is no answer any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WasReset;
+
+/// What an access has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What was read.
+    pub seen: Seen,
+    /// Whether something was written then.
+    pub written: bool,
 }
 
 impl Default for Field {
@@ -46,96 +81,118 @@ impl Field {
     /// Of a device without a driver.
     pub const fn new() -> Self {
         Self {
-            negotiated: Err(Reason::NoDriver),
-            stop_wanted: false,
-            epoch: 0,
+            known: Known {
+                epoch: 0,
+                negotiated: Err(Reason::NoDriver),
+                is_driver_ok: false,
+            },
+            wanted: Wanted::No,
             resetting: false,
         }
     }
 
-    /// What was negotiated since the last reset.
-    ///
-    /// # Errors
-    ///
-    /// Why nothing was.
-    pub const fn negotiated(&self) -> Result<Protocol, Reason> {
-        self.negotiated
+    /// What is known.
+    pub const fn known(&self) -> Known {
+        self.known
     }
 
     /// This was negotiated, or nothing, and why.
     pub fn negotiate(&mut self, negotiated: Result<Protocol, Reason>) {
-        self.negotiated = negotiated;
+        self.known.negotiated = negotiated;
     }
 
-    /// Counts resets.
-    pub const fn epoch(&self) -> u64 {
-        self.epoch
+    /// The driver was ready before anybody looked.
+    pub fn found_ready(&mut self) {
+        self.known.is_driver_ok = true;
     }
 
-    /// Whether `epoch` lasts.
+    /// Whether the device was not reset since `epoch` began, and can be asked.
+    pub const fn lasts(&self, epoch: u64) -> bool {
+        self.known.epoch == epoch && !self.resetting
+    }
+
+    /// Reads the status, and writes what `access` is about where the protocol allows it.
     ///
     /// # Errors
     ///
-    /// [`Cut::Reset`] if it does not.
-    pub fn lasts(&self, epoch: u64) -> Result<(), Cut> {
-        if self.epoch == epoch && !self.resetting {
-            Ok(())
-        } else {
-            Err(Cut::Reset)
-        }
-    }
-
-    /// Reads the status for somebody who has waited since `epoch`.
-    ///
-    /// # Errors
-    ///
-    /// [`Cut::Reset`] if the device was reset since.
-    pub fn read(&self, register: &impl Register, epoch: u64) -> Result<Status, Cut> {
-        self.lasts(epoch)?;
-        Ok(register.read())
-    }
-
-    /// Reads the status, and writes what `change` makes of it; nothing if it makes nothing of it, or if
-    /// it asks again for a resume that can't be asked for twice.
-    /// `stop_wanted`: what the driver wants from then on. Returns what was read.
-    ///
-    /// # Errors
-    ///
-    /// [`Cut::Reset`] if the device was reset since `epoch`.
-    pub fn update(
+    /// The device was reset since `epoch`, or nothing is negotiated.
+    pub fn access(
         &mut self,
         register: &impl Register,
         epoch: u64,
-        stop_wanted: bool,
-        change: impl FnOnce(Status) -> Option<Status>,
-    ) -> Result<Status, Cut> {
-        let before = self.read(register, epoch)?;
-        // Under VIRTIO_F_SUSPEND what asks for a resume has SUSPEND set: written again, when the device has
-        // just resumed, it would ask for another stop.
-        let resumes = self.negotiated == Ok(Protocol::Suspend) && !stop_wanted && !self.stop_wanted;
-        if let Some(status) = change(before).filter(|_| !resumes) {
-            self.stop_wanted = stop_wanted;
+        access: Access,
+    ) -> Result<Answer, WasReset> {
+        let (true, Ok(protocol)) = (self.lasts(epoch), self.known.negotiated) else {
+            return Err(WasReset);
+        };
+        let status = self.read(register, protocol);
+        // Under VIRTIO_F_SUSPEND what asks for a resume has SUSPEND set: written again, when the device
+        // has just resumed, it would ask for another stop.
+        let again = access == Access::Resume
+            && protocol == Protocol::Suspend
+            && !matches!(self.wanted, Wanted::Yes | Wanted::Acknowledged);
+        let write = status.written(access, protocol).filter(|_| !again);
+        if let Some(status) = write {
+            self.wanted = match access {
+                Access::Stop => Wanted::Yes,
+                Access::Resume => Wanted::Resuming,
+                Access::Read | Access::CallOff => Wanted::No,
+            };
             register.write(status);
         }
-        Ok(before)
+        Ok(Answer {
+            seen: status.seen(protocol),
+            written: write.is_some(),
+        })
     }
 
-    /// Writes what core wants to write, brought up to date. Returns what was written.
-    pub fn write_for_core(&self, register: &impl Register, status: Status) -> Status {
-        let status = match self.negotiated {
-            Ok(protocol) => status.merged(register.read(), protocol, self.stop_wanted),
+    fn read(&mut self, register: &impl Register, protocol: Protocol) -> Status {
+        let status = register.read();
+        self.wanted = match self.wanted {
+            Wanted::Yes if status.shows_stopped(protocol) => Wanted::Acknowledged,
+            Wanted::Acknowledged | Wanted::Resuming if status.shows_running(protocol) => Wanted::No,
+            wanted => wanted,
+        };
+        status
+    }
+
+    /// Writes what core wants to write, brought up to date. Returns whether the driver has become ready.
+    pub fn write_for_core(&mut self, register: &impl Register, status: Status) -> bool {
+        let status = match self.known.negotiated {
+            Ok(protocol) => {
+                let current = self.read(register, protocol);
+                let wanted = match self.wanted {
+                    Wanted::Yes | Wanted::Acknowledged => Some(true),
+                    Wanted::Resuming => Some(false),
+                    Wanted::No => None,
+                };
+                status.merged(current, protocol, wanted)
+            }
             Err(_) => status,
         };
         register.write(status);
-        status
+        let becomes_ready = status.is_driver_ok() && !self.known.is_driver_ok;
+        self.known.is_driver_ok |= status.is_driver_ok();
+        becomes_ready
     }
 
     /// A reset begins: nobody who waits for the device will get an answer, and it has to negotiate anew.
     pub fn reset_begins(&mut self) {
-        self.epoch += 1;
+        self.known = Known {
+            epoch: self.known.epoch + 1,
+            negotiated: Err(Reason::Reset),
+            is_driver_ok: false,
+        };
         self.resetting = true;
-        self.stop_wanted = false;
-        self.negotiated = Err(Reason::Reset);
+        self.wanted = Wanted::No;
+    }
+
+    /// The same, for the model checker: only whether an epoch is another one's makes a difference.
+    #[cfg(not(CONFIG_RUST))]
+    #[must_use]
+    pub fn in_epoch(mut self, epoch: u64) -> Self {
+        self.known.epoch = epoch;
+        self
     }
 
     /// The reset is over.

@@ -44,8 +44,10 @@ pub struct Offer {
     pub features: u64,
     /// How the device is reached.
     pub transport: Transport,
-    /// The kernel has accepted VIRTIO_F_SUSPEND by itself: it is the kernel's to use.
+    /// The kernel negotiates VIRTIO_F_SUSPEND by itself: it is the kernel's to use.
     pub kernel_suspends: bool,
+    /// The same for bit 39, whatever it means by that.
+    pub kernel_takes_bit_39: bool,
     /// The administrator says that this device means VIRTIO_F_DEVICE_STOP by bit 39.
     pub bit_39_is_device_stop: bool,
 }
@@ -88,7 +90,7 @@ impl Offer {
         if !suspend && !device_stop {
             return Err(Reason::NotOffered);
         }
-        if self.kernel_suspends {
+        if suspend && self.kernel_suspends || !suspend && self.kernel_takes_bit_39 {
             return Err(Reason::Transport);
         }
         if !self.has(VIRTIO_F_VERSION_1) {
@@ -100,7 +102,7 @@ impl Offer {
         }
         if suspend && allowed.suspend {
             Ok(Protocol::Suspend)
-        } else if !device_stop || !allowed.device_stop {
+        } else if !device_stop || !allowed.device_stop || self.kernel_takes_bit_39 {
             Err(Reason::Disabled)
         } else if common_length >= QUEUE_NOTIFY_DATA_END && !self.bit_39_is_device_stop {
             Err(Reason::Bit39Ambiguous)
@@ -127,6 +129,7 @@ mod tests {
             features: features | VERSION_1,
             transport: Transport::Pci { common_length: 56 },
             kernel_suspends: false,
+            kernel_takes_bit_39: false,
             bit_39_is_device_stop: false,
         }
     }
@@ -177,6 +180,37 @@ mod tests {
     }
 
     #[test]
+    fn what_the_kernel_negotiates_by_itself_is_left_to_it() {
+        for (suspends, takes_bit_39, expected) in [
+            (
+                true,
+                false,
+                [Ok(Protocol::DeviceStop), Err(Reason::Transport)],
+            ),
+            (false, true, [Err(Reason::Transport), Ok(Protocol::Suspend)]),
+        ] {
+            for (features, expected) in [D, S].into_iter().zip(expected) {
+                let offer = Offer {
+                    kernel_suspends: suspends,
+                    kernel_takes_bit_39: takes_bit_39,
+                    ..offer(features)
+                };
+                assert_eq!(offer.choose(BOTH), expected, "{offer:?}");
+            }
+        }
+        // Not the other one instead, if the administrator does not want the first.
+        let offer = Offer {
+            kernel_takes_bit_39: true,
+            ..offer(D | S)
+        };
+        let allowed = Allowed {
+            suspend: false,
+            ..BOTH
+        };
+        assert_eq!(offer.choose(allowed), Err(Reason::Disabled));
+    }
+
+    #[test]
     fn every_refusal_says_why() {
         for features in [D, S, D | S] {
             let good = offer(features);
@@ -200,6 +234,7 @@ mod tests {
                 (
                     Offer {
                         kernel_suspends: true,
+                        kernel_takes_bit_39: true,
                         ..good
                     },
                     Reason::Transport,

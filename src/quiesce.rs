@@ -1,28 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Holding the driver above while its device is stopped.
+//! Quiescing the driver above while its device is stopped.
 
 use crate::{
     policy::Quiesce,
     sys::{
         block::{
-            Disk,
-            Quiesced, //
+            self,
+            Disk, //
         },
         netdev::{
             Detached,
             Netdev,
             Rtnl, //
         },
+        rcu::GracePeriod,
         scsi,
         virtio::Device, //
     },
 };
 
-/// A driver that is held. It is let go when this is dropped.
-pub(crate) enum Held {
+/// A driver that is quiesced. It is let go when this is dropped.
+pub(crate) enum Quiesced {
     /// The driver of a block device.
-    Block(Quiesced),
+    Block(block::Quiesced),
     /// The driver of a network device.
     Net(Detached),
     /// The driver of a SCSI host.
@@ -31,12 +32,12 @@ pub(crate) enum Held {
     Nothing,
 }
 
-/// What is to be held can't be found.
+/// What is to be quiesced can't be found.
 pub(crate) struct NotFound;
 
-impl Held {
-    /// Holds the driver of `device`. Nothing if it can't be held now: to be tried again.
-    pub(crate) fn try_hold(device: &Device, how: Quiesce) -> Result<Option<Self>, NotFound> {
+impl Quiesced {
+    /// Quiesces the driver of `device`. Nothing if that can't be done now: to be tried again.
+    pub(crate) fn try_begin(device: &Device, how: Quiesce) -> Result<Option<Self>, NotFound> {
         match how {
             Quiesce::Block => {
                 let disk = Disk::find(device).ok_or(NotFound)?;
@@ -55,15 +56,19 @@ impl Held {
         }
     }
 
-    /// Waits until the driver was given the last request. Devices that were quiesced one after the other
-    /// have one wait in common. False if the driver is not held at request queues, and goes on.
-    pub(crate) fn wait_quiesce_done(&self) -> bool {
+    /// When it is over, the driver was given the last request. Devices that were quiesced one after the other
+    /// have one wait in common. Nothing if the driver is not held at request queues, and goes on.
+    pub(crate) fn dispatched(&self) -> Option<GracePeriod> {
         match self {
-            Self::Block(disk) => disk.wait_quiesce_done(),
-            Self::Scsi(host) => host.wait_quiesce_done(),
-            Self::Net(_) | Self::Nothing => return false,
+            Self::Block(disk) => Some(disk.dispatched()),
+            Self::Scsi(host) => Some(host.dispatched()),
+            Self::Net(_) | Self::Nothing => None,
         }
-        true
+    }
+
+    /// Whether to let the driver go may wait, for the RTNL.
+    pub(crate) fn waits_to_end(&self) -> bool {
+        matches!(self, Self::Net(_))
     }
 
     /// The device has stopped.

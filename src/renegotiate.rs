@@ -16,7 +16,6 @@ use crate::{
             WriteCache, //
         },
         lock::{
-            sleep_killable,
             DeviceGuard,
             NoIo, //
         },
@@ -29,12 +28,18 @@ use kernel::{
     time::{
         msecs_to_jiffies,
         Instant,
+        Jiffies,
         Monotonic, //
-    }, //
+    },
+    types::ScopeGuard, //
 };
 
 /// How often somebody tries who meets another one that holds the locks.
 const LOCK_WAIT_US: u64 = 1000;
+
+fn jiffies(us: u64) -> Jiffies {
+    msecs_to_jiffies(u32::try_from(us.div_ceil(1000)).unwrap_or(u32::MAX))
+}
 
 impl Device {
     /// Negotiates what the device can be stopped by, if that is not so already.
@@ -56,19 +61,31 @@ impl Device {
         disk.flush().map_err(|_| Error::NeedsReset)?;
         let locks = self.lock_for_restart()?;
         let driver = device.restartable(&locks).ok_or(Error::NotSupported)?;
-        let _at_rest = self.at_rest().ok_or(Error::Busy)?;
+        let _stops = self.refuse_stops()?;
         if self.snapshot().protocol.is_some() {
             return Ok(());
         }
         if !self.is_worth_negotiating() {
             return Err(Error::NotSupported);
         }
-        let timeout = msecs_to_jiffies(self.timeout_ms());
+        let timeout = jiffies(self.timeout_us());
         let _frozen = disk.freeze(timeout).ok_or(Error::Busy)?;
         self.restart(&driver, &disk)
     }
 
-    fn restart(&self, driver: &Restartable<'_>, disk: &Disk) -> Result<(), Error> {
+    fn timeout_us(self: &Arc<Self>) -> u64 {
+        self.enter().guarded.machine.settings().timeout_us
+    }
+
+    /// Keeps every stop from beginning, until what is returned is dropped.
+    fn refuse_stops(self: &Arc<Self>) -> Result<impl Drop + '_, Error> {
+        self.enter().guarded.machine.refuse_stops()?;
+        Ok(ScopeGuard::new(|| {
+            self.enter().guarded.machine.allow_stops()
+        }))
+    }
+
+    fn restart(self: &Arc<Self>, driver: &Restartable<'_>, disk: &Disk) -> Result<(), Error> {
         let device = self.transport().device();
         let cache = WriteCache::of(device);
         driver.prepare().map_err(|_| Error::NotSupported)?;
@@ -90,25 +107,29 @@ impl Device {
         if let Some(cache) = cache.filter(|cache| WriteCache::of(device) != Some(*cache)) {
             cache.choose(device);
         }
-        self.restarted().ok_or(Error::NotSupported)
+        self.snapshot()
+            .protocol
+            .map(|_| ())
+            .ok_or(Error::NotSupported)
     }
 
     /// The locks that keep the device from being unplugged, reset, or its driver from being unbound. Not
     /// simply waited for: whoever unplugs the device has them, and waits until its files are not used.
-    fn lock_for_restart(&self) -> Result<DeviceGuard, Error> {
+    fn lock_for_restart(self: &Arc<Self>) -> Result<DeviceGuard, Error> {
         let start = Instant::<Monotonic>::now();
         loop {
-            if let Some(locks) = DeviceGuard::try_lock(self.transport().device()) {
+            if let Some(locks) = DeviceGuard::try_lock(self.transport().device(), self.parent()) {
                 return Ok(locks);
             }
-            if self.is_leaving() {
+            let seen = self.waiters.seen();
+            if self.enter().guarded.machine.is_leaving() {
                 return Err(Error::Gone);
             }
             let elapsed_us = u64::try_from(start.elapsed().as_micros_ceil()).unwrap_or(0);
             if elapsed_us >= self.timeout_us() {
                 return Err(Error::Busy);
             }
-            if sleep_killable(LOCK_WAIT_US) {
+            if self.waiters.wait(seen, LOCK_WAIT_US, true) {
                 return Err(Error::Killed);
             }
         }

@@ -13,7 +13,7 @@
 //! | a pending stop | can be called off | has to be waited for |
 
 /// By which protocol a device is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// VIRTIO_F_DEVICE_STOP (RFC of 2020).
     DeviceStop,
@@ -42,18 +42,42 @@ impl Protocol {
 }
 
 /// A value of the device status field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Status(pub u8);
 
 /// What a value says of a device that is in the hands of a ready driver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Seen {
+    /// It runs. It shows so, too, while a stop is pending.
+    Running,
+    /// It has stopped.
+    Stopped,
+    /// Under VIRTIO_F_SUSPEND: SUSPEND and DRIVER_OK, which a device may show on its way from one to
+    /// the other. It neither runs nor has it stopped.
+    Between,
+    /// The driver is not ready: DRIVER_OK is not set, and the device has not cleared it to suspend.
+    NotReady,
     /// The device, or the driver, has met an error; only a reset helps.
     NeedsReset,
     /// The device was reset by somebody, and whatever it was asked for with it.
     Reset,
-    /// The device does not answer: every bit reads as one.
-    Gone,
+    /// Every bit reads as one: the device is gone, or can't be reached for a moment. The bus knows.
+    Ones,
+    /// No answer: bits are missing that the driver has set, and that nobody clears but a reset.
+    Garbage,
+}
+
+/// What the driver does to the status field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// It reads it.
+    Read,
+    /// It asks the device to stop.
+    Stop,
+    /// It withdraws that (VIRTIO_F_DEVICE_STOP only).
+    CallOff,
+    /// It asks the device to resume.
+    Resume,
 }
 
 impl Status {
@@ -67,26 +91,13 @@ impl Status {
     pub const NEEDS_RESET: u8 = 64;
     /// Something went wrong in the guest.
     pub const FAILED: u8 = 128;
+    /// ACKNOWLEDGE and DRIVER: the driver has set them before it has negotiated.
+    const DRIVER: u8 = 1 | 2;
+    /// And FEATURES_OK: it was, too, before the driver was ready.
+    const NEGOTIATED: u8 = Self::DRIVER | 8;
 
     const fn has(self, bits: u8) -> bool {
         self.0 & bits == bits
-    }
-
-    /// Whether the device shows that it has stopped. Ask [`Status::fault`] first: a device that is
-    /// gone reads as if it had.
-    pub const fn shows_stopped(self, protocol: Protocol) -> bool {
-        match protocol {
-            Protocol::DeviceStop => self.has(Self::DEVICE_STOPPED),
-            Protocol::Suspend => self.has(Self::SUSPEND) && !self.is_driver_ok(),
-        }
-    }
-
-    /// Whether the device shows that it runs. It does so, too, while a stop is pending.
-    pub const fn shows_running(self, protocol: Protocol) -> bool {
-        match protocol {
-            Protocol::DeviceStop => !self.has(Self::DEVICE_STOPPED),
-            Protocol::Suspend => self.is_driver_ok() && !self.has(Self::SUSPEND),
-        }
     }
 
     /// Whether the driver is ready, as a stop may be asked for only then.
@@ -94,62 +105,99 @@ impl Status {
         self.has(Self::DRIVER_OK)
     }
 
-    /// Whether the end of a stop may be asked for now.
-    pub const fn may_resume(self, protocol: Protocol) -> bool {
-        match protocol {
-            Protocol::DeviceStop => self.is_driver_ok(),
-            Protocol::Suspend => self.shows_stopped(protocol),
-        }
+    /// Whether it shows the bits of a device that has stopped, faults aside.
+    pub const fn shows_stopped(self, protocol: Protocol) -> bool {
+        self.has(Self::NEGOTIATED)
+            && self.0 != 0xff
+            && match protocol {
+                Protocol::DeviceStop => self.has(Self::DEVICE_STOPPED | Self::DRIVER_OK),
+                Protocol::Suspend => self.has(Self::SUSPEND) && !self.is_driver_ok(),
+            }
     }
 
-    /// What is wrong with a device whose driver is ready, if anything.
-    pub const fn fault(self) -> Option<Fault> {
+    /// Whether it shows the bits of a device that has not stopped, or not any more, faults aside.
+    pub const fn shows_running(self, protocol: Protocol) -> bool {
+        self.has(Self::NEGOTIATED | Self::DRIVER_OK)
+            && self.0 != 0xff
+            && match protocol {
+                Protocol::DeviceStop => !self.has(Self::DEVICE_STOPPED),
+                Protocol::Suspend => true,
+            }
+    }
+
+    /// What it says.
+    pub const fn seen(self, protocol: Protocol) -> Seen {
         match self.0 {
-            0xff => Some(Fault::Gone),
-            0 => Some(Fault::Reset),
-            value if value & (Self::NEEDS_RESET | Self::FAILED) != 0 => Some(Fault::NeedsReset),
-            _ => None,
+            0xff => return Seen::Ones,
+            0 => return Seen::Reset,
+            _ => {}
+        }
+        if !self.has(Self::NEGOTIATED) {
+            return Seen::Garbage;
+        }
+        if self.0 & (Self::NEEDS_RESET | Self::FAILED) != 0 {
+            return Seen::NeedsReset;
+        }
+        match (protocol, self.is_driver_ok()) {
+            _ if self.shows_stopped(protocol) => Seen::Stopped,
+            (Protocol::Suspend, true) if self.has(Self::SUSPEND) => Seen::Between,
+            (_, true) => Seen::Running,
+            (_, false) => Seen::NotReady,
         }
     }
 
-    /// What to write to stop the device.
-    pub const fn to_stop(self, protocol: Protocol) -> Self {
-        match protocol {
-            Protocol::DeviceStop => Self(self.0 | Self::DEVICE_STOPPED),
-            Protocol::Suspend => Self(self.0 | Self::SUSPEND),
-        }
-    }
-
-    /// What to write to resume the device or, under VIRTIO_F_DEVICE_STOP, to call a stop off.
-    pub const fn to_resume(self, protocol: Protocol) -> Self {
-        match protocol {
-            Protocol::DeviceStop => Self(self.0 & !Self::DEVICE_STOPPED),
+    /// What to write for `access` over this value; nothing if the protocol does not allow it now.
+    pub const fn written(self, access: Access, protocol: Protocol) -> Option<Self> {
+        match (access, protocol, self.seen(protocol)) {
+            (Access::Stop, Protocol::DeviceStop, Seen::Running | Seen::Stopped) => {
+                Some(Self(self.0 | Self::DEVICE_STOPPED))
+            }
+            (Access::Stop, Protocol::Suspend, Seen::Running) => Some(Self(self.0 | Self::SUSPEND)),
+            (Access::CallOff, Protocol::DeviceStop, Seen::Running | Seen::Stopped)
+            | (Access::Resume, Protocol::DeviceStop, Seen::Stopped) => {
+                Some(Self(self.0 & !Self::DEVICE_STOPPED))
+            }
             // A driver must not clear a status bit: SUSPEND is the device's to clear.
-            Protocol::Suspend => Self(self.0 | Self::DRIVER_OK),
+            (Access::Resume, Protocol::Suspend, Seen::Stopped) => {
+                Some(Self(self.0 | Self::DRIVER_OK))
+            }
+            _ => None,
         }
     }
 
     /// What to write when the kernel's virtio core writes `self` over `current`.
     ///
     /// Core reads and writes in two steps, without a lock: what it writes may be old by the time it
-    /// does. The bits of the protocol are as `stop_wanted` says; what the device has set since is not
-    /// cleared. Under VIRTIO_F_SUSPEND, DRIVER_OK would be a request to resume while a stop stands or
-    /// is pending.
-    pub const fn merged(self, current: Self, protocol: Protocol, stop_wanted: bool) -> Self {
+    /// does. What the device has set since is not cleared, and the bits of the protocol are as `stop_wanted`
+    /// says: true if the driver has asked for a stop, false if for a resume, and nothing if neither; a stop that
+    /// comes late is not core's to end. Under VIRTIO_F_SUSPEND, DRIVER_OK would be a request to resume
+    /// while a stop stands or is pending.
+    pub const fn merged(
+        self,
+        current: Self,
+        protocol: Protocol,
+        stop_wanted: Option<bool>,
+    ) -> Self {
         let own = match protocol {
             Protocol::DeviceStop => Self::DEVICE_STOPPED,
             Protocol::Suspend => Self::SUSPEND,
         };
         let added = self.0 & !own;
-        let others = match current.fault() {
-            Some(Fault::Reset | Fault::Gone) => added,
-            _ => added | current.0,
+        // A value that can't be the device's is nothing to build on.
+        let others = match current.0 {
+            0xff => added,
+            _ if current.has(Self::DRIVER) => added | current.0,
+            _ => added,
         };
         match (protocol, stop_wanted) {
-            (Protocol::DeviceStop, true) => Self(others | own),
-            (Protocol::DeviceStop, false) => Self(others & !own),
-            (Protocol::Suspend, true) => Self((others | own) & !Self::DRIVER_OK),
-            (Protocol::Suspend, false) => Self(others),
+            // A device that has reset itself is not asked again.
+            (Protocol::DeviceStop, Some(true)) if current.is_driver_ok() => Self(others | own),
+            (Protocol::DeviceStop, None) => Self(others),
+            (Protocol::DeviceStop, Some(_)) => Self(others & !own),
+            (Protocol::Suspend, Some(true)) if current.0 & (Self::DRIVER_OK | own) != 0 => {
+                Self((others | own) & !Self::DRIVER_OK)
+            }
+            (Protocol::Suspend, _) => Self(others),
         }
     }
 }
@@ -158,27 +206,11 @@ impl Status {
 mod tests {
     use super::*;
 
+    const BOTH: [Protocol; 2] = [Protocol::DeviceStop, Protocol::Suspend];
+
     fn all() -> impl Iterator<Item = Status> {
         (0..=255).map(Status)
     }
-
-    #[test]
-    fn every_value_has_one_fault_or_none() {
-        for status in all() {
-            let expected = if status.0 == 0xff {
-                Some(Fault::Gone)
-            } else if status.0 == 0 {
-                Some(Fault::Reset)
-            } else if status.0 >= 64 {
-                Some(Fault::NeedsReset)
-            } else {
-                None
-            };
-            assert_eq!(status.fault(), expected, "{status:?}");
-        }
-    }
-
-    const BOTH: [Protocol; 2] = [Protocol::DeviceStop, Protocol::Suspend];
 
     #[test]
     fn suspend_forbids_buffers_and_device_stop_does_not() {
@@ -186,30 +218,51 @@ mod tests {
     }
 
     #[test]
-    fn every_value_shows_its_bits() {
+    fn every_value_says_one_thing() {
         for status in all() {
             let bit = |value: u8| status.0 / value % 2 == 1;
-            assert_eq!(status.is_driver_ok(), bit(4), "{status:?}");
-            let d = Protocol::DeviceStop;
-            assert_eq!(status.shows_stopped(d), bit(32), "{status:?}");
-            assert_eq!(status.shows_running(d), !bit(32), "{status:?}");
-            assert_eq!(status.may_resume(d), bit(4), "{status:?}");
-            let s = Protocol::Suspend;
-            assert_eq!(status.shows_stopped(s), bit(16) && !bit(4), "{status:?}");
-            assert_eq!(status.shows_running(s), !bit(16) && bit(4), "{status:?}");
-            assert_eq!(status.may_resume(s), bit(16) && !bit(4), "{status:?}");
+            for protocol in BOTH {
+                let expected = match status.0 {
+                    0 => Seen::Reset,
+                    0xff => Seen::Ones,
+                    _ if !(bit(1) && bit(2) && bit(8)) => Seen::Garbage,
+                    _ if bit(64) || bit(128) => Seen::NeedsReset,
+                    _ => match (protocol, bit(4), bit(16), bit(32)) {
+                        (Protocol::DeviceStop, true, _, true) => Seen::Stopped,
+                        (Protocol::DeviceStop, true, _, false) => Seen::Running,
+                        (Protocol::Suspend, true, true, _) => Seen::Between,
+                        (Protocol::Suspend, true, false, _) => Seen::Running,
+                        (Protocol::Suspend, false, true, _) => Seen::Stopped,
+                        (_, false, _, _) => Seen::NotReady,
+                    },
+                };
+                assert_eq!(status.seen(protocol), expected, "{status:?} {protocol:?}");
+            }
         }
     }
 
     #[test]
-    fn stop_and_resume_change_one_bit() {
+    fn what_is_written_changes_one_bit_of_an_answer() {
         for status in all() {
-            let d = Protocol::DeviceStop;
-            assert_eq!(status.to_stop(d).0, status.0 | 32);
-            assert_eq!(status.to_resume(d).0, status.0 & !32);
-            let s = Protocol::Suspend;
-            assert_eq!(status.to_stop(s).0, status.0 | 16);
-            assert_eq!(status.to_resume(s).0, status.0 | 4);
+            for protocol in BOTH {
+                let seen = status.seen(protocol);
+                for access in [Access::Read, Access::Stop, Access::CallOff, Access::Resume] {
+                    let expected = match (protocol, access, seen) {
+                        (Protocol::DeviceStop, Access::Stop, Seen::Running | Seen::Stopped) => {
+                            Some(status.0 | 32)
+                        }
+                        (Protocol::DeviceStop, Access::CallOff, Seen::Running | Seen::Stopped)
+                        | (Protocol::DeviceStop, Access::Resume, Seen::Stopped) => {
+                            Some(status.0 & !32)
+                        }
+                        (Protocol::Suspend, Access::Stop, Seen::Running) => Some(status.0 | 16),
+                        (Protocol::Suspend, Access::Resume, Seen::Stopped) => Some(status.0 | 4),
+                        _ => None,
+                    };
+                    let written = status.written(access, protocol);
+                    assert_eq!(written, expected.map(Status), "{status:?} {access:?}");
+                }
+            }
         }
     }
 
@@ -218,41 +271,34 @@ mod tests {
         for (protocol, own) in [(Protocol::DeviceStop, 32), (Protocol::Suspend, 16)] {
             for written in all() {
                 for current in all() {
-                    let reset = matches!(current.fault(), Some(Fault::Reset | Fault::Gone));
-                    let seen = if reset { 0 } else { current.0 };
-                    let stays = written.merged(current, protocol, true).0;
-                    let runs = written.merged(current, protocol, false).0;
-                    assert_eq!(stays & own, own, "a stop that is wanted stays");
-                    match protocol {
-                        Protocol::DeviceStop => assert_eq!(runs & own, 0),
-                        // What the device shows is not cleared, and nothing is asked for.
-                        Protocol::Suspend => assert_eq!(runs & own, seen & own),
-                    }
+                    let sane = current.0 != 0xff && current.0 & 3 == 3;
+                    let seen = if sane { current.0 } else { 0 };
+                    let stays = written.merged(current, protocol, Some(true)).0;
+                    let resumes = written.merged(current, protocol, Some(false)).0;
+                    let neither = written.merged(current, protocol, None).0;
                     let untouched = !own & !4;
-                    for merged in [stays, runs] {
+                    for merged in [stays, resumes, neither] {
                         assert_eq!(merged & untouched, (written.0 | seen) & untouched);
                     }
-                    assert_eq!(runs & 4, (written.0 | seen) & 4);
+                    assert_eq!(neither & own, seen & own, "nothing is asked for");
+                    assert_eq!(resumes & 4, (written.0 | seen) & 4);
                     match protocol {
-                        Protocol::DeviceStop => assert_eq!(stays & 4, runs & 4),
-                        Protocol::Suspend => assert_eq!(stays & 4, 0, "would be a resume"),
+                        Protocol::DeviceStop => {
+                            assert_eq!(resumes & own, 0);
+                            assert_eq!(stays & own != 0, current.0 & 4 != 0);
+                            assert_eq!(stays & 4, resumes & 4);
+                        }
+                        Protocol::Suspend => {
+                            assert_eq!(resumes, neither, "SUSPEND is the device's to clear");
+                            if current.0 & (4 | own) == 0 {
+                                assert_eq!(stays, neither, "a device that was reset");
+                            } else {
+                                assert_eq!(stays & (4 | own), own, "4 would be a resume");
+                            }
+                        }
                     }
                 }
             }
-        }
-    }
-
-    #[test]
-    fn a_device_that_is_asked_to_stop_and_does_shows_it() {
-        for protocol in BOTH {
-            let ready = Status(15);
-            assert!(ready.shows_running(protocol) && !ready.shows_stopped(protocol));
-            let stopped = match protocol {
-                Protocol::DeviceStop => ready.to_stop(protocol),
-                Protocol::Suspend => Status(ready.to_stop(protocol).0 & !4),
-            };
-            assert!(stopped.shows_stopped(protocol) && stopped.may_resume(protocol));
-            assert!(!stopped.shows_running(protocol));
         }
     }
 }

@@ -18,4 +18,5 @@ pub(crate) mod shadow;
 pub(crate) mod sysfs;
 pub(crate) mod system;
 pub(crate) mod virtio;
+pub(crate) mod wait;
 pub(crate) mod work;

@@ -12,11 +12,14 @@ use kernel::{
         Arc, //
     }, //
 };
-use sys::system;
+use sys::{
+    system,
+    work::Queue, //
+};
 
 // Pure: they decide. The same files are compiled and tested on the host.
 pub mod field;
-pub mod handshake;
+pub mod machine;
 pub mod negotiate;
 pub mod policy;
 pub mod state;
@@ -25,12 +28,14 @@ pub mod status;
 // They act.
 mod attrs;
 mod device;
+mod entered;
 mod events;
-mod lease;
+mod hooks;
 mod quiesce;
+mod release;
 mod renegotiate;
 mod sys;
-mod watch;
+mod timer;
 
 module! {
     type: DeviceStop,
@@ -66,7 +71,8 @@ impl kernel::Module for DeviceStop {
     fn init(module: &'static ThisModule) -> Result<Self> {
         let bus = sys::virtio::Bus::find(module)?;
         let environment = device::Environment {
-            queue: Arc::new(sys::work::Queue::new()?, GFP_KERNEL)?,
+            timers: Arc::new(Queue::new(c"virtio_device_stop_timers")?, GFP_KERNEL)?,
+            releases: Arc::new(Queue::new(c"virtio_device_stop_releases")?, GFP_KERNEL)?,
             module,
             asleep: Arc::new(AtomicFlag::new(false), GFP_KERNEL)?,
             allowed: negotiate::Allowed {

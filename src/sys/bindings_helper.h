@@ -11,23 +11,28 @@
 #include <linux/types.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
+#include <linux/wait.h>
 #include <uapi/linux/virtio_blk.h>
 #include <uapi/linux/virtio_pci.h>
 
 struct blk_mq_tag_set;
 struct gendisk;
+struct request;
 struct Scsi_Host;
 
 struct virtio_device *virtio_device_stop_to_virtio(struct device *dev);
 bool virtio_device_stop_is_registered(struct virtio_device *vdev);
+bool virtio_device_stop_kernel_negotiates(struct virtio_device *vdev, unsigned int feature);
 u64 virtio_device_stop_offered(struct virtio_device *vdev);
 void virtio_device_stop_publish(struct virtio_device *vdev, const struct virtio_config_ops *ops);
 struct gendisk *virtio_device_stop_find_disk(struct virtio_device *vdev);
 bool virtio_device_stop_disk_polls(struct gendisk *disk);
 bool virtio_device_stop_disk_is_zoned(struct gendisk *disk);
+void virtio_device_stop_init_attribute(struct attribute *attribute);
 void virtio_device_stop_put_disk(struct gendisk *disk);
 struct Scsi_Host *virtio_device_stop_find_scsi_host(struct virtio_device *vdev);
 struct blk_mq_tag_set *virtio_device_stop_scsi_host_tags(struct Scsi_Host *host);
+bool virtio_device_stop_is_completed(struct request *request);
 void virtio_device_stop_put_scsi_host(struct Scsi_Host *host);
 struct net_device *virtio_device_stop_find_netdev(struct virtio_device *vdev);
 void virtio_device_stop_put_netdev(struct net_device *netdev);
@@ -38,7 +43,10 @@ bool virtio_device_stop_trylock(struct device *dev);
 void virtio_device_stop_unlock(struct device *dev);
 unsigned int virtio_device_stop_noio_save(void);
 void virtio_device_stop_noio_restore(unsigned int flags);
-bool virtio_device_stop_sleep(u64 ns);
+void virtio_device_stop_wake(struct wait_queue_head *queue);
+bool virtio_device_stop_wait(struct wait_queue_head *queue, const u32 *count, u32 was, u64 ns,
+			     bool killable);
+bool virtio_device_stop_is_present(struct device *parent);
 unsigned long virtio_device_stop_rcu_state(void);
 void virtio_device_stop_wait_for_rcu(unsigned long state);
 void virtio_device_stop_not_leak(const void *memory);

@@ -30,7 +30,7 @@ pub(crate) struct Disk(NonNull<kernel::bindings::gendisk>);
 unsafe impl Send for Disk {}
 
 /// A disk whose driver is given no more requests, until this is dropped. Whoever was about to give it
-/// one may do so until [`Self::wait_quiesce_done`].
+/// one may do so until [`Self::dispatched`] is over.
 pub(crate) struct Quiesced {
     disk: Disk,
     // virtio_blk never blocks when it is given a request: the block layer does that under RCU, not
@@ -147,15 +147,15 @@ impl WriteCache {
 }
 
 impl Quiesced {
-    /// Waits until the driver was given the last request.
-    pub(crate) fn wait_quiesce_done(&self) {
-        self.dispatched.wait();
+    /// When it is over, the driver was given the last request.
+    pub(crate) fn dispatched(&self) -> GracePeriod {
+        self.dispatched
     }
 
     /// Whether the driver has no request either: it has completed all that it was given before. Waits
     /// until it was given the last one.
     pub(crate) fn is_idle(&self) -> bool {
-        self.wait_quiesce_done();
+        self.dispatched.wait();
         let Disk(disk) = &self.disk;
         // SAFETY: By the invariant the disk is valid, and with it its queue.
         unsafe { !kernel::bindings::blk_mq_queue_inflight((*disk.as_ptr()).queue) }

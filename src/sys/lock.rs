@@ -6,7 +6,8 @@ use super::{
     bindings,
     virtio::{
         Device,
-        DeviceRef, //
+        DeviceRef,
+        Parent, //
     }, //
 };
 use kernel::{
@@ -19,41 +20,40 @@ use kernel::{
 #[must_use = "the locks are released when this is dropped"]
 pub(crate) struct DeviceGuard {
     device: DeviceRef,
-    parent: ARef<kernel::device::Device>,
+    parent: Parent,
     _not_send: NotThreadSafe,
 }
 
 impl DeviceGuard {
     /// Waits for the locks.
-    pub(crate) fn lock(device: &Device) -> Self {
-        // SAFETY: Both devices are valid for as long as the caller has `device`.
+    pub(crate) fn lock(device: &Device, parent: &Parent) -> Self {
+        // SAFETY: Both devices are valid for as long as the caller has references to them.
         unsafe {
-            bindings::virtio_device_stop_lock(device.parent());
+            bindings::virtio_device_stop_lock(parent.as_raw());
             bindings::virtio_device_stop_lock(device.as_dev());
         }
-        Self::locked(device)
+        Self::locked(device, parent)
     }
 
     /// Nothing if somebody has one of the locks.
-    pub(crate) fn try_lock(device: &Device) -> Option<Self> {
+    pub(crate) fn try_lock(device: &Device, parent: &Parent) -> Option<Self> {
         // SAFETY: As for `lock`. What was locked is unlocked if the other one can't be.
         unsafe {
-            if !bindings::virtio_device_stop_trylock(device.parent()) {
+            if !bindings::virtio_device_stop_trylock(parent.as_raw()) {
                 return None;
             }
             if !bindings::virtio_device_stop_trylock(device.as_dev()) {
-                bindings::virtio_device_stop_unlock(device.parent());
+                bindings::virtio_device_stop_unlock(parent.as_raw());
                 return None;
             }
         }
-        Some(Self::locked(device))
+        Some(Self::locked(device, parent))
     }
 
-    fn locked(device: &Device) -> Self {
+    fn locked(device: &Device, parent: &Parent) -> Self {
         Self {
             device: ARef::from(device),
-            // SAFETY: A virtio device on the bus has a parent, and holds a reference to it.
-            parent: unsafe { kernel::device::Device::get_device(device.parent()) },
+            parent: parent.clone(),
             _not_send: NotThreadSafe,
         }
     }
@@ -61,12 +61,10 @@ impl DeviceGuard {
 
 impl Drop for DeviceGuard {
     fn drop(&mut self) {
-        // The parent's reference is held on its own: the device may lose its parent meanwhile.
-        let _parent = &self.parent;
         // SAFETY: Both locks were taken by `lock`, on this task.
         unsafe {
             bindings::virtio_device_stop_unlock(self.device.as_dev());
-            bindings::virtio_device_stop_unlock(self.device.parent());
+            bindings::virtio_device_stop_unlock(self.parent.as_raw());
         }
     }
 }
@@ -95,10 +93,4 @@ impl Drop for NoIo {
         // SAFETY: The flags are those that `enter` has got on this task.
         unsafe { bindings::virtio_device_stop_noio_restore(self.flags) };
     }
-}
-
-/// Sleeps for about `us` microseconds. Returns early, and true, if the task is being killed.
-pub(crate) fn sleep_killable(us: u64) -> bool {
-    // SAFETY: The caller may sleep, as every caller of a function that is not told otherwise.
-    unsafe { bindings::virtio_device_stop_sleep(us.saturating_mul(1000)) }
 }

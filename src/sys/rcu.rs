@@ -11,6 +11,7 @@ use kernel::prelude::*;
 /// when it began.
 ///
 /// Whoever begins several, and then waits for each, waits for one: it covers the others.
+#[derive(Clone, Copy)]
 pub(crate) struct GracePeriod(c_ulong);
 
 impl GracePeriod {

@@ -40,7 +40,7 @@ struct Queue(NonNull<request_queue>);
 unsafe impl Send for Queue {}
 
 /// A SCSI host whose driver is given no more requests by the units that it had, until this is dropped.
-/// Whoever was about to give it one may do so until [`Self::wait_quiesce_done`].
+/// Whoever was about to give it one may do so until [`Self::dispatched`] is over.
 pub(crate) struct Quiesced {
     // Each unit by itself: what is found meanwhile was not quiesced, and must not be let go.
     _queues: KVec<Queue>,
@@ -121,15 +121,15 @@ impl Queue {
 }
 
 impl Quiesced {
-    /// Waits until the driver was given the last request.
-    pub(crate) fn wait_quiesce_done(&self) {
-        self.dispatched.wait();
+    /// When it is over, the driver was given the last request.
+    pub(crate) fn dispatched(&self) -> GracePeriod {
+        self.dispatched
     }
 
     /// Whether the driver has no request either: it has completed all that it was given before, by new
     /// units too. Waits until it was given the last one.
     pub(crate) fn is_idle(&self) -> bool {
-        self.wait_quiesce_done();
+        self.dispatched.wait();
         let mut found = false;
         // SAFETY: By the invariant the tags are valid. `see` is called only before this returns.
         unsafe {
@@ -143,12 +143,19 @@ impl Quiesced {
     }
 }
 
+/// Completed requests are the block layer's again: that of a flush whose queue is quiesced stays so.
+///
 /// # Safety
 ///
-/// `found` points to a `bool` that nobody else uses.
-unsafe extern "C" fn see(_: *mut request, found: *mut c_void) -> bool {
+/// `request` is valid, and `found` points to a `bool` that nobody else uses.
+unsafe extern "C" fn see(request: *mut request, found: *mut c_void) -> bool {
     // SAFETY: By the contract of this function.
-    unsafe { *found.cast() = true };
+    unsafe {
+        if bindings::virtio_device_stop_is_completed(request) {
+            return true;
+        }
+        *found.cast() = true;
+    }
     false
 }
 

@@ -205,6 +205,12 @@ kernel::sync::global_lock! {
     };
 }
 
+/// Members of a transport's table.
+const SLOTS: usize = size_of::<virtio_config_ops>() / size_of::<usize>();
+
+/// So many were looked into: all of them are functions, or null.
+const KNOWN_SLOTS: usize = 18;
+
 /// Stands for all copies. When it is dropped, after everything that is [`Attached`], no copy leads
 /// into this module any more.
 pub(crate) struct Shadows(());
@@ -214,10 +220,16 @@ impl Shadows {
     ///
     /// # Errors
     ///
-    /// EBUSY if it was called before.
+    /// EBUSY if it was called before. ENOTSUPP if the transports' tables are not what was looked into: what is
+    /// copied blindly could be more than functions, and the three that are replaced be called where
+    /// nobody may sleep.
     pub(crate) fn new() -> Result<Self> {
         static USED: AtomicFlag = AtomicFlag::new(false);
 
+        if SLOTS != KNOWN_SLOTS || size_of::<virtio_config_ops>() % size_of::<usize>() != 0 {
+            pr_err!("this kernel's virtio transports have {SLOTS} operations, {KNOWN_SLOTS} are known\n");
+            return Err(ENOTSUPP);
+        }
         if USED.xchg(true, Relaxed) {
             return Err(EBUSY);
         }
@@ -303,8 +315,6 @@ impl Shadow {
 
     /// Whether it is the copy of what lies at `ops` now.
     fn is_of(&self, ops: *const virtio_config_ops) -> bool {
-        const SLOTS: usize = size_of::<virtio_config_ops>() / size_of::<usize>();
-
         // SAFETY: The table is valid, and consists of as many pointers.
         let (now, then) = unsafe {
             (
@@ -430,8 +440,6 @@ mod tests {
         offset_of, //
     };
     use kernel::sync::atomic::Atomic;
-
-    const SLOTS: usize = size_of::<virtio_config_ops>() / size_of::<usize>();
 
     struct Counts {
         statuses: Atomic<u32>,

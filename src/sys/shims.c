@@ -8,9 +8,14 @@
 #include <linux/hrtimer.h>
 #include <linux/kmemleak.h>
 #include <linux/netdevice.h>
+#include <linux/pci.h>
 #include <linux/rcupdate.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/sysfs.h>
+#include <linux/virtio_ring.h>
+#include <linux/wait.h>
 #include <scsi/scsi_host.h>
 
 #include "bindings_helper.h"
@@ -32,6 +37,35 @@ u64 virtio_device_stop_offered(struct virtio_device *vdev)
 
 	virtio_get_features(vdev, features);
 	return features[0];
+}
+
+/*
+ * Whether the virtio core or the driver that is bound, if any, negotiates that feature by itself.
+ * Core clears what it does not know of those that are the transport's.
+ */
+bool virtio_device_stop_kernel_negotiates(struct virtio_device *vdev, unsigned int feature)
+{
+	struct virtio_driver *drv = vdev->dev.driver ? drv_to_virtio(vdev->dev.driver) : NULL;
+	unsigned int i;
+
+	if (feature < VIRTIO_TRANSPORT_F_END) {
+		struct virtio_device *all = kzalloc(sizeof(*all), GFP_NOIO);
+		bool kept = false;
+
+		if (all) {
+			__virtio_set_bit(all, feature);
+			vring_transport_features(all);
+			kept = __virtio_test_bit(all, feature);
+			kfree(all);
+		}
+		if (!all || kept)
+			return true;
+	}
+	for (i = 0; drv && i < drv->feature_table_size; i++) {
+		if (drv->feature_table[i] == feature)
+			return true;
+	}
+	return false;
 }
 
 /* Points the device to the operations. */
@@ -68,6 +102,11 @@ bool virtio_device_stop_disk_is_zoned(struct gendisk *disk)
 	return bdev_is_zoned(disk->part0);
 }
 
+void virtio_device_stop_init_attribute(struct attribute *attribute)
+{
+	sysfs_attr_init(attribute);
+}
+
 void virtio_device_stop_put_disk(struct gendisk *disk)
 {
 	put_device(disk_to_dev(disk));
@@ -89,6 +128,11 @@ struct Scsi_Host *virtio_device_stop_find_scsi_host(struct virtio_device *vdev)
 struct blk_mq_tag_set *virtio_device_stop_scsi_host_tags(struct Scsi_Host *host)
 {
 	return &host->tag_set;
+}
+
+bool virtio_device_stop_is_completed(struct request *request)
+{
+	return blk_mq_request_completed(request);
 }
 
 /* As scsi_host_put(), which would need the module scsi_mod to be there. */
@@ -160,14 +204,35 @@ void virtio_device_stop_noio_restore(unsigned int flags)
 	memalloc_noio_restore(flags);
 }
 
-/* Sleeps for about that time. Returns early, and true, if the task is being killed. */
-bool virtio_device_stop_sleep(u64 ns)
+void virtio_device_stop_wake(struct wait_queue_head *queue)
+{
+	wake_up_all(queue);
+}
+
+/*
+ * Sleeps for about that time. Returns early if the count is not what it was, or, if killable, and
+ * then true, if the task is being killed.
+ */
+bool virtio_device_stop_wait(struct wait_queue_head *queue, const u32 *count, u32 was, u64 ns,
+			     bool killable)
 {
 	ktime_t time = ns_to_ktime(ns);
+	bool killed = false;
+	DEFINE_WAIT(wait);
 
-	set_current_state(TASK_KILLABLE);
-	schedule_hrtimeout_range(&time, ns / 8, HRTIMER_MODE_REL);
-	return fatal_signal_pending(current);
+	prepare_to_wait(queue, &wait, killable ? TASK_KILLABLE : TASK_UNINTERRUPTIBLE);
+	if (killable)
+		killed = fatal_signal_pending(current);
+	if (!killed && READ_ONCE(*count) == was)
+		schedule_hrtimeout_range(&time, ns / 8, HRTIMER_MODE_REL);
+	finish_wait(queue, &wait);
+	return killable && fatal_signal_pending(current);
+}
+
+/* Whether the bus knows the device still, whatever that shows by itself. */
+bool virtio_device_stop_is_present(struct device *parent)
+{
+	return !dev_is_pci(parent) || pci_device_is_present(to_pci_dev(parent));
 }
 
 unsigned long virtio_device_stop_rcu_state(void)

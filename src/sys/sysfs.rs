@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A directory in sysfs, with a file for every value.
+//! Attribute groups of a device in sysfs, with a file for every value.
 //!
-//! C header: [`include/linux/kobject.h`](srctree/include/linux/kobject.h)
+//! C header: [`include/linux/device.h`](srctree/include/linux/device.h)
 
-use super::virtio::Device;
+use super::virtio::{
+    Device,
+    DeviceRef, //
+};
 use core::{
     fmt::Write,
     ptr::{
@@ -17,11 +20,7 @@ use kernel::{
     bindings,
     error::to_result,
     prelude::*,
-    sync::{
-        Arc,
-        Completion, //
-    },
-    types::Opaque, //
+    sync::Arc, //
 };
 
 /// What a file shows is written here; at most a page.
@@ -52,15 +51,12 @@ pub(crate) type Show<T> = fn(&Arc<T>, &mut Text) -> Result;
 pub(crate) type Store<T> = fn(&Arc<T>, &[u8]) -> Result;
 
 /// A file. Only root may read it, or write to it.
-#[repr(C)]
 pub(crate) struct Attribute<T> {
-    attribute: bindings::attribute,
+    name: &'static CStr,
+    mode: u16,
     show: Show<T>,
     store: Option<Store<T>>,
 }
-
-// SAFETY: Attributes are constant.
-unsafe impl<T> Sync for Attribute<T> {}
 
 impl<T> Attribute<T> {
     /// A file that can be read.
@@ -79,12 +75,9 @@ impl<T> Attribute<T> {
     }
 
     const fn new(name: &'static CStr, mode: u16, show: Show<T>, store: Option<Store<T>>) -> Self {
-        let mut attribute: bindings::attribute = pin_init::zeroed();
-        attribute.name = name.to_bytes_with_nul().as_ptr();
-        // An access does not allocate: the disk that memory would be written to may be stopped.
-        attribute.mode = mode | bindings::SYSFS_PREALLOC as u16;
         Self {
-            attribute,
+            name,
+            mode,
             show,
             store,
         }
@@ -118,109 +111,110 @@ impl Drop for Poll {
     }
 }
 
-/// The files of a directory.
+/// Files that are to lie in one directory.
 pub(crate) struct Files<T: 'static> {
     /// Its name.
     pub(crate) name: &'static CStr,
     /// What lies in it.
     pub(crate) files: &'static [Attribute<T>],
-    /// The name of the directory in it.
-    pub(crate) group: &'static CStr,
-    /// What lies in that.
-    pub(crate) group_files: &'static [Attribute<T>],
 }
 
-/// A directory below a device. It is removed when this is dropped, which waits for accesses to its
-/// files that are under way.
-#[pin_data(PinnedDrop)]
-pub(crate) struct Directory<T: Send + Sync + 'static> {
-    #[pin]
-    kobject: Opaque<bindings::kobject>,
-    #[pin]
-    released: Completion,
+/// A file of one device, as the driver core knows it.
+#[repr(C)]
+struct File<T: 'static> {
+    attribute: bindings::device_attribute,
+    what: &'static Attribute<T>,
     data: Arc<T>,
 }
 
-// SAFETY: The kernel's object has its own locks.
-unsafe impl<T: Send + Sync> Send for Directory<T> {}
+/// A named attribute group of a device. It is removed when this is dropped, which waits for accesses to its
+/// files that are under way: before the device is removed from sysfs.
+///
+/// # Invariants
+///
+/// The group was created, and `files` does not change. `list` points to them.
+pub(crate) struct Group<T: Send + Sync + 'static> {
+    device: DeviceRef,
+    name: &'static CStr,
+    _files: KVec<File<T>>,
+    list: KVec<*mut bindings::attribute>,
+}
+
+// SAFETY: The driver core does its own locking.
+unsafe impl<T: Send + Sync> Send for Group<T> {}
 // SAFETY: As above.
-unsafe impl<T: Send + Sync> Sync for Directory<T> {}
+unsafe impl<T: Send + Sync> Sync for Group<T> {}
 
-impl<T: Send + Sync + 'static> Directory<T> {
-    const OPS: bindings::sysfs_ops = bindings::sysfs_ops {
-        show: Some(Self::show),
-        store: Some(Self::store),
-    };
-
-    const TYPE: bindings::kobj_type = {
-        let mut kind: bindings::kobj_type = pin_init::zeroed();
-        kind.release = Some(Self::release);
-        kind.sysfs_ops = &Self::OPS;
-        kind
-    };
-
-    /// Makes the directory of `files` below `device`. Their values are those of `data`.
-    pub(crate) fn new(
-        device: &Device,
-        data: Arc<T>,
-        files: &'static Files<T>,
-    ) -> Result<Pin<KBox<Self>>> {
-        let this = KBox::pin_init(
-            pin_init!(Self {
-                // SAFETY: The object is initialised here, and not used before it is pinned.
-                kobject <- Opaque::ffi_init(|kobject: *mut bindings::kobject| unsafe {
-                    kobject.write(pin_init::zeroed());
-                    bindings::kobject_init(kobject, &Self::TYPE);
-                }),
-                released <- Completion::new(),
-                data,
-            }),
-            GFP_KERNEL,
-        )?;
-        this.add(device, files)?;
-        Ok(this)
+impl<T: Send + Sync + 'static> Group<T> {
+    /// Creates the group for `device`, which is on the bus. Its files are about `data`.
+    pub(crate) fn new(device: &Device, data: &Arc<T>, what: &'static Files<T>) -> Result<Self> {
+        let mut files = KVec::with_capacity(what.files.len(), GFP_KERNEL)?;
+        for what in what.files {
+            let data = data.clone();
+            let attribute = Self::attribute(what);
+            files.push(
+                File {
+                    attribute,
+                    what,
+                    data,
+                },
+                GFP_KERNEL,
+            )?;
+        }
+        let mut list = KVec::with_capacity(files.len() + 1, GFP_KERNEL)?;
+        for file in &mut files {
+            let attribute = &raw mut file.attribute.attr;
+            // SAFETY: The attribute is valid, and not in use yet.
+            unsafe { super::bindings::virtio_device_stop_init_attribute(attribute) };
+            list.push(attribute, GFP_KERNEL)?;
+        }
+        list.push(ptr::null_mut(), GFP_KERNEL)?;
+        let group = Self::group(what.name, &list);
+        // SAFETY: The device is valid. The attributes live until the group is removed, and their functions fit
+        // them.
+        to_result(unsafe {
+            bindings::sysfs_create_group(&raw mut (*device.as_dev()).kobj, &group)
+        })?;
+        // INVARIANT: It was created just now.
+        Ok(Self {
+            device: device.into(),
+            name: what.name,
+            _files: files,
+            list,
+        })
     }
 
-    fn add(&self, device: &Device, files: &'static Files<T>) -> Result {
-        let kobject = self.kobject.get();
-        let empty = [ptr::null_mut::<bindings::attribute>()];
+    fn attribute(what: &'static Attribute<T>) -> bindings::device_attribute {
+        let mut attribute: bindings::device_attribute = pin_init::zeroed();
+        attribute.attr.name = what.name.as_char_ptr();
+        // An access does not allocate: the disk that memory would be written to may be stopped.
+        attribute.attr.mode = what.mode | bindings::SYSFS_PREALLOC as u16;
+        attribute.__bindgen_anon_1.show = Some(Self::show);
+        attribute.__bindgen_anon_2.store = Some(Self::store);
+        attribute
+    }
+
+    fn group(
+        name: &'static CStr,
+        list: &KVec<*mut bindings::attribute>,
+    ) -> bindings::attribute_group {
         let mut group: bindings::attribute_group = pin_init::zeroed();
-        group.name = files.group.as_char_ptr();
-        group.__bindgen_anon_2.attrs = empty.as_ptr().cast_mut();
-        // SAFETY: The object is initialised, the parent valid; all files and names are constant, and
-        // the list of the empty group is needed only for the call.
-        unsafe {
-            to_result(bindings::kobject_add(
-                kobject,
-                &raw mut (*device.as_dev()).kobj,
-                c"%s".as_char_ptr(),
-                files.name.as_char_ptr(),
-            ))?;
-            for file in files.files {
-                to_result(bindings::sysfs_create_file_ns(
-                    kobject,
-                    &file.attribute,
-                    ptr::null(),
-                ))?;
-            }
-            to_result(bindings::sysfs_create_group(kobject, &group))?;
-            for file in files.group_files {
-                to_result(bindings::sysfs_add_file_to_group(
-                    kobject,
-                    &file.attribute,
-                    files.group.as_char_ptr(),
-                ))?;
-            }
-        }
-        Ok(())
+        group.name = name.as_char_ptr();
+        group.__bindgen_anon_2.attrs = list.as_ptr().cast_mut();
+        group
     }
 
     /// One of the files in it, for those who wait until it changes.
     pub(crate) fn poll(&self, name: &'static CStr) -> Option<Poll> {
-        // SAFETY: The object was added; its node lives as long as `self` does, at least.
+        // SAFETY: By the invariant the group was created: the device has a node, which lives as long as
+        // `self` does, at least. The reference to the directory is dropped.
         let file = unsafe {
-            let directory = (*self.kobject.get()).sd;
-            bindings::kernfs_find_and_get_ns(directory, name.as_char_ptr(), ptr::null())
+            let device = (*self.device.as_dev()).kobj.sd;
+            let group = self.name.as_char_ptr();
+            let directory = bindings::kernfs_find_and_get_ns(device, group, ptr::null());
+            let file = bindings::kernfs_find_and_get_ns(directory, name.as_char_ptr(), ptr::null());
+            bindings::kernfs_put(directory);
+            file
         };
         // INVARIANT: The function has taken a reference.
         NonNull::new(file).map(Poll)
@@ -228,40 +222,20 @@ impl<T: Send + Sync + 'static> Directory<T> {
 
     /// # Safety
     ///
-    /// `kobject` is that of a directory.
-    unsafe fn from_raw<'a>(kobject: *mut bindings::kobject) -> &'a Self {
-        // SAFETY: By the contract of this function.
-        unsafe { &*kernel::container_of!(Opaque::cast_from(kobject), Self, kobject) }
-    }
-
-    /// # Safety
-    ///
-    /// `kobject` is that of a directory.
-    unsafe extern "C" fn release(kobject: *mut bindings::kobject) {
-        // SAFETY: By the contract of this function; `drop` waits for the completion.
-        unsafe { Self::from_raw(kobject) }.released.complete_all();
-    }
-
-    /// # Safety
-    ///
-    /// `kobject` is that of a directory, `attribute` that of an [`Attribute`] for it, and `buffer` has
-    /// room for a page.
+    /// `attribute` is that of a [`File`] of a group that exists, and `buffer` has room for a page.
     unsafe extern "C" fn show(
-        kobject: *mut bindings::kobject,
-        attribute: *mut bindings::attribute,
+        _: *mut bindings::device,
+        attribute: *mut bindings::device_attribute,
         buffer: *mut c_char,
     ) -> isize {
         // SAFETY: By the contract of this function.
-        let (this, file) = unsafe {
-            let file = kernel::container_of!(attribute, Attribute<T>, attribute);
-            (Self::from_raw(kobject), &*file.cast_const())
-        };
+        let file: &File<T> = unsafe { &*attribute.cast() };
         // INVARIANT: By the contract of this function.
         let mut text = Text {
             at: buffer.cast(),
             room: kernel::page::PAGE_SIZE,
         };
-        match (file.show)(&this.data, &mut text) {
+        match (file.what.show)(&file.data, &mut text) {
             Ok(()) => (kernel::page::PAGE_SIZE - text.room) as isize,
             Err(error) => error.to_errno() as isize,
         }
@@ -269,43 +243,39 @@ impl<T: Send + Sync + 'static> Directory<T> {
 
     /// # Safety
     ///
-    /// `kobject` is that of a directory, `attribute` that of an [`Attribute`] for it, and `buffer` has
-    /// `length` bytes.
+    /// `attribute` is that of a [`File`] of a group that exists, and `buffer` has `length` bytes.
     unsafe extern "C" fn store(
-        kobject: *mut bindings::kobject,
-        attribute: *mut bindings::attribute,
+        _: *mut bindings::device,
+        attribute: *mut bindings::device_attribute,
         buffer: *const c_char,
         length: usize,
     ) -> isize {
         // SAFETY: By the contract of this function.
-        let (this, file, text) = unsafe {
-            let file = kernel::container_of!(attribute, Attribute<T>, attribute);
+        let (file, text): (&File<T>, _) = unsafe {
             let text = slice::from_raw_parts(buffer.cast::<u8>(), length);
-            (Self::from_raw(kobject), &*file.cast_const(), text)
+            (&*attribute.cast(), text)
         };
         // SAFETY: Looks at the current task, and may be called by any.
         if !unsafe { bindings::capable(bindings::CAP_SYS_ADMIN as c_int) } {
             return EPERM.to_errno() as isize;
         }
-        let Some(store) = file.store else {
+        let Some(store) = file.what.store else {
             return EIO.to_errno() as isize;
         };
-        match store(&this.data, text.strip_suffix(b"\n").unwrap_or(text)) {
+        match store(&file.data, text.strip_suffix(b"\n").unwrap_or(text)) {
             Ok(()) => length as isize,
             Err(error) => error.to_errno() as isize,
         }
     }
 }
 
-#[pinned_drop]
-impl<T: Send + Sync + 'static> PinnedDrop for Directory<T> {
-    fn drop(self: Pin<&mut Self>) {
-        // SAFETY: The object was initialised, and this drops the only reference that is ours.
+impl<T: Send + Sync + 'static> Drop for Group<T> {
+    fn drop(&mut self) {
+        let group = Self::group(self.name, &self.list);
+        // SAFETY: By the invariant the group was created, and nobody else removes it.
         unsafe {
-            bindings::kobject_del(self.kobject.get());
-            bindings::kobject_put(self.kobject.get());
+            bindings::sysfs_remove_group(&raw mut (*self.device.as_dev()).kobj, &group);
         }
-        self.released.wait_for_completion();
     }
 }
 

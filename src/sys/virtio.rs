@@ -84,7 +84,8 @@ impl Device {
         unsafe { &raw mut (*self.as_raw()).dev }
     }
 
-    /// The device that provides this one, for example the PCI function; it has one.
+    /// The device that provides this one, for example the PCI function; it has one. Valid for as long as
+    /// this one is on the bus, or a [`Parent`] is held.
     pub(super) fn parent(&self) -> *mut kernel::bindings::device {
         // SAFETY: `self` is a valid device, whose parent is set before it is added to the bus.
         unsafe { (*self.as_dev()).parent }
@@ -123,6 +124,13 @@ impl Device {
     /// Whether this feature, below 64, was negotiated.
     pub(crate) fn has_feature(&self, feature: u32) -> bool {
         self.features() & (1 << feature) != 0
+    }
+
+    /// Whether the virtio core, or the driver that is bound, negotiates this feature by itself. The device's
+    /// lock is held, or that of its parent.
+    pub(crate) fn kernel_negotiates(&self, feature: u32) -> bool {
+        // SAFETY: `self` is a valid device, and its driver does not go meanwhile.
+        unsafe { bindings::virtio_device_stop_kernel_negotiates(self.as_raw(), feature) }
     }
 
     /// Notes that this feature, below 64, was negotiated.
@@ -181,6 +189,33 @@ impl Device {
         for queue in Virtqueues::lock(self).iter() {
             queue.notify();
         }
+    }
+}
+
+/// The device that provides a virtio device. The virtio device itself drops its reference to it when it is
+/// removed, while others may still wait for the parent's lock.
+#[derive(Clone)]
+pub(crate) struct Parent(ARef<device::Device>);
+
+impl Parent {
+    /// The parent of `device`.
+    ///
+    /// The caller holds the parent's lock, or is told of the addition of `device` to the bus just now: it
+    /// is not removed meanwhile.
+    pub(crate) fn of(device: &Device) -> Self {
+        // SAFETY: By the contract of this function `device` has its own reference to its parent still.
+        Self(unsafe { device::Device::get_device(device.parent()) })
+    }
+
+    pub(super) fn as_raw(&self) -> *mut kernel::bindings::device {
+        // CAST: `device::Device` is transparent, and may be changed behind a reference.
+        ptr::from_ref::<device::Device>(&self.0).cast_mut().cast()
+    }
+
+    /// Whether the bus knows it still, whatever it shows by itself.
+    pub(crate) fn is_present(&self) -> bool {
+        // SAFETY: The device is valid: a reference is held.
+        unsafe { bindings::virtio_device_stop_is_present(self.as_raw()) }
     }
 }
 
@@ -346,38 +381,79 @@ impl Bus {
         self.0
     }
 
-    /// Calls `body` for every device that is on the bus now.
-    pub(crate) fn for_each(&self, mut body: impl FnMut(&Device)) {
+    /// Calls `body` for every device that is on the bus now, with its lock and its parent's held, and those that
+    /// are below a bus from which virtio devices are stopped: PCI.
+    ///
+    /// The walk is over the parents: to know the virtio device alone does not keep its parent from being freed
+    /// before it is locked.
+    pub(crate) fn for_each_locked(&self, body: impl FnMut(&Device)) {
+        struct Walk<F> {
+            bus: *const kernel::bindings::bus_type,
+            body: F,
+        }
+
         /// # Safety
         ///
-        /// `dev` is a virtio device, and `body` an `F`.
-        unsafe extern "C" fn call<F: FnMut(&Device)>(
+        /// `dev` is valid, and `walk` a `Walk<F>` that nobody else uses.
+        unsafe extern "C" fn parent<F: FnMut(&Device)>(
             dev: *mut kernel::bindings::device,
-            body: *mut c_void,
+            walk: *mut c_void,
         ) -> c_int {
-            // SAFETY: By the contract of this function. `for_each` lends it for the whole walk.
-            let body = unsafe { &mut *body.cast::<F>() };
-            // SAFETY: By the contract of this function. The walk has a reference to the device.
-            body(unsafe { Device::from_dev(dev) });
+            // SAFETY: By the contract of this function; the walk over the bus has a reference to `dev`.
+            unsafe {
+                // Not every device on the bus is to be waited for.
+                if kernel::bindings::device_for_each_child(dev, walk, Some(is_ours::<F>)) != 0 {
+                    bindings::virtio_device_stop_lock(dev);
+                    kernel::bindings::device_for_each_child(dev, walk, Some(child::<F>));
+                    bindings::virtio_device_stop_unlock(dev);
+                }
+            }
             0
         }
 
-        fn thunk<F: FnMut(&Device)>(
-            _: &F,
-        ) -> unsafe extern "C" fn(*mut kernel::bindings::device, *mut c_void) -> c_int {
-            call::<F>
+        /// # Safety
+        ///
+        /// As for `parent`.
+        unsafe extern "C" fn is_ours<F: FnMut(&Device)>(
+            dev: *mut kernel::bindings::device,
+            walk: *mut c_void,
+        ) -> c_int {
+            // SAFETY: By the contract of this function.
+            unsafe { c_int::from((*dev).bus == (*walk.cast::<Walk<F>>()).bus) }
         }
 
-        let function = thunk(&body);
-        // SAFETY: The bus is valid, and `body` outlives the call.
-        unsafe {
-            kernel::bindings::bus_for_each_dev(
-                self.0,
-                ptr::null_mut(),
-                (&raw mut body).cast(),
-                Some(function),
-            )
-        };
+        /// # Safety
+        ///
+        /// As for `parent`, and the lock of the parent of `dev` is held.
+        unsafe extern "C" fn child<F: FnMut(&Device)>(
+            dev: *mut kernel::bindings::device,
+            walk: *mut c_void,
+        ) -> c_int {
+            // SAFETY: By the contract of this function. What is on the bus is a virtio device; the walk over the
+            // children has a reference to it.
+            unsafe {
+                if is_ours::<F>(dev, walk) != 0 {
+                    bindings::virtio_device_stop_lock(dev);
+                    ((*walk.cast::<Walk<F>>()).body)(Device::from_dev(dev));
+                    bindings::virtio_device_stop_unlock(dev);
+                }
+            }
+            0
+        }
+
+        fn walk_on<F: FnMut(&Device)>(mut walk: Walk<F>) {
+            // SAFETY: The bus is valid, and `walk` outlives the call.
+            unsafe {
+                kernel::bindings::bus_for_each_dev(
+                    &raw const kernel::bindings::pci_bus_type,
+                    ptr::null_mut(),
+                    (&raw mut walk).cast(),
+                    Some(parent::<F>),
+                )
+            };
+        }
+
+        walk_on(Walk { bus: self.0, body });
     }
 }
 

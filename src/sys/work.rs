@@ -32,13 +32,14 @@ unsafe impl Sync for Queue {}
 
 impl Queue {
     /// Makes one.
-    pub(crate) fn new() -> Result<Self> {
-        // SAFETY: The format has no arguments.
+    pub(crate) fn new(name: &'static CStr) -> Result<Self> {
+        // SAFETY: The format has one argument, a string.
         let queue = unsafe {
             bindings::alloc_workqueue_noprof(
-                c"virtio_device_stop".as_char_ptr(),
+                c"%s".as_char_ptr(),
                 bindings::wq_flags_WQ_MEM_RECLAIM | bindings::wq_flags_WQ_UNBOUND,
                 0,
+                name.as_char_ptr(),
             )
         };
         // INVARIANT: It was just made, and nobody else has it.
@@ -153,7 +154,7 @@ mod tests {
 
     #[test]
     fn work_is_done_when_it_was_last_asked_for() -> Result {
-        let queue = Queue::new()?;
+        let queue = Queue::new(c"test")?;
         let item = item()?;
         queue.enqueue::<Item, 0>(item.clone(), LONG);
         queue.enqueue::<Item, 0>(item.clone(), 0);
@@ -167,7 +168,7 @@ mod tests {
 
     #[test]
     fn work_that_is_taken_back_is_not_done() -> Result {
-        let queue = Queue::new()?;
+        let queue = Queue::new(c"test")?;
         let item = item()?;
         queue.enqueue::<Item, 0>(item.clone(), LONG);
         queue.enqueue::<Item, 0>(item.clone(), LONG);

@@ -15,7 +15,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("resume", Answer::RESUME_VALUES, "when a resume is acknowledged"),
     ("resume_form", ResumeForm::VALUES, "VIRTIO_F_SUSPEND: which write resumes: DRIVER_OK with SUSPEND still set, or also with SUSPEND cleared"),
     ("drop_stop", DropStop::VALUES, "an acknowledged stop ends by itself"),
-    ("show_status", ShowStatus::VALUES, "what the driver reads instead of the device status, always or from its write for a stop until the stop has ended; BYTE such as 0x00 or 0xff"),
+    ("show_status", ShowStatus::VALUES, "what the driver reads instead of the device status: always, from its write for a stop until the stop has ended, or from its write for a resume until the device has resumed; BYTE such as 0x00 or 0xff"),
     ("refuse_features", FLAG, "FEATURES_OK does not stay set"),
     ("refuse_to_stop", FLAG, "FEATURES_OK does not stay set with a feature to be stopped by"),
     ("take_while_stopped", FLAG, "requests are taken although the device has stopped"),
@@ -103,6 +103,8 @@ pub enum ShowStatus {
     Always(u8),
     /// `stopping:BYTE`: from the driver's write for a stop until the stop has ended.
     Stopping(u8),
+    /// `resuming:BYTE`: from the driver's write for a resume until the device has resumed.
+    Resuming(u8),
 }
 
 /// Whether requests that were taken are kept, and not carried out.
@@ -448,7 +450,8 @@ impl fmt::Display for DropStop {
 }
 
 impl ShowStatus {
-    const VALUES: &str = "as-is, always:BYTE or stopping:BYTE, with BYTE from 0x00 to 0xff";
+    const VALUES: &str =
+        "as-is, always:BYTE, stopping:BYTE or resuming:BYTE, with BYTE from 0x00 to 0xff";
 }
 
 impl FromStr for ShowStatus {
@@ -463,6 +466,7 @@ impl FromStr for ShowStatus {
             None if text == "as-is" => Ok(Self::AsIs),
             Some(("always", value)) => byte(value).map(Self::Always),
             Some(("stopping", value)) => byte(value).map(Self::Stopping),
+            Some(("resuming", value)) => byte(value).map(Self::Resuming),
             _ => Err(()),
         }
     }
@@ -474,6 +478,7 @@ impl fmt::Display for ShowStatus {
             Self::AsIs => f.write_str("as-is"),
             Self::Always(byte) => write!(f, "always:{byte:#04x}"),
             Self::Stopping(byte) => write!(f, "stopping:{byte:#04x}"),
+            Self::Resuming(byte) => write!(f, "resuming:{byte:#04x}"),
         }
     }
 }
@@ -500,7 +505,10 @@ mod tests {
         ("resume", &["at-once", "after:7", "never", "needs-reset"]),
         ("resume_form", &["strict", "any"]),
         ("drop_stop", &["never", "after:5", "after:5-6"]),
-        ("show_status", &["as-is", "always:0xff", "stopping:0x00"]),
+        (
+            "show_status",
+            &["as-is", "always:0xff", "stopping:0x00", "resuming:0x1f"],
+        ),
         ("refuse_features", &["false", "true"]),
         ("refuse_to_stop", &["false", "true"]),
         ("take_while_stopped", &["false", "true"]),

@@ -115,8 +115,8 @@ test_many_at_once() {
 	[ -s /tmp/plugs ] || fail "the other disk has not come and gone"
 	for vdev in $VDEVS; do
 		expect "the state of a device of type $(device_type "$vdev")" "$(cat "$vdev/device_stop/state")" running
-		expect "stops" "$(cat "$vdev/device_stop/stats/stops")" "$ROUNDS"
-		expect "resumes" "$(cat "$vdev/device_stop/stats/resumes")" "$ROUNDS"
+		expect "stops" "$(cat "$vdev/device_stop_stats/stops")" "$ROUNDS"
+		expect "resumes" "$(cat "$vdev/device_stop_stats/resumes")" "$ROUNDS"
 	done
 	echo "# $(cat /tmp/at_once) us a time, with the other disk coming $(cat /tmp/plugs) times"
 }

@@ -23,7 +23,7 @@ agent() {
 
 reader() {
 	while [ ! -e /tmp/enough ]; do
-		cat "$STOP"/[a-qs-z]* "$STOP"/stats/* "$STOP/reason"
+		cat "$STOP"/[a-qs-z]* "${STOP}_stats"/* "$STOP/reason"
 	done >/dev/null 2>&1
 }
 

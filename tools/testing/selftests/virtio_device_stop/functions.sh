@@ -73,13 +73,13 @@ state_is() {
 # stat NAME
 stat() {
 	local stat
-	read -r stat <"$STOP/stats/$1"
+	read -r stat <"${STOP}_stats/$1"
 	echo "$stat"
 }
 
 # stat_is NAME VALUE
 stat_is() {
-	holds "$STOP/stats/$1" "$2"
+	holds "${STOP}_stats/$1" "$2"
 }
 
 stop() {
@@ -98,10 +98,25 @@ marked() {
 	grep -q "^mark $1" /tmp/uevents
 }
 
-# events: what has been told of the device so far, in a line.
+# has_ended PROCESS
+has_ended() {
+	! kill -0 "$1" 2>/dev/null
+}
+
+# What has been told of the device so far, in a line.
 events() {
-	wait_until marked "$1"
 	sed -n 's/^stop //p' /tmp/uevents | xargs
+}
+
+events_are() {
+	[ "$(events)" = "$1" ]
+}
+
+# told EVENTS MARK: this is told, sooner or later, and nothing else before the mark.
+told() {
+	wait_until events_are "$1"
+	wait_until marked "$2"
+	expect "events" "$(events)" "$1"
 }
 
 # uevents_of COMMAND...: collects the events of the device while COMMAND runs.

@@ -34,10 +34,10 @@ test_modes_and_contents() {
 	file -rw------- force 0
 	file -rw------- accept_bit39 0
 	for name in stops resumes timeouts failures late_acks dropped lease_expiries last_stop_us last_resume_us last_status_reads; do
-		file -r-------- stats/$name '[0-9]*'
+		file -r-------- "../device_stop_stats/$name" '[0-9]*'
 	done
-	expect "files" "$(cd "$STOP" && echo *)" "accept_bit39 force generation lease_ms protocol reason renegotiate renew state stats timeout_ms"
-	expect "stats" "$(cd "$STOP/stats" && echo * | wc -w)" 10
+	expect "files" "$(cd "$STOP" && echo *)" "accept_bit39 force generation lease_ms protocol reason renegotiate renew state timeout_ms"
+	expect "stats" "$(cd "${STOP}_stats" && echo * | wc -w)" 10
 }
 
 test_bad_text_is_refused() {

@@ -53,19 +53,19 @@ test_poll_tells_of_a_stopping_device() {
 
 stop_tells() {
 	stop
-	expect "events while stopped" "$(events stopped)" "stopping"
+	told "stopping" stopped
 	resume
-	expect "events" "$(events resumed)" "stopping running"
+	told "stopping running" resumed
 	stop
 	device_do needs-reset
 	expect "state" "$(state)" failed
-	expect "events" "$(events failed)" "stopping running stopping failed"
+	told "stopping running stopping failed" failed
 	device_do behave
 	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
 	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
 	stop
 	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
-	expect "events" "$(events unbound)" "stopping running stopping failed stopping running"
+	told "stopping running stopping failed stopping unavailable" unbound
 	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
 }
 

@@ -95,6 +95,28 @@ test_renewed_lease_lasts() {
 	resume
 }
 
+# Two agents stop the same device, the first one's stop ends behind its back, and it is late to resume.
+test_exact_resume_ends_no_other_stop() {
+	stop
+	first=$(cat "$STOP/generation")
+	store "$STOP/lease_ms" 1 >/dev/null
+	resume
+	expiries=$(stat lease_expiries)
+	expect "stop" "$(store "$STOP/state" stop)" ok
+	wait_until stat_is lease_expiries $((expiries + 1))
+	store "$STOP/lease_ms" 60000 >/dev/null
+	stop
+	expect "the first agent's resume" "$(store "$STOP/state" "resume $first")" "$ESTALE"
+	expect "state" "$(state)" stopped
+	second=$(cat "$STOP/generation")
+	expect "the second agent's resume" "$(store "$STOP/state" "resume $second")" ok
+	expect "its resume again" "$(store "$STOP/state" "resume $second")" "$ESTALE"
+	expect "state" "$(state)" running
+	for text in "resume " "resume x" "resume -1" "resume 1 2" "resumed"; do
+		expect "'$text'" "$(store "$STOP/state" "$text")" "$EINVAL"
+	done
+}
+
 test_stop_without_a_lease() {
 	store "$STOP/lease_ms" 0 >/dev/null
 	stop
@@ -109,5 +131,5 @@ test_stop_without_a_lease() {
 	expect "reason" "$(cat "$STOP/reason")" lease_expired
 }
 
-run_tests test_stop_of_a_killed_agent_ends test_lease_is_what_the_agent_has_chosen test_renewed_lease_lasts \
+run_tests test_stop_of_a_killed_agent_ends test_lease_is_what_the_agent_has_chosen test_renewed_lease_lasts test_exact_resume_ends_no_other_stop \
 	test_stop_without_a_lease

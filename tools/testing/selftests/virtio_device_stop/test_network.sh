@@ -101,10 +101,6 @@ frames_are_all_back() {
 	expect "frames" "$(cat "/tmp/frames-$DEVICE")" "sent=$1 received=$1 lost=0 duplicated=0 reordered=0 unknown=0"
 }
 
-has_ended() {
-	! kill -0 "$1" 2>/dev/null
-}
-
 # does_not_hang COMMAND...: however it ends.
 does_not_hang() {
 	"$@" >/tmp/said 2>&1 &
@@ -284,7 +280,7 @@ stop_has_begun() {
 
 stop_is_told_of_and_that_it_was_nothing() {
 	expect "stop" "$(store "$STOP/state" stop)" "$EBUSY"
-	expect "events" "$(events busy)" "stopping running"
+	told "stopping running" busy
 }
 
 # The driver of the other device waits for its command, with the lock held.

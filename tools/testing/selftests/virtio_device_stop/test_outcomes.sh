@@ -131,8 +131,72 @@ test_status_of_0_is_a_reset() {
 	answers 0x00 "$ENODEV" unavailable reset
 }
 
-test_status_of_ones_is_a_device_that_is_gone() {
-	answers 0xff "$ENODEV" unavailable gone
+# Such as while what stands behind the device is exchanged. The bus knows the device still.
+test_status_of_ones_for_a_moment_changes_nothing() {
+	stop
+	start_reader
+	generation=$(cat "$STOP/generation")
+	device_set show_status=always:0xff
+	is stopped none
+	expect "the generation, which can't be told," "$(cat "$STOP/generation" 2>&1)" "cat: read error: Resource temporarily unavailable"
+	store "$STOP/timeout_ms" 300 >/dev/null
+	expect "resume" "$(store "$STOP/state" resume)" "$ETIMEDOUT"
+	is failed resume_unanswered
+	expect "waiting" "$(waiting)" 1
+	device_set show_status=as-is
+	wait_until state_is running
+	reader_is_done
+	stop
+	device_set show_status=always:0xff
+	is stopped none
+	device_set show_status=as-is
+	[ "$(cat "$STOP/generation")" -gt "$generation" ] || fail "the generation has not changed"
+	resume
+}
+
+test_status_of_ones_for_too_long_is_a_device_that_is_gone() {
+	stop
+	start_reader
+	device_set show_status=always:0xff
+	is stopped none
+	wait_until state_is unavailable
+	is unavailable gone
+	! wait "$READER" || fail "the waiting read has succeeded"
+	io_errors_are_expected
+	expect "stop" "$(store "$STOP/state" stop)" "$ENODEV"
+	rebind
+}
+
+# The first has the bits of a device that has stopped under both protocols, and lacks some that the driver has set.
+test_status_that_can_not_be_an_answer_is_nothing_to_build_on() {
+	for byte in 0x30 0x25 0x12; do
+		device_set acknowledge=never "show_status=stopping:$byte"
+		store "$STOP/timeout_ms" 200 >/dev/null
+		expect "stop" "$(store "$STOP/state" stop)" "$ETIMEDOUT"
+		is aborting stop_timeout
+		device_set show_status=as-is acknowledge=at-once
+		wait_until state_is running
+		expect "breaches" "$(device_get breach_count)" 0
+	done
+	io_works
+}
+
+# SUSPEND and DRIVER_OK together: the device is on its way.
+test_device_that_shows_both_bits_does_not_run_yet() {
+	suspends || return 0
+	stop
+	start_reader
+	device_set resume=never show_status=resuming:0x1f
+	store "$STOP/timeout_ms" 200 >/dev/null
+	for attempt in 1 2; do
+		expect "resume $attempt" "$(store "$STOP/state" resume)" "$ETIMEDOUT"
+		is failed resume_unanswered
+	done
+	expect "breaches" "$(device_get breach_count)" 0
+	expect "waiting" "$(waiting)" 1
+	device_set show_status=as-is resume=at-once
+	wait_until state_is running
+	reader_is_done
 }
 
 test_failed_needs_a_reset() {
@@ -187,6 +251,8 @@ test_needs_reset_while_stopped() {
 }
 
 run_tests test_resume_that_is_not_answered test_stop_that_stays_unanswered test_stop_that_the_device_drops \
-	test_resume_finds_the_stop_dropped test_status_of_0_is_a_reset test_status_of_ones_is_a_device_that_is_gone \
+	test_resume_finds_the_stop_dropped test_status_of_0_is_a_reset \
+	test_status_of_ones_for_a_moment_changes_nothing test_status_of_ones_for_too_long_is_a_device_that_is_gone \
+	test_status_that_can_not_be_an_answer_is_nothing_to_build_on test_device_that_shows_both_bits_does_not_run_yet \
 	test_failed_needs_a_reset test_any_other_status_is_no_answer \
 	test_stop_of_a_driver_that_is_not_ready test_needs_reset_on_a_resume test_needs_reset_while_stopped

@@ -36,12 +36,10 @@ needs_force() {
 	is running none
 	[ "$(cat "$STOP/generation")" -gt "$generation" ] || fail "the generation has not changed"
 	stop
-	# To take it back does not end a stop.
+	# To take it back does not end a stop, and is applied when that has ended.
 	store "$STOP/force" 0 >/dev/null
 	is stopped none
-	resume
-	store "$STOP/force" 1 >/dev/null
-	store "$STOP/force" 0 >/dev/null
+	expect "resume" "$(store "$STOP/state" resume)" ok
 	is unavailable type_refused
 	expect "stop" "$(store "$STOP/state" stop)" "$EOPNOTSUPP"
 	# It is there for the next driver, too.

@@ -74,6 +74,31 @@ test_late_acknowledgement_later_is_undone() {
 	late_acknowledgement_is_undone 1000
 }
 
+# Long after the driver above was let go, and though somebody has asked for a resume meanwhile.
+test_acknowledgement_after_everybody_has_given_up_is_undone() {
+	late=$(stat late_acks)
+	if suspends; then
+		device_set acknowledge=never
+	else
+		device_set acknowledge=given-up:13000
+	fi
+	store "$STOP/timeout_ms" 200 >/dev/null
+	expect "stop" "$(store "$STOP/state" stop)" "$ETIMEDOUT"
+	if suspends; then
+		wait_until state_is failed
+		expect "resume" "$(store "$STOP/state" resume)" "$ETIMEDOUT"
+		expect "state" "$(state)" failed
+		expect "reason" "$(cat "$STOP/reason")" stop_unanswered
+		device_set acknowledge=at-once
+	else
+		expect "resume" "$(store "$STOP/state" resume)" ok
+	fi
+	wait_until stat_is late_acks $((late + 1))
+	wait_until state_is running
+	io_works
+	device_do forget-breaches
+}
+
 test_stop_after_a_timeout() {
 	requested=$(device_get counters.stops.requested)
 	device_set acknowledge=never
@@ -130,4 +155,5 @@ test_module_stays_while_a_device_is_watched() {
 }
 
 run_tests test_timeout test_late_acknowledgement_at_once_is_undone test_late_acknowledgement_later_is_undone \
+	test_acknowledgement_after_everybody_has_given_up_is_undone \
 	test_stop_after_a_timeout test_needs_reset_is_an_error test_module_stays_while_a_device_is_watched

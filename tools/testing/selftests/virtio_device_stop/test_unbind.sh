@@ -5,6 +5,7 @@
 # The driver or the module goes away while the device is stopped, or works.
 
 . ./functions.sh
+. ./states.sh
 
 rebind() {
 	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
@@ -49,6 +50,42 @@ test_unbind_while_stopping() {
 	expect "state" "$(state)" unavailable
 	rebind
 	device_set acknowledge=at-once
+	io_works
+}
+
+# The driver waits for its requests, which the device has not finished, and which it can't before it is resumed.
+test_unbind_while_a_stop_that_was_given_up_is_pending() {
+	if suspends; then
+		device_set acknowledge=after:3000
+	else
+		device_set acknowledge=given-up:3000
+	fi
+	store "$STOP/timeout_ms" 200 >/dev/null
+	start_fio
+	expect "stop" "$(store "$STOP/state" stop)" "$ETIMEDOUT"
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind &
+	unbinder=$!
+	wait_until has_ended $unbinder
+	wait_until has_ended "$FIO"
+	io_errors_are_expected
+	device_do forget-breaches
+	device_do behave
+	rebind
+	io_works
+}
+
+# Nobody looks at a device any more whose driver has gone, so that nothing keeps the module.
+test_unload_after_an_unbind_in_every_state() {
+	for state in $STATES; do
+		enter "$state"
+		echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
+		[ -z "$REQUEST" ] || wait "$REQUEST"
+		rmmod virtio_device_stop || fail "the module can't be unloaded after '$state'"
+		device_do forget-breaches
+		device_do behave
+		load_module
+		rebind
+	done
 	io_works
 }
 
@@ -114,6 +151,32 @@ test_reset_while_stopping() {
 	io_works
 }
 
+# Whoever has stopped the device is told that the stop had ended.
+test_stop_that_has_ended_with_the_driver_or_a_reset() {
+	stop
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
+	rebind
+	expect "resume after an unbind" "$(store "$STOP/state" resume)" "$ESTALE"
+	expect "another resume" "$(store "$STOP/state" resume)" ok
+	stop
+	echo 1 >"$(pci)/reset" || fail "the function can't be reset"
+	wait_until state_is running
+	expect "resume after a reset" "$(store "$STOP/state" resume)" "$ESTALE"
+	expect "another resume" "$(store "$STOP/state" resume)" ok
+}
+
+test_generation_of_an_unloaded_module_is_no_proof() {
+	stop
+	generation=$(cat "$STOP/generation")
+	rmmod virtio_device_stop || fail "the module can't be unloaded"
+	load_module
+	stop
+	[ "$(cat "$STOP/generation")" -gt "$generation" ] || fail "the generation of another stop"
+	expect "renew" "$(store "$STOP/renew" "$generation")" "$ESTALE"
+	expect "resume" "$(store "$STOP/state" "resume $generation")" "$ESTALE"
+	resume
+}
+
 test_unplug_while_stopped() {
 	stop
 	echo 1 >"$(pci)/remove"
@@ -127,5 +190,8 @@ test_unplug_while_stopped() {
 }
 
 run_tests test_unbind_while_stopped test_unbind_while_stopped_with_waiting_requests test_unbind_while_stopping \
+	test_unbind_while_a_stop_that_was_given_up_is_pending test_unload_after_an_unbind_in_every_state \
 	test_unload_while_stopped test_unload_while_stopped_with_waiting_requests test_unload_and_load_under_io \
-	test_reset_while_stopped test_reset_while_stopping test_unplug_while_stopped
+	test_reset_while_stopped test_reset_while_stopping \
+	test_stop_that_has_ended_with_the_driver_or_a_reset test_generation_of_an_unloaded_module_is_no_proof \
+	test_unplug_while_stopped

@@ -179,6 +179,7 @@ impl State {
         let value = match self.settings.show_status {
             ShowStatus::Always(byte) if self.status.is_live() => byte,
             ShowStatus::Stopping(byte) if stop != Stop::Running => byte,
+            ShowStatus::Resuming(byte) if stop == Stop::Resuming => byte,
             _ => self.status.value(),
         };
         if let Some(reads) = self.status_reads_since_stop.as_mut() {

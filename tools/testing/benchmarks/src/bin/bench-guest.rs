@@ -177,8 +177,8 @@ fn pause() {
 
 fn cycle(count: u32, folder: &Path) -> Result<(), Error> {
     let state = Named::open(&folder.join("state"), true)?;
-    let last_stop = Named::open(&folder.join("stats/last_stop_us"), false)?;
-    let last_resume = Named::open(&folder.join("stats/last_resume_us"), false)?;
+    let last_stop = Named::open(&folder.join("../device_stop_stats/last_stop_us"), false)?;
+    let last_resume = Named::open(&folder.join("../device_stop_stats/last_resume_us"), false)?;
     let mut lines = String::new();
     for _ in 0..count {
         pause();

@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 OR MIT
+
+//! The life of one device: who may touch it when, and what comes of everything that happens to it.
+//!
+//! ```text
+//!                          bound, negotiated, DRIVER_OK
+//!     unavailable <-----------------------------------------> running <------------------+
+//!        ^                                                    |    ^                     |
+//!        | unbound, reset, gone                               |    | not asked yet,      |
+//!        | (from every state)                            stop |    | or (D) called off   |
+//!        |                                                    v    |                     |
+//!        |       +----------------- acknowledged ----------- stopping                    |
+//!        |       v                                            |                          |
+//!        |    stopped ---- resume, lease ends, ----+          | timed out, called off,   |
+//!        |       |         unbind                  |          | killed                   |
+//!        |       | dropped by the device           v          v                          |
+//!        |       +------> running               resuming <-- aborting --- resumed -------+
+//!        |                                       |    |  resume |                        |
+//!        |                          not in time  |    |         | abort limit            |
+//!        |                                       v    |         v                        |
+//!        +------------- NEEDS_RESET: failed    failed-+       failed --- late answer ----+
+//! ```
+//!
+//! Two things are kept apart. The [`Phase`] is what people want of the device. The [`Handshake`] is what
+//! the device was asked for, and has not answered. A phase may give up; the handshake never does: whatever the phase, a device
+//! that was asked to stop is looked at until it shows that it has, and is then resumed if nobody
+//! wants it stopped any more. So no device is left stopped by accident, and nobody has to remember to look.
+//!
+//! The machine does nothing itself. Whoever enters it, with the device's `machine` lock held, tells it what
+//! has happened, carries out what [`Machine::next`] says until that is nothing, and has it entered
+//! again at [`Machine::deadline`].
+//!
+//! Pure: no locks, no I/O, no clock. Times are microseconds since any fixed time.
+
+mod handshake;
+#[cfg(not(CONFIG_RUST))]
+mod normal;
+mod requests;
+#[cfg(test)]
+mod tests;
+mod time;
+mod world;
+
+use super::field::Known;
+use super::policy::Policy;
+use super::state::{
+    Error,
+    Reason,
+    State,
+    Stats, //
+};
+use super::status::{
+    Access,
+    Protocol, //
+};
+pub use handshake::Attempt;
+use handshake::{
+    Effects,
+    Handshake,
+    Quiescing, //
+};
+use requests::Requests;
+pub use requests::{
+    Asker,
+    Holder,
+    Ticket, //
+};
+pub use time::{
+    Limits,
+    LIMITS, //
+};
+use world::Driver;
+pub use world::Leaver;
+
+/// What is to be done now. Each is done once, and what has come of it is told to the machine, where
+/// that is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// The driver above is to be quiesced, without waiting: then [`Machine::quiesced`].
+    Quiesce,
+    /// Until nobody gives the device requests any more: then [`Machine::settled`], with that generation. To
+    /// be waited for without the lock.
+    Settle(u64),
+    /// The status is to be read, and written where the protocol allows it: then [`Machine::answered`].
+    Access(Access),
+    /// The driver above is to be told that the device has stopped.
+    TellStopped,
+    /// The virtqueues are to be broken, if the device has no requests: who is let go gets errors.
+    BreakVirtqueues,
+    /// The device is to be notified of every virtqueue: it may have missed that.
+    NotifyVirtqueues,
+    /// The driver above is to be let go: then, maybe later, [`Machine::unquiesced`].
+    Unquiesce,
+    /// User space is to be told.
+    Announce(State),
+}
+
+/// What people want of the device, and until when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    /// Nothing. The reason says how the last stop has ended.
+    Rest(Reason),
+    /// A stop: the driver above is to be quiesced first.
+    Quiescing {
+        by: Ticket,
+        since: u64,
+        until: u64,
+        step: Quiescing,
+    },
+    /// A stop: the device was asked.
+    Stopping { by: Ticket, since: u64, until: u64 },
+    /// The stop stands, until then if somebody does not end it before.
+    Stopped { lease: Option<u64> },
+    /// The end of a stop.
+    Resuming {
+        by: Resumer,
+        before: Before,
+        since: u64,
+        until: u64,
+    },
+    /// The end of a stop that was given up, or that the device is about to end by itself.
+    Aborting { since: u64, dropped: bool },
+    /// As aborting, for so long that the driver above was let go.
+    StopUnanswered { since: u64 },
+    /// The end of a stop that the device has not acknowledged. The driver above is held.
+    ResumeUnanswered,
+}
+
+/// Who has the device resumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Resumer {
+    /// Whoever has asked for it.
+    Asker(Ticket),
+    /// The holder of the stop has closed it.
+    Closed,
+    /// Nobody: the lease is over.
+    Lease,
+    /// Whoever unbinds the driver, or removes the device or this module.
+    Leaver,
+}
+
+/// What a device was before it was to resume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Before {
+    Stopped,
+    Aborting { since: u64 },
+    StopUnanswered { since: u64 },
+    ResumeUnanswered,
+}
+
+/// The driver above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Above {
+    /// It works.
+    Working,
+    /// It is quiesced.
+    Quiesced,
+    /// It is being let go.
+    Unquiescing,
+}
+
+/// Why nothing can be expected of a device before its next reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Lost {
+    /// It asks for one, or the driver has failed.
+    NeedsReset,
+    /// It has reset itself.
+    Reset,
+    /// It does not answer any more.
+    Gone,
+}
+
+/// What the administrator has chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Settings {
+    /// How long a request may take.
+    pub timeout_us: u64,
+    /// For how long a stop may stand; 0: for ever.
+    pub lease_us: u64,
+    /// The device may be stopped although its type should not be.
+    pub force: bool,
+}
+
+/// A device.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    limits: &'static Limits,
+    policy: Policy,
+    settings: Settings,
+    known: Known,
+    driver: Driver,
+    lost: Option<Lost>,
+    phase: Phase,
+    holder: Option<Holder>,
+    handshake: Handshake,
+    above: Above,
+    /// Since when the device shows what can't be an answer.
+    nonsense: Option<u64>,
+    /// When the status is to be read next, if it is.
+    look_at: u64,
+    /// Somebody wants to know whether the stop stands.
+    look_wanted: bool,
+    requests: Requests,
+    effects: Effects,
+    /// Somebody has the device reset: no stop may begin.
+    refuses_stops: bool,
+    /// User space was told of a stop, and not of its end.
+    announced: bool,
+    /// The last stop has ended, not by a resume, and nobody was told.
+    lapsed: bool,
+    generation: u64,
+    /// The first access to the status of the request that is being carried out, and the reads since.
+    access_since: Option<u64>,
+    reads: u32,
+    stats: Stats,
+}
+
+impl Machine {
+    /// A device without a driver. `generation`: never the same for two machines in one boot.
+    pub const fn new(
+        policy: Policy,
+        settings: Settings,
+        generation: u64,
+        limits: &'static Limits,
+        known: Known,
+    ) -> Self {
+        Self {
+            limits,
+            policy,
+            settings,
+            known,
+            driver: Driver::None,
+            lost: None,
+            phase: Phase::Rest(Reason::None),
+            holder: None,
+            handshake: Handshake::Idle,
+            above: Above::Working,
+            nonsense: None,
+            look_at: 0,
+            look_wanted: false,
+            requests: Requests::new(),
+            effects: Effects::NONE,
+            refuses_stops: false,
+            announced: false,
+            lapsed: false,
+            generation,
+            access_since: None,
+            reads: 0,
+            stats: Stats::NONE,
+        }
+    }
+
+    /// The state, and why.
+    pub fn state(&self) -> (State, Reason) {
+        match self.phase {
+            Phase::Rest(note) => self.at_rest(note),
+            Phase::Quiescing { .. } | Phase::Stopping { .. } => (State::Stopping, Reason::None),
+            Phase::Stopped { .. } => (State::Stopped, Reason::None),
+            Phase::Resuming { before, .. } => {
+                let reason = match before {
+                    Before::Stopped => Reason::None,
+                    Before::Aborting { .. } => Reason::StopTimeout,
+                    Before::StopUnanswered { .. } => Reason::StopUnanswered,
+                    Before::ResumeUnanswered => Reason::ResumeUnanswered,
+                };
+                (State::Resuming, reason)
+            }
+            Phase::Aborting { dropped: false, .. } => (State::Aborting, Reason::StopTimeout),
+            Phase::Aborting { dropped: true, .. } => (State::Aborting, Reason::StopDropped),
+            Phase::StopUnanswered { .. } => (State::Failed, Reason::StopUnanswered),
+            Phase::ResumeUnanswered => (State::Failed, Reason::ResumeUnanswered),
+        }
+    }
+
+    fn at_rest(&self, note: Reason) -> (State, Reason) {
+        let unavailable = |reason| (State::Unavailable, reason);
+        if self.driver != Driver::Bound {
+            return unavailable(Reason::NoDriver);
+        }
+        match self.lost {
+            Some(Lost::NeedsReset) => return (State::Failed, Reason::NeedsReset),
+            Some(Lost::Reset) => return unavailable(Reason::Reset),
+            Some(Lost::Gone) => return unavailable(Reason::Gone),
+            None => {}
+        }
+        match self.known.negotiated {
+            Err(reason) => unavailable(reason),
+            Ok(_) if !self.known.is_driver_ok => unavailable(Reason::Reset),
+            Ok(protocol) if !self.policy.permits(protocol, self.settings.force) => {
+                unavailable(Reason::TypeRefused)
+            }
+            Ok(_) => (State::Running, note),
+        }
+    }
+
+    /// Counts every change of the state. Between two looks that have found the device stopped and read
+    /// the same, it has not moved.
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether what the device shows can be an answer. Else nobody can tell whether it stands still.
+    pub const fn is_answering(&self) -> bool {
+        self.nonsense.is_none()
+    }
+
+    /// What was counted.
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// What the administrator has chosen.
+    pub const fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// From the next request on; `force` from now on, but for a stop that stands.
+    pub fn set(&mut self, settings: Settings) {
+        self.noticing(|machine| machine.settings = settings);
+    }
+
+    /// What is negotiated.
+    pub const fn protocol(&self) -> Option<Protocol> {
+        match self.known.negotiated {
+            Ok(protocol) => Some(protocol),
+            Err(_) => None,
+        }
+    }
+
+    /// The epoch that accesses to the status are meant for.
+    pub const fn epoch(&self) -> u64 {
+        self.known.epoch
+    }
+
+    /// Whether the driver above is held, or not yet let go.
+    pub fn is_quiesced(&self) -> bool {
+        self.above != Above::Working
+    }
+
+    /// Whether somebody has to look at the device, so that the module has to stay. A stop that stands is
+    /// no such case: an unload ends it.
+    pub fn is_busy(&self) -> bool {
+        match self.phase {
+            Phase::Rest(_) => self.handshake != Handshake::Idle,
+            Phase::Stopped { .. } => false,
+            _ => true,
+        }
+    }
+
+    /// Whether anybody wants the device to be stopped.
+    const fn is_wanted(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Quiescing { .. } | Phase::Stopping { .. } | Phase::Stopped { .. }
+        )
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.generation += 1;
+        self.look_wanted = false;
+        if !self.is_wanted() {
+            self.holder = None;
+        }
+    }
+
+    /// Nobody wants anything of the device any more: the driver above is let go.
+    fn rest(&mut self, note: Reason) {
+        self.enter(Phase::Rest(note));
+        self.unquiesce();
+    }
+
+    fn unquiesce(&mut self) {
+        if self.above == Above::Quiesced {
+            self.above = Above::Unquiescing;
+            self.effects.unquiesce = true;
+        }
+    }
+
+    /// A change that may show in the state.
+    fn noticing(&mut self, change: impl FnOnce(&mut Self)) {
+        let before = self.state();
+        change(self);
+        if self.state() != before {
+            self.generation += 1;
+        }
+    }
+
+    /// What to do now; nothing before the deadline, or before something happens.
+    pub fn next(&mut self, now: u64) -> Option<Action> {
+        loop {
+            if let Some(action) = self.effects.next().or_else(|| self.access(now)) {
+                return Some(action);
+            }
+            if !self.expire(now) {
+                return self.announce();
+            }
+        }
+    }
+
+    fn announce(&mut self) -> Option<Action> {
+        let over = self.above == Above::Working
+            && matches!(self.phase, Phase::Rest(_) | Phase::StopUnanswered { .. });
+        if over && core::mem::take(&mut self.announced) {
+            return Some(Action::Announce(self.state().0));
+        }
+        None
+    }
+
+    /// The driver above was let go.
+    pub fn unquiesced(&mut self) {
+        if self.above == Above::Unquiescing {
+            self.above = Above::Working;
+        }
+    }
+
+    fn answer(&mut self, by: Ticket, result: Result<(), Error>) {
+        self.requests.answer(by, result);
+    }
+}

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 OR MIT
+
+//! What people ask for: stop, resume, renew; and that they are killed, or close what they hold.
+
+use super::super::state::{
+    Error,
+    State, //
+};
+use super::{
+    handshake::{
+        Handshake,
+        Quiescing, //
+    },
+    Above,
+    Before,
+    Machine,
+    Phase,
+    Resumer, //
+};
+
+/// A request that is being carried out. Its answer is taken once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket(u8);
+
+/// Somebody who holds stops, and whose stops end when it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Holder(pub u32);
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Asker {
+    /// Anybody with the right to: such a stop is everybody's.
+    Anybody,
+    /// A holder: such a stop is its own.
+    Holder(Holder),
+    /// Root, who ends every stop.
+    Root,
+}
+
+/// The requests that are being carried out, or whose answers were not taken yet. One at a time is
+/// carried out; the others are of tasks that have yet to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Requests([Slot; 8]);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Slot {
+    Free,
+    Waiting,
+    Answered(Result<(), Error>),
+}
+
+impl Requests {
+    pub(super) const fn new() -> Self {
+        Self([Slot::Free; 8])
+    }
+
+    fn open(&mut self) -> Option<Ticket> {
+        let free = |(_, slot): &(usize, &mut Slot)| **slot == Slot::Free;
+        let (at, slot) = self.0.iter_mut().enumerate().find(free)?;
+        *slot = Slot::Waiting;
+        Some(Ticket(at as u8))
+    }
+
+    pub(super) fn answer(&mut self, Ticket(at): Ticket, result: Result<(), Error>) {
+        if let Some(slot) = self.0.get_mut(usize::from(at)) {
+            if *slot == Slot::Waiting {
+                *slot = Slot::Answered(result);
+            }
+        }
+    }
+
+    fn take(&mut self, Ticket(at): Ticket) -> Option<Result<(), Error>> {
+        let slot = self.0.get_mut(usize::from(at))?;
+        let Slot::Answered(result) = *slot else {
+            return None;
+        };
+        *slot = Slot::Free;
+        Some(result)
+    }
+}
+
+impl Asker {
+    const fn holder(self) -> Option<Holder> {
+        match self {
+            Self::Holder(holder) => Some(holder),
+            Self::Anybody | Self::Root => None,
+        }
+    }
+}
+
+impl Machine {
+    /// The device is to stop. Nothing to wait for if it stands stopped already. `asleep`: the system is
+    /// going to sleep.
+    ///
+    /// # Errors
+    ///
+    /// Why that is refused.
+    pub fn ask_stop(
+        &mut self,
+        now: u64,
+        asker: Asker,
+        asleep: bool,
+    ) -> Result<Option<Ticket>, Error> {
+        let adopts = match (self.phase, self.state()) {
+            // What it shows now could be the answer to what it was asked before: a late stop is being ended.
+            (Phase::Rest(_), (State::Running, _))
+                if matches!(
+                    self.handshake,
+                    Handshake::Stopped | Handshake::ResumeAsked { .. }
+                ) =>
+            {
+                return Err(Error::Busy);
+            }
+            (Phase::Rest(_), (State::Running, _)) => false,
+            (Phase::Rest(_), (State::Failed, _)) => return Err(Error::NeedsReset),
+            (Phase::Rest(_), (_, reason)) => return Err(reason.refusal()),
+            (Phase::Stopped { .. }, _) if self.holder == asker.holder() => return Ok(None),
+            // It is pending still, and can't be called off: it is waited for once more.
+            (Phase::Aborting { dropped: false, .. }, _) => {
+                matches!(self.handshake, Handshake::StopAsked { .. })
+            }
+            _ => return Err(Error::Busy),
+        };
+        if asleep || (!adopts && matches!(self.phase, Phase::Aborting { .. })) {
+            return Err(Error::Busy);
+        }
+        if self.refuses_stops {
+            return Err(Error::Busy);
+        }
+        let by = self.requests.open().ok_or(Error::Busy)?;
+        let (since, until) = (now, now.saturating_add(self.settings.timeout_us));
+        self.enter(if adopts {
+            Phase::Stopping { by, since, until }
+        } else {
+            let step = Quiescing::Quiesce;
+            Phase::Quiescing {
+                by,
+                since,
+                until,
+                step,
+            }
+        });
+        if !adopts {
+            self.effects.announce = Some(State::Stopping);
+            self.announced = true;
+        }
+        self.holder = asker.holder();
+        self.begin_accesses(now);
+        Ok(Some(by))
+    }
+
+    /// The device is to resume. Nothing to wait for if it runs. `generation`: only the stop is meant that
+    /// stood when that was read.
+    ///
+    /// # Errors
+    ///
+    /// Why that is refused; [`Error::Stale`] once if the last stop has ended by anything but a resume.
+    pub fn ask_resume(
+        &mut self,
+        now: u64,
+        asker: Asker,
+        generation: Option<u64>,
+    ) -> Result<Option<Ticket>, Error> {
+        let stands = matches!(self.phase, Phase::Stopped { .. });
+        if generation.is_some_and(|generation| !stands || generation != self.generation) {
+            return Err(Error::Stale);
+        }
+        if self.holder.is_some() && self.holder != asker.holder() && asker != Asker::Root {
+            return Err(Error::Busy);
+        }
+        match (self.phase, self.state()) {
+            (Phase::Rest(_), (State::Running, _)) if core::mem::take(&mut self.lapsed) => {
+                return Err(Error::Stale);
+            }
+            (Phase::Rest(_), (State::Running, _)) => return Ok(None),
+            (Phase::Rest(_), (State::Failed, _)) => return Err(Error::NeedsReset),
+            (Phase::Rest(_), (_, reason)) => return Err(reason.refusal()),
+            (Phase::Resuming { .. }, _) => return Err(Error::Busy),
+            _ => {}
+        }
+        let ticket = self.requests.open().ok_or(Error::Busy)?;
+        self.call_off(now, Error::CalledOff);
+        if matches!(self.phase, Phase::Rest(_)) {
+            // The device was not asked yet.
+            self.answer(ticket, Ok(()));
+        } else {
+            self.resume(now, Resumer::Asker(ticket), self.settings.timeout_us);
+        }
+        Ok(Some(ticket))
+    }
+
+    /// The lease of a stop begins anew, but does not become shorter.
+    ///
+    /// # Errors
+    ///
+    /// That stop does not stand any more.
+    pub fn renew(&mut self, now: u64, generation: u64) -> Result<(), Error> {
+        match self.phase {
+            Phase::Stopped { lease } if generation == self.generation => {
+                let renewed = self.lease_from(now);
+                self.phase = Phase::Stopped {
+                    lease: renewed.map(|end| end.max(lease.unwrap_or(end))),
+                };
+                Ok(())
+            }
+            _ => Err(Error::Stale),
+        }
+    }
+
+    pub(super) fn lease_from(&self, now: u64) -> Option<u64> {
+        (self.settings.lease_us != 0).then(|| now.saturating_add(self.settings.lease_us))
+    }
+
+    /// The answer to a request, once there is one.
+    pub fn take_answer(&mut self, ticket: Ticket) -> Option<Result<(), Error>> {
+        self.requests.take(ticket)
+    }
+
+    /// Whoever waits for that answer was killed.
+    pub fn killed(&mut self, now: u64, ticket: Ticket) {
+        match self.phase {
+            Phase::Quiescing { by, .. } | Phase::Stopping { by, .. } if by == ticket => {
+                self.call_off(now, Error::Killed);
+            }
+            Phase::Resuming {
+                by: Resumer::Asker(by),
+                ..
+            } if by == ticket => self.resume_is_given_up(now, Error::Killed),
+            _ => {}
+        }
+    }
+
+    /// A holder has closed what it held.
+    pub fn closed(&mut self, now: u64, holder: Holder) {
+        if self.holder != Some(holder) {
+            return;
+        }
+        self.call_off(now, Error::CalledOff);
+        if matches!(self.phase, Phase::Stopped { .. }) {
+            self.resume(now, Resumer::Closed, self.settings.timeout_us);
+        }
+    }
+
+    /// Ends a stop that is waited for.
+    pub(super) fn call_off(&mut self, now: u64, error: Error) {
+        match self.phase {
+            Phase::Quiescing { .. } => self.not_asked(error),
+            Phase::Stopping { .. } => self.stop_is_given_up(now, error),
+            _ => {}
+        }
+    }
+
+    /// The device is to resume within `timeout_us`.
+    pub(super) fn resume(&mut self, now: u64, by: Resumer, timeout_us: u64) {
+        let before = match self.phase {
+            Phase::Aborting { since, .. } => Before::Aborting { since },
+            Phase::StopUnanswered { since } => Before::StopUnanswered { since },
+            Phase::ResumeUnanswered => Before::ResumeUnanswered,
+            Phase::Resuming { before, .. } => before,
+            _ => Before::Stopped,
+        };
+        self.enter(Phase::Resuming {
+            by,
+            before,
+            since: now,
+            until: now.saturating_add(timeout_us),
+        });
+        self.ask_again();
+        self.begin_accesses(now);
+    }
+
+    /// Whether nobody and nothing is to be waited for any more before the driver goes.
+    pub fn has_left(&self) -> bool {
+        matches!(self.phase, Phase::Rest(_)) && self.above == Above::Working
+    }
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 OR MIT
+
+//! How long things may take, and when the machine is to be entered again.
+//!
+//! The protocol gives no time limit and no completion notice: the driver polls. It looks at once,
+//! then waits for a twenty-fifth of the time that has passed, so that an acknowledgement is seen
+//! within 4 % of the time that it took, and seldom is a device asked more than a hundred times.
+
+use super::super::state::Error;
+use super::{
+    handshake::{
+        Handshake,
+        Quiescing, //
+    },
+    Lost,
+    Machine,
+    Phase,
+    Resumer, //
+};
+
+/// Microseconds.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// The shortest and the longest time between two looks, while somebody waits.
+    pub wait: (u64, u64),
+    /// And while nobody does.
+    pub watch: (u64, u64),
+    /// For how long, at least and at most, a device is waited for that does not answer what can't be
+    /// taken back: ten times the timeout.
+    pub abort: (u64, u64),
+    /// How long who unbinds a driver waits for its device, at most.
+    pub leave: u64,
+}
+
+/// As the module has them.
+pub const LIMITS: Limits = Limits {
+    wait: (20, 10_000),
+    watch: (10_000, 1_000_000),
+    abort: (10_000_000, 120_000_000),
+    leave: 5_000_000,
+};
+
+impl Machine {
+    pub(super) fn abort_limit(&self) -> u64 {
+        let (least, most) = self.limits.abort;
+        self.settings
+            .timeout_us
+            .saturating_mul(10)
+            .clamp(least, most)
+    }
+
+    /// When the status is to be read next if it is read now.
+    pub(super) fn look_again(&mut self, now: u64) {
+        let pace = |since: u64, (least, most): (u64, u64)| {
+            (now.saturating_sub(since) / 25).clamp(least, most)
+        };
+        let wait = match self.phase {
+            Phase::Quiescing { since, until, .. }
+            | Phase::Stopping { since, until, .. }
+            | Phase::Resuming { since, until, .. } => {
+                let left = until.saturating_sub(now);
+                let wait = pace(since, self.limits.wait);
+                // Once more when the time is over.
+                if left == 0 {
+                    wait
+                } else {
+                    wait.min(left)
+                }
+            }
+            _ => {
+                let since = self.nonsense.or(self.handshake.since()).unwrap_or(now);
+                pace(since, self.limits.watch)
+            }
+        };
+        self.look_at = now.saturating_add(wait);
+    }
+
+    /// Whether the status is to be read, or the driver above quiesced, at `look_at`.
+    pub(super) fn looks(&self) -> bool {
+        match self.phase {
+            _ if self.lost.is_some() || self.known.negotiated.is_err() => false,
+            Phase::Quiescing { step, .. } => step != Quiescing::Settling,
+            Phase::Stopping { .. } => true,
+            Phase::Stopped { .. } => self.look_wanted || self.nonsense.is_some(),
+            _ => self.handshake != Handshake::Idle,
+        }
+    }
+
+    /// When the machine is to be entered again, if nothing happens before.
+    pub fn deadline(&self) -> Option<u64> {
+        let look = self.looks().then_some(self.look_at);
+        let nonsense = self.nonsense.map(|since| since + self.abort_limit());
+        [look, nonsense, self.phase_ends()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn phase_ends(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Quiescing { until, .. }
+            | Phase::Stopping { until, .. }
+            | Phase::Resuming { until, .. } => Some(until),
+            Phase::Stopped { lease } => lease,
+            Phase::Aborting { since, .. } => Some(since.saturating_add(self.abort_limit())),
+            Phase::Rest(_) | Phase::StopUnanswered { .. } | Phase::ResumeUnanswered => None,
+        }
+    }
+
+    /// Sees to what is over by now. Returns whether anything was.
+    pub(super) fn expire(&mut self, now: u64) -> bool {
+        let is_over = |end: Option<u64>| end.is_some_and(|end| end <= now);
+        let nonsense = self.nonsense.map(|since| since + self.abort_limit());
+        if is_over(nonsense) {
+            self.lose(Lost::Gone);
+            return true;
+        }
+        if !is_over(self.phase_ends()) {
+            return false;
+        }
+        match self.phase {
+            Phase::Quiescing { .. } if self.nonsense.is_some() => self.not_asked(Error::TimedOut),
+            // The device is not to blame: it was not asked.
+            Phase::Quiescing { .. } => self.not_asked(Error::Busy),
+            Phase::Stopping { .. } => self.stop_is_given_up(now, Error::TimedOut),
+            Phase::Resuming { .. } => self.resume_is_given_up(now, Error::TimedOut),
+            Phase::Stopped { .. } => {
+                self.lapsed = true;
+                self.resume(now, Resumer::Lease, self.settings.timeout_us);
+            }
+            Phase::Aborting { since, .. } => {
+                self.enter(Phase::StopUnanswered { since });
+                self.unquiesce();
+            }
+            Phase::Rest(_) | Phase::StopUnanswered { .. } | Phase::ResumeUnanswered => {}
+        }
+        true
+    }
+}
