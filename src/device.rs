@@ -11,14 +11,12 @@
 //! looks. The timer does it when nobody waits. There is one timer a device, and one place that arms it: [`Entered`].
 
 use crate::{
-    entered::Entered,
+    announce::Announcements,
     field::{
         self,
         Field, //
     },
     machine::{
-        Asker,
-        Leaver,
         Machine,
         Settings,
         LIMITS, //
@@ -26,16 +24,6 @@ use crate::{
     negotiate::Allowed,
     policy::Policy,
     quiesce::Quiesced,
-    release::{
-        self,
-        Announcements, //
-    },
-    state::{
-        Error,
-        Reason,
-        State,
-        Stats, //
-    },
     status::{
         Protocol,
         Status, //
@@ -52,16 +40,12 @@ use crate::{
         wait::Waiters,
         work, //
     },
-    timer,
 };
 use kernel::{
     new_mutex,
     prelude::*,
     sync::{
-        atomic::{
-            AtomicFlag,
-            Relaxed, //
-        },
+        atomic::AtomicFlag,
         Arc,
         Mutex,
         SetOnce, //
@@ -85,6 +69,10 @@ const SETTINGS: Settings = Settings {
     force: false,
 };
 
+/// Which of the device's works are the timer's, and what comes after the answer.
+pub(crate) const TIMER_WORK: u64 = 0;
+pub(crate) const RELEASE_WORK: u64 = 1;
+
 /// One device.
 #[pin_data]
 pub(crate) struct Device {
@@ -103,13 +91,13 @@ pub(crate) struct Device {
     #[pin]
     pub(crate) waiters: Waiters,
     #[pin]
-    machine: Mutex<Guarded>,
+    pub(crate) machine: Mutex<Guarded>,
     #[pin]
     pub(crate) status: Mutex<StatusField>,
     #[pin]
-    pub(crate) timer_work: DelayedWork<Self, { timer::WORK }>,
+    pub(crate) timer_work: DelayedWork<Self, TIMER_WORK>,
     #[pin]
-    pub(crate) release_work: DelayedWork<Self, { release::WORK }>,
+    pub(crate) release_work: DelayedWork<Self, RELEASE_WORK>,
 }
 
 /// What all devices share.
@@ -149,17 +137,6 @@ pub(crate) struct StatusField {
     pub(crate) accepted: Option<Protocol>,
     /// Nothing is to be accepted.
     pub(crate) decline: bool,
-}
-
-/// What can be told of a device.
-pub(crate) struct Snapshot {
-    pub(crate) state: State,
-    pub(crate) reason: Reason,
-    pub(crate) generation: u64,
-    /// What the device shows can be an answer.
-    pub(crate) is_answering: bool,
-    pub(crate) protocol: Option<Protocol>,
-    pub(crate) stats: Stats,
 }
 
 impl Device {
@@ -231,88 +208,11 @@ impl Device {
         u64::try_from(self.start.elapsed().as_micros_ceil()).unwrap_or(0)
     }
 
-    /// Enters the machine.
-    pub(crate) fn enter(self: &Arc<Self>) -> Entered<'_> {
-        Entered::new(self, self.machine.lock())
-    }
-
     /// Whoever waits for a change looks again.
     pub(crate) fn wake(&self) {
         self.waiters.wake();
         if let Some(poll) = self.poll.as_ref() {
             poll.wake();
-        }
-    }
-
-    /// Something has happened that the machine is to be told of, by whoever can't enter it.
-    pub(crate) fn kick(self: &Arc<Self>) {
-        self.waiters.wake();
-        let timers = &self.environment.timers;
-        timers.enqueue::<_, { timer::WORK }>(self.clone(), 0);
-    }
-
-    /// Stops the device. Returns when it has acknowledged that, or has not in time.
-    pub(crate) fn stop(self: &Arc<Self>, asker: Asker) -> Result<(), Error> {
-        // Nobody would look after a stop that was given up if the module were unloaded meanwhile.
-        let _module = ModuleRef::get(self.environment.module).ok_or(Error::Gone)?;
-        let mut entered = self.look();
-        let asleep = self.environment.asleep.load(Relaxed);
-        let ask = entered
-            .guarded
-            .machine
-            .ask_stop(self.now(), asker, asleep)?;
-        entered.wait_for(ask)
-    }
-
-    /// Resumes the device, or calls a stop off that is being waited for. `generation`: only the stop that
-    /// stood then.
-    pub(crate) fn resume(
-        self: &Arc<Self>,
-        asker: Asker,
-        generation: Option<u64>,
-    ) -> Result<(), Error> {
-        let _module = ModuleRef::get(self.environment.module).ok_or(Error::Gone)?;
-        let mut entered = match generation {
-            Some(_) => self.look(),
-            None => self.enter(),
-        };
-        let machine = &mut entered.guarded.machine;
-        let ask = machine.ask_resume(self.now(), asker, generation)?;
-        entered.wait_for(ask)
-    }
-
-    /// Prolongs the lease of a stop, if it stands, and has since `generation`.
-    pub(crate) fn renew(self: &Arc<Self>, generation: u64) -> Result<(), Error> {
-        let mut entered = self.look();
-        entered.guarded.machine.renew(self.now(), generation)
-    }
-
-    /// Enters the machine, and looks whether a stop still stands.
-    fn look(self: &Arc<Self>) -> Entered<'_> {
-        let mut entered = self.enter();
-        entered.guarded.machine.look(self.now());
-        entered.run()
-    }
-
-    /// The driver, the device or this module is about to go: the device is resumed, or else its virtqueues
-    /// are broken, and the driver above is let go.
-    pub(crate) fn leave(self: &Arc<Self>, who: Leaver) {
-        let mut entered = self.enter();
-        entered.guarded.machine.leaves(self.now(), who);
-        loop {
-            entered = entered.run();
-            if let Some(quiesced) = entered.guarded.to_release.take() {
-                // Not waiting for the work that would do it.
-                drop(entered);
-                drop(quiesced);
-                entered = self.enter();
-                entered.guarded.machine.unquiesced();
-                continue;
-            }
-            if entered.guarded.machine.has_left() {
-                return;
-            }
-            (entered, _) = entered.wait(false);
         }
     }
 
@@ -329,18 +229,8 @@ impl Device {
             guarded.detached = true;
             guarded.module = None;
         }
-        work::cancel::<_, { timer::WORK }>(self);
-        work::cancel::<_, { release::WORK }>(self);
-    }
-
-    /// What can be told of the device.
-    pub(crate) fn snapshot(self: &Arc<Self>) -> Snapshot {
-        self.enter().snapshot()
-    }
-
-    /// What can be told of the device, after a look whether a stop still stands.
-    pub(crate) fn snapshot_after_look(self: &Arc<Self>) -> Snapshot {
-        self.look().snapshot()
+        work::cancel::<_, TIMER_WORK>(self);
+        work::cancel::<_, RELEASE_WORK>(self);
     }
 }
 

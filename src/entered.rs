@@ -6,7 +6,8 @@ use crate::{
     device::{
         Device,
         Guarded,
-        Snapshot, //
+        RELEASE_WORK,
+        TIMER_WORK, //
     },
     machine::{
         Action,
@@ -17,7 +18,6 @@ use crate::{
     negotiate::VIRTIO_F_NOTIFICATION_DATA,
     policy::Policy,
     quiesce::Quiesced,
-    release,
     state::{
         Error,
         Reason,
@@ -31,7 +31,6 @@ use crate::{
         lock::NoIo,
         module::ModuleRef, //
     },
-    timer,
 };
 use kernel::{
     prelude::*,
@@ -73,7 +72,7 @@ pub(crate) struct Entered<'a> {
 
 impl<'a> Entered<'a> {
     /// With the lock of the machine held.
-    pub(crate) fn new(device: &'a Arc<Device>, mut guarded: MutexGuard<'a, Guarded>) -> Self {
+    fn new(device: &'a Arc<Device>, mut guarded: MutexGuard<'a, Guarded>) -> Self {
         let known = device.status.lock().field.known();
         let before = Shown::of(&guarded.machine);
         guarded.machine.sync(known);
@@ -141,19 +140,6 @@ impl<'a> Entered<'a> {
         let killed = device.waiters.wait(seen, us, killable);
         (device.enter(), killed)
     }
-
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        let machine = &self.guarded.machine;
-        let (state, reason) = machine.state();
-        Snapshot {
-            state,
-            reason,
-            generation: machine.generation(),
-            is_answering: machine.is_answering(),
-            protocol: machine.protocol(),
-            stats: *machine.stats(),
-        }
-    }
 }
 
 impl Drop for Entered<'_> {
@@ -178,13 +164,25 @@ impl Drop for Entered<'_> {
                 let ms = at.saturating_sub(device.now()).div_ceil(1000);
                 let delay = msecs_to_jiffies(u32::try_from(ms).unwrap_or(u32::MAX));
                 let timers = &device.environment.timers;
-                timers.enqueue::<_, { timer::WORK }>((*device).clone(), delay);
+                timers.enqueue::<_, TIMER_WORK>((*device).clone(), delay);
             }
         }
     }
 }
 
 impl Device {
+    /// Enters the machine.
+    pub(crate) fn enter(self: &Arc<Self>) -> Entered<'_> {
+        Entered::new(self, self.machine.lock())
+    }
+
+    /// Something has happened that the machine is to be told of, by whoever can't enter it.
+    pub(crate) fn kick(self: &Arc<Self>) {
+        self.waiters.wake();
+        let timers = &self.environment.timers;
+        timers.enqueue::<_, TIMER_WORK>(self.clone(), 0);
+    }
+
     fn carry_out(self: &Arc<Self>, guarded: &mut Guarded, action: Action) {
         match action {
             // For whoever can wait without the lock.
@@ -270,7 +268,7 @@ impl Device {
 
     fn release_later(self: &Arc<Self>) {
         let releases = &self.environment.releases;
-        releases.enqueue::<_, { release::WORK }>(self.clone(), 0);
+        releases.enqueue::<_, RELEASE_WORK>(self.clone(), 0);
     }
 
     fn has_changed(&self, before: (State, Reason), after: (State, Reason)) {

@@ -29,6 +29,7 @@ use crate::{
         virtio::{
             self,
             Bus,
+            Exclusive,
             Parent, //
         }, //
     },
@@ -57,11 +58,11 @@ pub(crate) struct Devices {
     shadows: Shadows,
 }
 
-/// What ties a device to this module. Dropped in this order.
+/// What ties a device to this module.
 struct Attachment {
     /// Later ones have greater ones.
     serial: u64,
-    _attached: Attached,
+    attached: Attached,
     device: Arc<Device>,
 }
 
@@ -81,11 +82,7 @@ impl Devices {
 
     /// Attaches to the devices that are on the bus already.
     pub(crate) fn attach_all(&self, bus: Bus) {
-        bus.for_each_locked(|device| {
-            if device.is_registered() {
-                self.attach_or_complain(device);
-            }
-        });
+        bus.for_each_locked(|device| self.attach_or_complain(device));
     }
 
     /// The module is about to be unloaded: leaves all devices, and removes their files.
@@ -97,15 +94,19 @@ impl Devices {
         });
     }
 
-    fn attach_or_complain(&self, device: &virtio::Device) {
+    fn attach_or_complain(&self, device: Exclusive<'_>) {
         if let Err(error) = self.attach(device) {
-            dev_err!(device.as_device(), "can't be attached to: {:?}\n", error);
+            dev_err!(
+                device.device().as_device(),
+                "can't be attached to: {:?}\n",
+                error
+            );
         }
     }
 
-    /// Attaches to `device`, if that has not happened yet. The caller holds its lock and its
-    /// parent's, or is told of its addition to the bus just now.
-    fn attach(&self, device: &virtio::Device) -> Result {
+    /// Attaches to a device, if that has not happened yet.
+    fn attach(&self, exclusive: Exclusive<'_>) -> Result {
+        let device = exclusive.device();
         // Whoever unbinds a stopped disk takes the lock: memory must not be got by I/O.
         let _no_io = NoIo::enter();
         let mut attachments = self.attachments.lock();
@@ -116,23 +117,26 @@ impl Devices {
             return Ok(());
         }
         attachments.reserve(1, GFP_KERNEL)?;
-        let (transport, parent) = (Transport::of(device), Parent::of(device));
+        let (transport, parent) = (Transport::of(exclusive), Parent::of(exclusive));
         let ours = Device::new(transport, parent, self.environment.clone())?;
         if device.has_driver() {
             ours.bound_before();
         }
-        let attached = self.shadows.attach(ours.transport(), ours.clone())?;
         let files = Group::new(device, &ours, &attrs::FILES)?;
         let stats = Group::new(device, &ours, &attrs::STATS)?;
         if let Some(poll) = files.poll(attrs::STATE) {
             ours.tell(poll);
         }
+        // Nothing fails from here on.
+        let attached = self
+            .shadows
+            .attach(exclusive, ours.transport(), ours.clone())?;
         *ours.files.lock() = Some([files, stats]);
         let serial = attachments.last().map_or(1, |last| last.serial + 1);
         attachments.push(
             Attachment {
                 serial,
-                _attached: attached,
+                attached,
                 device: ours,
             },
             GFP_KERNEL,
@@ -181,19 +185,6 @@ impl Devices {
             .find(|attachment| attachment.is_of(device));
         found.map(|attachment| attachment.device.clone())
     }
-
-    /// The device was removed from the bus.
-    fn detach(&self, device: &virtio::Device) {
-        let mut attachments = self.attachments.lock();
-        let at = attachments
-            .iter()
-            .position(|attachment| attachment.is_of(device));
-        let attachment = at.and_then(|at| attachments.remove(at).ok());
-        drop(attachments);
-        if let Some(attachment) = attachment {
-            attachment.forget();
-        }
-    }
 }
 
 #[pinned_drop]
@@ -205,20 +196,18 @@ impl PinnedDrop for Devices {
                 break;
             };
             let device = attachment.device.clone();
-            let _guard = DeviceGuard::lock(device.transport().device(), device.parent());
-            attachment.forget();
+            let guard = DeviceGuard::lock(device.transport().device(), device.parent());
+            attachment.end(guard.exclusive());
         }
     }
 }
 
 impl Attachment {
-    /// Ends the attachment. The caller holds the locks of the device and its parent, or is told of
-    /// the device's removal from the bus just now.
-    fn forget(self) {
-        let device = self.device.clone();
-        drop(self);
+    /// Ends the attachment.
+    fn end(self, exclusive: Exclusive<'_>) {
+        self.attached.detach(exclusive);
         // The virtio core does not call us any more: nothing is queued from now on.
-        device.detach();
+        self.device.detach();
     }
 
     fn is_of(&self, device: &virtio::Device) -> bool {
@@ -250,15 +239,27 @@ impl system::Listener for Devices {
 }
 
 impl Listener for Devices {
-    fn event(&self, event: Event, device: &virtio::Device) {
-        if event == Event::Added {
-            return self.attach_or_complain(device);
+    fn added(&self, device: Exclusive<'_>) {
+        self.attach_or_complain(device);
+    }
+
+    fn removed(&self, device: Exclusive<'_>) {
+        let attachment = {
+            let mut attachments = self.attachments.lock();
+            let mut all = attachments.iter();
+            let at = all.position(|attachment| attachment.is_of(device.device()));
+            at.and_then(|at| attachments.remove(at).ok())
+        };
+        if let Some(attachment) = attachment {
+            attachment.end(device);
         }
+    }
+
+    fn event(&self, event: Event, device: &virtio::Device) {
         let Some(ours) = self.find(device) else {
             return;
         };
         match event {
-            Event::Added => {}
             Event::Binding => ours.binding(),
             Event::Bound => ours.bound(),
             Event::Unbinding => ours.leave(Leaver::Driver),
@@ -267,7 +268,6 @@ impl Listener for Devices {
                 ours.leave(Leaver::Device);
                 ours.remove_files();
             }
-            Event::Removed => self.detach(device),
         }
     }
 }

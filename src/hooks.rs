@@ -217,7 +217,8 @@ mod tests {
             },
             asleep: Arc::new(AtomicFlag::new(false), GFP_KERNEL)?,
         };
-        let (transport, parent) = (Transport::of(fake.device()), Parent::of(fake.device()));
+        let exclusive = fake.exclusive();
+        let (transport, parent) = (Transport::of(exclusive), Parent::of(exclusive));
         let device = Device::new(transport, parent, environment)?;
         {
             let mut status = device.status.lock();

@@ -21,23 +21,30 @@
 //!        +------------- NEEDS_RESET: failed    failed-+       failed --- late answer ----+
 //! ```
 //!
-//! Two things are kept apart. The [`Phase`] is what people want of the device. The [`Handshake`] is what
-//! the device was asked for, and has not answered. A phase may give up; the handshake never does: whatever the phase, a device
-//! that was asked to stop is looked at until it shows that it has, and is then resumed if nobody
-//! wants it stopped any more. So no device is left stopped by accident, and nobody has to remember to look.
+//! Two things are kept apart, in `phase.rs`. The *phase* is what people want of the device. The *handshake* is
+//! what the device was asked for and has not answered. A phase may give up. The handshake never does:
+//! a device that was asked to stop is looked at, in whatever phase, until it shows that it has; if nobody
+//! wants it stopped then, it is resumed. So no device is left stopped by accident.
 //!
-//! The machine does nothing itself. Whoever enters it, with the device's `machine` lock held, tells it what
-//! has happened, carries out what [`Machine::next`] says until that is nothing, and has it entered
-//! again at [`Machine::deadline`].
+//! The machine does nothing itself. Whoever has something to tell enters it, with the device's `machine`
+//! lock held. It tells the machine what has happened (`ask.rs`: people; `handshake.rs`: the device; `world.rs`: the
+//! kernel; `time.rs`: the clock), and carries out what [`Machine::next`] says until there is nothing
+//! left. When it leaves, it arms the timer for [`Machine::deadline`], and the timer enters the machine
+//! then. Nobody else touches the device.
 //!
 //! Pure: no locks, no I/O, no clock. Times are microseconds since any fixed time.
 
+mod action;
+mod ask;
 mod handshake;
 #[cfg(not(CONFIG_RUST))]
 mod normal;
-mod requests;
+mod outcome;
+mod phase;
+mod settings;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod time;
 mod world;
 
@@ -49,137 +56,32 @@ use super::state::{
     State,
     Stats, //
 };
-use super::status::{
-    Access,
-    Protocol, //
+use super::status::Protocol;
+use action::Effects;
+pub use action::{
+    Action,
+    Attempt, //
 };
-pub use handshake::Attempt;
-use handshake::{
-    Effects,
+pub use phase::Leaver;
+use phase::{
+    Above,
+    Before,
+    Driver,
     Handshake,
-    Quiescing, //
+    Lost,
+    Phase, //
 };
-use requests::Requests;
-pub use requests::{
+pub use settings::{
+    Limits,
+    Settings,
+    LIMITS, //
+};
+use ticket::Requests;
+pub use ticket::{
     Asker,
     Holder,
     Ticket, //
 };
-pub use time::{
-    Limits,
-    LIMITS, //
-};
-use world::Driver;
-pub use world::Leaver;
-
-/// What is to be done now. Each is done once, and what has come of it is told to the machine, where
-/// that is said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// The driver above is to be quiesced, without waiting: then [`Machine::quiesced`].
-    Quiesce,
-    /// Until nobody gives the device requests any more: then [`Machine::settled`], with that generation. To
-    /// be waited for without the lock.
-    Settle(u64),
-    /// The status is to be read, and written where the protocol allows it: then [`Machine::answered`].
-    Access(Access),
-    /// The driver above is to be told that the device has stopped.
-    TellStopped,
-    /// The virtqueues are to be broken, if the device has no requests: who is let go gets errors.
-    BreakVirtqueues,
-    /// The device is to be notified of every virtqueue: it may have missed that.
-    NotifyVirtqueues,
-    /// The driver above is to be let go: then, maybe later, [`Machine::unquiesced`].
-    Unquiesce,
-    /// User space is to be told.
-    Announce(State),
-}
-
-/// What people want of the device, and until when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Phase {
-    /// Nothing. The reason says how the last stop has ended.
-    Rest(Reason),
-    /// A stop: the driver above is to be quiesced first.
-    Quiescing {
-        by: Ticket,
-        since: u64,
-        until: u64,
-        step: Quiescing,
-    },
-    /// A stop: the device was asked.
-    Stopping { by: Ticket, since: u64, until: u64 },
-    /// The stop stands, until then if somebody does not end it before.
-    Stopped { lease: Option<u64> },
-    /// The end of a stop.
-    Resuming {
-        by: Resumer,
-        before: Before,
-        since: u64,
-        until: u64,
-    },
-    /// The end of a stop that was given up, or that the device is about to end by itself.
-    Aborting { since: u64, dropped: bool },
-    /// As aborting, for so long that the driver above was let go.
-    StopUnanswered { since: u64 },
-    /// The end of a stop that the device has not acknowledged. The driver above is held.
-    ResumeUnanswered,
-}
-
-/// Who has the device resumed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Resumer {
-    /// Whoever has asked for it.
-    Asker(Ticket),
-    /// The holder of the stop has closed it.
-    Closed,
-    /// Nobody: the lease is over.
-    Lease,
-    /// Whoever unbinds the driver, or removes the device or this module.
-    Leaver,
-}
-
-/// What a device was before it was to resume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Before {
-    Stopped,
-    Aborting { since: u64 },
-    StopUnanswered { since: u64 },
-    ResumeUnanswered,
-}
-
-/// The driver above.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Above {
-    /// It works.
-    Working,
-    /// It is quiesced.
-    Quiesced,
-    /// It is being let go.
-    Unquiescing,
-}
-
-/// Why nothing can be expected of a device before its next reset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Lost {
-    /// It asks for one, or the driver has failed.
-    NeedsReset,
-    /// It has reset itself.
-    Reset,
-    /// It does not answer any more.
-    Gone,
-}
-
-/// What the administrator has chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Settings {
-    /// How long a request may take.
-    pub timeout_us: u64,
-    /// For how long a stop may stand; 0: for ever.
-    pub lease_us: u64,
-    /// The device may be stopped although its type should not be.
-    pub force: bool,
-}
 
 /// A device.
 #[derive(Clone, Debug)]

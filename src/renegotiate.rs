@@ -19,7 +19,7 @@ use crate::{
             DeviceGuard,
             NoIo, //
         },
-        virtio::Restartable, //
+        restart::Restartable, //
     },
 };
 use kernel::{
@@ -60,7 +60,7 @@ impl Device {
         // With no lock held: whoever unplugs a device that does not answer has to get them.
         disk.flush().map_err(|_| Error::NeedsReset)?;
         let locks = self.lock_for_restart()?;
-        let driver = device.restartable(&locks).ok_or(Error::NotSupported)?;
+        let driver = Restartable::of(device, &locks).ok_or(Error::NotSupported)?;
         let _stops = self.refuse_stops()?;
         if self.snapshot().protocol.is_some() {
             return Ok(());

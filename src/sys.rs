@@ -13,6 +13,7 @@ pub(crate) mod module;
 pub(crate) mod netdev;
 pub(crate) mod notifier;
 pub(crate) mod rcu;
+pub(crate) mod restart;
 pub(crate) mod scsi;
 pub(crate) mod shadow;
 pub(crate) mod sysfs;

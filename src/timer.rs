@@ -2,7 +2,10 @@
 
 //! A device's timer: enters its machine when that is due, whoever was to be waited for.
 
-use crate::device::Device;
+use crate::device::{
+    Device,
+    TIMER_WORK, //
+};
 use kernel::{
     sync::Arc,
     workqueue::{
@@ -11,14 +14,11 @@ use kernel::{
     }, //
 };
 
-/// Which of the device's works this is.
-pub(crate) const WORK: u64 = 0;
-
 impl_has_delayed_work! {
-    impl HasDelayedWork<Device, 0> for Device { self.timer_work }
+    impl HasDelayedWork<Device, TIMER_WORK> for Device { self.timer_work }
 }
 
-impl WorkItem<WORK> for Device {
+impl WorkItem<TIMER_WORK> for Device {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {

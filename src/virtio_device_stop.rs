@@ -26,6 +26,7 @@ pub mod state;
 pub mod status;
 
 // They act.
+mod announce;
 mod attrs;
 mod device;
 mod entered;
@@ -34,6 +35,7 @@ mod hooks;
 mod quiesce;
 mod release;
 mod renegotiate;
+mod requests;
 mod sys;
 mod timer;
 

@@ -9,105 +9,25 @@ use super::super::field::{
 use super::super::state::{
     Cost,
     Error,
-    Reason,
-    State, //
+    Reason, //
 };
 use super::super::status::{
     Access,
     Protocol,
     Seen, //
 };
-use super::{
-    Above,
+use super::action::{
     Action,
-    Before,
-    Lost,
-    Machine,
-    Phase,
-    Resumer, //
+    Attempt, //
 };
-
-/// What the device was asked for, and has not answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Handshake {
-    /// Nothing: it runs.
-    Idle,
-    /// To stop. `called_off`: that was withdrawn (VIRTIO_F_DEVICE_STOP), which proves nothing. It shows that
-    /// it runs, but may yet stop.
-    StopAsked { since: u64, called_off: bool },
-    /// It has stopped, and was not asked to resume.
-    Stopped,
-    /// To resume. `again`: to be asked once more, which VIRTIO_F_SUSPEND does not allow.
-    ResumeAsked { since: u64, again: bool },
-}
-
-/// How far a stop has come before the device is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Quiescing {
-    /// The driver above is to be quiesced.
-    Quiesce,
-    /// It is; whoever was about to give the device a request is to be waited for.
-    Settle,
-    /// That is being done.
-    Settling,
-    /// The device is to be asked.
-    Ask,
-}
-
-/// What has come of the attempt to quiesce the driver above.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Attempt {
-    /// It is quiesced.
-    Done,
-    /// It can't be quiesced now: to be tried again.
-    NotNow,
-    /// What is to be quiesced is not there.
-    NotFound,
-}
-
-/// What is to be done before anything else, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Effects {
-    pub(super) tell_stopped: bool,
-    pub(super) break_virtqueues: bool,
-    pub(super) notify: bool,
-    pub(super) unquiesce: bool,
-    pub(super) announce: Option<State>,
-}
-
-impl Handshake {
-    pub(super) const fn since(self) -> Option<u64> {
-        match self {
-            Self::StopAsked { since, .. } | Self::ResumeAsked { since, .. } => Some(since),
-            Self::Idle | Self::Stopped => None,
-        }
-    }
-}
-
-impl Effects {
-    pub(super) const NONE: Self = Self {
-        tell_stopped: false,
-        break_virtqueues: false,
-        notify: false,
-        unquiesce: false,
-        announce: None,
-    };
-
-    pub(super) fn next(&mut self) -> Option<Action> {
-        let mut once = |flag: fn(&mut Self) -> &mut bool| core::mem::take(flag(self));
-        if once(|effects| &mut effects.tell_stopped) {
-            Some(Action::TellStopped)
-        } else if once(|effects| &mut effects.break_virtqueues) {
-            Some(Action::BreakVirtqueues)
-        } else if once(|effects| &mut effects.notify) {
-            Some(Action::NotifyVirtqueues)
-        } else if once(|effects| &mut effects.unquiesce) {
-            Some(Action::Unquiesce)
-        } else {
-            self.announce.take().map(Action::Announce)
-        }
-    }
-}
+use super::phase::{
+    Above,
+    Handshake,
+    Lost,
+    Phase,
+    Quiescing, //
+};
+use super::Machine;
 
 impl Machine {
     /// What is to be done to the device now, or above it.
@@ -156,7 +76,7 @@ impl Machine {
         self.reads = 0;
     }
 
-    fn cost(&self, now: u64) -> Cost {
+    pub(super) fn cost(&self, now: u64) -> Cost {
         Cost {
             elapsed_us: now.saturating_sub(self.access_since.unwrap_or(now)),
             reads: self.reads,
@@ -328,117 +248,6 @@ impl Machine {
             _ => return false,
         }
         true
-    }
-
-    fn acknowledged(&mut self, now: u64) {
-        if let Phase::Stopping { by, .. } = self.phase {
-            self.answer(by, Ok(()));
-        }
-        self.handshake = Handshake::Stopped;
-        self.stats.stops += 1;
-        self.stats.last_stop = self.cost(now);
-        self.lapsed = false;
-        self.effects.tell_stopped = true;
-        let lease = self.lease_from(now);
-        self.enter(Phase::Stopped { lease });
-    }
-
-    /// The device runs, as far as can be known.
-    fn runs(&mut self, now: u64) {
-        let was_asked = matches!(self.handshake, Handshake::ResumeAsked { .. });
-        let had_stopped = was_asked || self.handshake == Handshake::Stopped;
-        let mut note = Reason::None;
-        match self.phase {
-            Phase::Stopped { .. } => {
-                self.stats.dropped += 1;
-                self.lapsed = true;
-                note = Reason::StopDropped;
-            }
-            Phase::Resuming { by, before, .. } => {
-                let dropped = before == Before::Stopped && had_stopped && !was_asked;
-                let late = matches!(
-                    before,
-                    Before::Aborting { .. } | Before::StopUnanswered { .. }
-                );
-                self.stats.last_resume = self.cost(now);
-                self.stats.resumes += u64::from(was_asked);
-                self.stats.dropped += u64::from(dropped);
-                self.stats.late_acks += u64::from(late && had_stopped);
-                if dropped {
-                    note = Reason::StopDropped;
-                }
-                match by {
-                    Resumer::Asker(by) if dropped => self.answer(by, Err(Error::Stale)),
-                    Resumer::Asker(by) => self.answer(by, Ok(())),
-                    Resumer::Lease => {
-                        self.stats.lease_expiries += 1;
-                        note = Reason::LeaseExpired;
-                    }
-                    Resumer::Closed | Resumer::Leaver => {}
-                }
-            }
-            Phase::Aborting { dropped: true, .. } => {
-                self.stats.dropped += 1;
-                note = Reason::StopDropped;
-            }
-            Phase::ResumeUnanswered => {}
-            _ => self.stats.late_acks += u64::from(had_stopped),
-        }
-        if had_stopped {
-            self.handshake = Handshake::Idle;
-        }
-        self.effects.notify = true;
-        self.rest(note);
-    }
-
-    /// A stop ends before the device was asked.
-    pub(super) fn not_asked(&mut self, error: Error) {
-        if let Phase::Quiescing { by, .. } = self.phase {
-            self.answer(by, Err(error));
-        }
-        self.nonsense = None;
-        self.rest(Reason::None);
-    }
-
-    /// Nobody waits for the stop any more that the device was asked for.
-    pub(super) fn stop_is_given_up(&mut self, now: u64, error: Error) {
-        if let Phase::Stopping { by, .. } = self.phase {
-            self.answer(by, Err(error));
-        }
-        self.stats.timeouts += u64::from(error == Error::TimedOut);
-        self.stats.last_stop = self.cost(now);
-        self.enter(Phase::Aborting {
-            since: now,
-            dropped: false,
-        });
-        self.look_at = now;
-    }
-
-    /// Nobody waits for the resume any more.
-    pub(super) fn resume_is_given_up(&mut self, now: u64, error: Error) {
-        let Phase::Resuming { by, before, .. } = self.phase else {
-            return;
-        };
-        if let Resumer::Asker(by) = by {
-            self.answer(by, Err(error));
-        }
-        self.stats.timeouts += u64::from(error == Error::TimedOut);
-        self.stats.last_resume = self.cost(now);
-        self.stats.lease_expiries += u64::from(by == Resumer::Lease);
-        if by == Resumer::Leaver {
-            self.effects.break_virtqueues = true;
-            return self.rest(Reason::None);
-        }
-        let has_stopped = !matches!(self.handshake, Handshake::StopAsked { .. });
-        self.enter(match before {
-            Before::Aborting { since } if !has_stopped => Phase::Aborting {
-                since,
-                dropped: false,
-            },
-            Before::StopUnanswered { since } if !has_stopped => Phase::StopUnanswered { since },
-            _ => Phase::ResumeUnanswered,
-        });
-        self.look_again(now);
     }
 
     /// A resume that the device has not acknowledged is asked for once more, if that may be.

@@ -3,12 +3,13 @@
 //! For the model checker, on the host only: what makes two machines behave alike.
 
 use super::super::state::Stats;
-use super::{
-    handshake::Handshake,
+use super::phase::{
     Before,
-    Machine,
+    Handshake,
     Phase, //
 };
+use super::ticket::Requests;
+use super::Machine;
 use std::hash::{
     Hash,
     Hasher, //
@@ -95,7 +96,7 @@ impl Machine {
 
     /// Whether a request waits for its answer.
     pub fn is_waiting(&self) -> bool {
-        self.requests != super::Requests::new()
+        self.requests != Requests::new()
     }
 }
 

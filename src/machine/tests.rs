@@ -8,6 +8,7 @@ use super::super::field::{
     Register, //
 };
 use super::super::status::{
+    Access,
     Seen,
     Status, //
 };

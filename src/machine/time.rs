@@ -7,38 +7,14 @@
 //! within 4 % of the time that it took, and seldom is a device asked more than a hundred times.
 
 use super::super::state::Error;
-use super::{
-    handshake::{
-        Handshake,
-        Quiescing, //
-    },
+use super::phase::{
+    Handshake,
     Lost,
-    Machine,
     Phase,
+    Quiescing,
     Resumer, //
 };
-
-/// Microseconds.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Limits {
-    /// The shortest and the longest time between two looks, while somebody waits.
-    pub wait: (u64, u64),
-    /// And while nobody does.
-    pub watch: (u64, u64),
-    /// For how long, at least and at most, a device is waited for that does not answer what can't be
-    /// taken back: ten times the timeout.
-    pub abort: (u64, u64),
-    /// How long who unbinds a driver waits for its device, at most.
-    pub leave: u64,
-}
-
-/// As the module has them.
-pub const LIMITS: Limits = Limits {
-    wait: (20, 10_000),
-    watch: (10_000, 1_000_000),
-    abort: (10_000_000, 120_000_000),
-    leave: 5_000_000,
-};
+use super::Machine;
 
 impl Machine {
     pub(super) fn abort_limit(&self) -> u64 {

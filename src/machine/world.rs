@@ -7,33 +7,15 @@ use super::super::state::{
     Error,
     Reason, //
 };
-use super::{
+use super::phase::{
+    Driver,
     Handshake,
+    Leaver,
     Lost,
-    Machine,
     Phase,
     Resumer, //
 };
-
-/// The driver that the device is bound to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Driver {
-    None,
-    Bound,
-    /// It is about to be unbound.
-    Unbinding,
-    /// And no other one comes: the device or this module goes.
-    Removed,
-}
-
-/// Who is about to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Leaver {
-    /// The driver; another one may come.
-    Driver,
-    /// The device, or this module.
-    Device,
-}
+use super::Machine;
 
 impl Machine {
     /// What is known of the status field now. To be told before anything else, whenever the machine is

@@ -7,7 +7,10 @@ use super::{
         virtio_config_ops,
         virtio_device, //
     },
-    virtio::Device,
+    virtio::{
+        Device,
+        Exclusive, //
+    },
 };
 use kernel::{
     bindings,
@@ -90,6 +93,12 @@ impl Fake {
     pub(crate) fn device(&self) -> &Device {
         // SAFETY: The device is initialised, and valid for as long as `self` is.
         unsafe { Device::from_raw(self.device.get()) }
+    }
+
+    /// The device, which nobody else knows.
+    pub(crate) fn exclusive(&self) -> Exclusive<'_> {
+        // SAFETY: It is on no bus, and its parent is valid for as long as `self` is.
+        unsafe { Exclusive::new(self.device()) }
     }
 
     /// The status field.

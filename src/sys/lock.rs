@@ -7,6 +7,7 @@ use super::{
     virtio::{
         Device,
         DeviceRef,
+        Exclusive,
         Parent, //
     }, //
 };
@@ -48,6 +49,12 @@ impl DeviceGuard {
             }
         }
         Some(Self::locked(device, parent))
+    }
+
+    /// The device, for as long as the locks are held.
+    pub(crate) fn exclusive(&self) -> Exclusive<'_> {
+        // SAFETY: Both locks are held by this task, which this can't be sent from, and a reference to the parent.
+        unsafe { Exclusive::new(&self.device) }
     }
 
     fn locked(device: &Device, parent: &Parent) -> Self {

@@ -6,7 +6,8 @@
 
 use super::virtio::{
     Bus,
-    Device, //
+    Device,
+    Exclusive, //
 };
 use kernel::{
     bindings,
@@ -19,12 +20,8 @@ use kernel::{
 /// What has happened, or is about to, to a device on the bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// It was added; no driver is bound yet. The parent's lock is held.
-    Added,
     /// It is about to be removed. The parent's lock is held.
     Deleting,
-    /// It was removed, and its driver is gone. The parent's lock is held.
-    Removed,
     /// A driver is about to be bound. The device's lock is held.
     Binding,
     /// A driver was bound. The device's lock is held.
@@ -39,7 +36,11 @@ pub(crate) enum Event {
 
 /// Who is told.
 pub(crate) trait Listener: Send + Sync + 'static {
-    /// Something happens to `device`. May sleep.
+    /// A device was added; no driver is bound yet.
+    fn added(&self, device: Exclusive<'_>);
+    /// It was removed, and its driver is gone.
+    fn removed(&self, device: Exclusive<'_>);
+    /// Something else happens to `device`. May sleep.
     fn event(&self, event: Event, device: &Device);
 }
 
@@ -83,10 +84,23 @@ impl<T: Listener> Registration<T> {
         action: c_ulong,
         data: *mut c_void,
     ) -> c_int {
+        // SAFETY: By the contract of this function. The block is unregistered before the
+        // registration is dropped.
+        let this = unsafe { &*kernel::container_of!(Opaque::cast_from(block), Self, block) };
+        // SAFETY: By the contract of this function. The bus keeps the device valid for the call.
+        let device = unsafe { Device::from_dev(data.cast()) };
         let event = match action as bindings::bus_notifier_event {
-            bindings::bus_notifier_event_BUS_NOTIFY_ADD_DEVICE => Event::Added,
+            bindings::bus_notifier_event_BUS_NOTIFY_ADD_DEVICE => {
+                // SAFETY: Called by whoever adds it.
+                this.listener.added(unsafe { Exclusive::new(device) });
+                return 0;
+            }
+            bindings::bus_notifier_event_BUS_NOTIFY_REMOVED_DEVICE => {
+                // SAFETY: Called by whoever removes it, before the reference to the parent is dropped.
+                this.listener.removed(unsafe { Exclusive::new(device) });
+                return 0;
+            }
             bindings::bus_notifier_event_BUS_NOTIFY_DEL_DEVICE => Event::Deleting,
-            bindings::bus_notifier_event_BUS_NOTIFY_REMOVED_DEVICE => Event::Removed,
             bindings::bus_notifier_event_BUS_NOTIFY_BIND_DRIVER => Event::Binding,
             bindings::bus_notifier_event_BUS_NOTIFY_BOUND_DRIVER => Event::Bound,
             bindings::bus_notifier_event_BUS_NOTIFY_DRIVER_NOT_BOUND => Event::NotBound,
@@ -94,11 +108,6 @@ impl<T: Listener> Registration<T> {
             bindings::bus_notifier_event_BUS_NOTIFY_UNBOUND_DRIVER => Event::Unbound,
             _ => return 0,
         };
-        // SAFETY: By the contract of this function. The block is unregistered before the
-        // registration is dropped.
-        let this = unsafe { &*kernel::container_of!(Opaque::cast_from(block), Self, block) };
-        // SAFETY: By the contract of this function. The bus keeps the device valid for the call.
-        let device = unsafe { Device::from_dev(data.cast()) };
         this.listener.event(event, device);
         0
     }

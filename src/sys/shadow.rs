@@ -24,7 +24,8 @@ use super::{
     lock::NoIo,
     virtio::{
         Device,
-        DeviceRef, //
+        DeviceRef,
+        Exclusive, //
     },
 };
 use core::{
@@ -71,10 +72,34 @@ unsafe impl Send for Transport {}
 unsafe impl Sync for Transport {}
 
 impl Transport {
-    /// The transport of a device that is on the bus, and not attached to.
-    pub(crate) fn of(device: &Device) -> Self {
-        // SAFETY: `device` is valid. INVARIANT: Nobody has put another table there.
-        Self::new(device, unsafe { (*device.as_raw()).config })
+    /// The transport of a device.
+    pub(crate) fn of(device: Exclusive<'_>) -> Self {
+        // SAFETY: The device is valid.
+        unsafe { Self::original(device.device()) }
+    }
+
+    /// # Safety
+    ///
+    /// As for every operation of a transport: the table of the device does not change meanwhile.
+    unsafe fn original(device: &Device) -> Self {
+        // SAFETY: By the contract of this function.
+        let ops = unsafe { (*device.as_raw()).config };
+        let hook = set_status as *const () as usize;
+        // SAFETY: The table is valid.
+        let is_copy = unsafe { (*ops).set_status }.is_some_and(|slot| slot as usize == hook);
+        // INVARIANT: That is the transport's own table.
+        Self::new(
+            device,
+            if is_copy {
+                // SAFETY: Only the table of a `Shadow` has that function.
+                unsafe {
+                    let ops: *const UnsafeCell<virtio_config_ops> = ops.cast();
+                    (*kernel::container_of!(ops, Shadow, ops)).original
+                }
+            } else {
+                ops
+            },
+        )
     }
 
     fn new(device: &Device, ops: *const virtio_config_ops) -> Self {
@@ -238,10 +263,14 @@ impl Shadows {
         Ok(Self(()))
     }
 
-    /// Has `hooks` called instead of the transport's operations. The caller holds the locks of the
-    /// device and its parent, or is told of the device's addition to the bus just now.
-    pub(crate) fn attach(&self, transport: &Transport, hooks: Arc<dyn Hooks>) -> Result<Attached> {
-        let device = transport.device.as_raw();
+    /// Has `hooks` called instead of the transport's operations.
+    pub(crate) fn attach(
+        &self,
+        exclusive: Exclusive<'_>,
+        transport: &Transport,
+        hooks: Arc<dyn Hooks>,
+    ) -> Result<Attached> {
+        let device = exclusive.device().as_raw();
         // Whoever brings a disk up again after a reset takes the lock, too: with its queue held.
         let _no_io = NoIo::enter();
         let mut state = STATE.lock();
@@ -261,7 +290,6 @@ impl Shadows {
         // SAFETY: The device is valid; the table is complete, and never freed.
         unsafe { bindings::virtio_device_stop_publish(device, shadow.ops.get()) };
         Ok(Attached {
-            device: transport.device.clone(),
             original: transport.ops,
         })
     }
@@ -326,12 +354,9 @@ impl Shadow {
     }
 }
 
-/// A device whose operations are replaced, until this is dropped.
-///
-/// To be dropped with the locks of the device and its parent held, or when the device was removed
-/// from the bus.
+/// A device whose operations are replaced, until [`Attached::detach`].
+#[must_use = "the device stays attached"]
 pub(crate) struct Attached {
-    device: DeviceRef,
     original: *const virtio_config_ops,
 }
 
@@ -340,21 +365,18 @@ unsafe impl Send for Attached {}
 // SAFETY: As above.
 unsafe impl Sync for Attached {}
 
-impl Drop for Attached {
-    fn drop(&mut self) {
-        let device = self.device.as_raw();
+impl Attached {
+    /// The device has its transport's own operations again, and nobody is called from now on.
+    pub(crate) fn detach(self, exclusive: Exclusive<'_>) {
+        let device = exclusive.device().as_raw();
         // SAFETY: The device is valid, and the table is its transport's.
         unsafe { bindings::virtio_device_stop_publish(device, self.original) };
-        let mut state = STATE.lock();
-        let mut entry = None;
-        if let Some(at) = state
-            .attached
-            .iter()
-            .position(|entry| ptr::eq(entry.device, device))
-        {
-            entry = state.attached.remove(at).ok();
-        }
-        drop(state);
+        let entry = {
+            let mut state = STATE.lock();
+            let mut attached = state.attached.iter();
+            let at = attached.position(|entry| ptr::eq(entry.device, device));
+            at.and_then(|at| state.attached.remove(at).ok())
+        };
         drop(entry);
     }
 }
@@ -367,18 +389,9 @@ impl Drop for Attached {
 /// `device` is valid, as for every operation of a transport.
 unsafe fn called(device: *mut virtio_device) -> (Transport, Option<Arc<dyn Hooks>>) {
     // SAFETY: By the contract of this function.
-    let (device, ops) = unsafe { (Device::from_raw(device), (*device).config) };
-    let hook = set_status as *const () as usize;
-    // SAFETY: The table is valid.
-    let is_copy = unsafe { (*ops).set_status }.is_some_and(|slot| slot as usize == hook);
-    let original = if is_copy {
-        // SAFETY: Only the table of a `Shadow` has that function.
-        unsafe {
-            let ops: *const UnsafeCell<virtio_config_ops> = ops.cast();
-            (*kernel::container_of!(ops, Shadow, ops)).original
-        }
-    } else {
-        ops
+    let (device, transport) = unsafe {
+        let device = Device::from_raw(device);
+        (device, Transport::original(device))
     };
     let state = STATE.lock();
     let entry = state
@@ -386,7 +399,7 @@ unsafe fn called(device: *mut virtio_device) -> (Transport, Option<Arc<dyn Hooks
         .iter()
         .find(|entry| ptr::eq(entry.device, device.as_raw()));
     let hooks = entry.map(|entry| entry.hooks.clone());
-    (Transport::new(device, original), hooks)
+    (transport, hooks)
 }
 
 /// # Safety
@@ -470,10 +483,11 @@ mod tests {
         )?)
     }
 
-    fn attach(transport: &Transport, hooks: Arc<Counts>) -> Result<Attached> {
+    fn attach(fake: &Fake, hooks: Arc<Counts>) -> Result<Attached> {
         // The module has its own, which is the one to be dropped.
         let shadows = Shadows(());
-        let attached = shadows.attach(transport, hooks);
+        let transport = Transport::of(fake.exclusive());
+        let attached = shadows.attach(fake.exclusive(), &transport, hooks);
         forget(shadows);
         attached
     }
@@ -519,10 +533,9 @@ mod tests {
     #[test]
     fn three_slots_are_replaced_and_the_others_are_the_transports() -> Result {
         let fake = Fake::new()?;
-        let transport = Transport::of(fake.device());
-        let attached = attach(&transport, counts()?)?;
+        let attached = attach(&fake, counts()?)?;
         assert!(differ_in_three(config(&fake), &OPS.0));
-        drop(attached);
+        attached.detach(fake.exclusive());
         assert!(ptr::eq(config(&fake), &OPS.0));
         Ok(())
     }
@@ -531,10 +544,9 @@ mod tests {
     fn core_calls_the_hooks_of_a_device_that_is_attached() -> Result {
         let fake = Fake::new()?;
         let other = Fake::new()?;
-        let transport = Transport::of(fake.device());
         let hooks = counts()?;
-        let attached = attach(&transport, hooks.clone())?;
-        let _other = attach(&Transport::of(other.device()), counts()?)?;
+        let attached = attach(&fake, hooks.clone())?;
+        let attached_other = attach(&other, counts()?)?;
         let shadow = config(&fake);
         assert!(ptr::eq(config(&other), shadow));
         let device = fake.device().as_raw();
@@ -551,7 +563,8 @@ mod tests {
         assert_eq!(hooks.statuses.load(Relaxed), 7);
         assert_eq!(hooks.resets.load(Relaxed), 1);
         assert_eq!(fake.status(), 15);
-        drop(attached);
+        attached.detach(fake.exclusive());
+        attached_other.detach(other.exclusive());
         // A call that had read the slot before: it goes to the transport.
         assert_eq!(call(), Ok(()));
         assert_eq!(hooks.statuses.load(Relaxed), 7);
@@ -579,7 +592,7 @@ mod tests {
     #[test]
     fn a_status_of_0_is_never_written() -> Result {
         let fake = Fake::new()?;
-        let transport = Transport::of(fake.device());
+        let transport = Transport::of(fake.exclusive());
         transport.set_status(0);
         assert_eq!(fake.status(), 15);
         Ok(())

@@ -4,10 +4,7 @@
 //!
 //! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
 
-use super::{
-    bindings,
-    lock::DeviceGuard, //
-};
+use super::bindings;
 use core::{
     iter,
     marker::{
@@ -103,12 +100,6 @@ impl Device {
         unsafe { (*self.as_raw()).id.device }
     }
 
-    /// Whether the device is on the bus still. Stable only under its parent's lock.
-    pub(crate) fn is_registered(&self) -> bool {
-        // SAFETY: `self` is a valid device.
-        unsafe { bindings::virtio_device_stop_is_registered(self.as_raw()) }
-    }
-
     /// Whether a driver is bound, or being bound or unbound. Stable only under the device's lock.
     pub(crate) fn has_driver(&self) -> bool {
         // SAFETY: `self` is a valid device.
@@ -152,20 +143,6 @@ impl Device {
         unsafe { bindings::virtio_break_device(self.as_raw()) };
     }
 
-    /// The driver that is bound, if it can live through a reset of the device.
-    pub(crate) fn restartable<'a>(&'a self, _lock: &'a DeviceGuard) -> Option<Restartable<'a>> {
-        // SAFETY: `self` is a valid device. The lock keeps the driver bound, and all drivers on this bus
-        // are virtio drivers.
-        let restarts = unsafe {
-            let driver = (*self.as_dev()).driver;
-            !driver.is_null() && {
-                let driver = kernel::container_of!(driver, bindings::virtio_driver, driver);
-                (*driver).reset_prepare.is_some() && (*driver).reset_done.is_some()
-            }
-        };
-        restarts.then_some(Restartable(self))
-    }
-
     /// Tells user space (udev) that the device has come to `state`. Allocates memory.
     pub(crate) fn tell_user_space(&self, state: &'static str) {
         // Whoever wants to be sure reads the state: that there is no memory for this harms nobody.
@@ -192,6 +169,30 @@ impl Device {
     }
 }
 
+/// A device on the bus that nobody probes, removes, resets, or puts to sleep meanwhile.
+///
+/// # Invariants
+///
+/// For `'a`, this task holds the locks of the device and its parent, or is told of its addition to the bus
+/// or its removal by whoever does that. The parent is valid.
+#[derive(Clone, Copy)]
+pub(crate) struct Exclusive<'a>(&'a Device);
+
+impl<'a> Exclusive<'a> {
+    /// # Safety
+    ///
+    /// The invariant holds.
+    pub(super) unsafe fn new(device: &'a Device) -> Self {
+        // INVARIANT: By the contract of this function.
+        Self(device)
+    }
+
+    /// The device.
+    pub(crate) fn device(self) -> &'a Device {
+        self.0
+    }
+}
+
 /// The device that provides a virtio device. The virtio device itself drops its reference to it when it is
 /// removed, while others may still wait for the parent's lock.
 #[derive(Clone)]
@@ -199,12 +200,9 @@ pub(crate) struct Parent(ARef<device::Device>);
 
 impl Parent {
     /// The parent of `device`.
-    ///
-    /// The caller holds the parent's lock, or is told of the addition of `device` to the bus just now: it
-    /// is not removed meanwhile.
-    pub(crate) fn of(device: &Device) -> Self {
-        // SAFETY: By the contract of this function `device` has its own reference to its parent still.
-        Self(unsafe { device::Device::get_device(device.parent()) })
+    pub(crate) fn of(device: Exclusive<'_>) -> Self {
+        // SAFETY: By the invariant of `Exclusive` the parent is valid.
+        Self(unsafe { device::Device::get_device(device.device().parent()) })
     }
 
     pub(super) fn as_raw(&self) -> *mut kernel::bindings::device {
@@ -216,23 +214,6 @@ impl Parent {
     pub(crate) fn is_present(&self) -> bool {
         // SAFETY: The device is valid: a reference is held.
         unsafe { bindings::virtio_device_stop_is_present(self.as_raw()) }
-    }
-}
-
-/// A device whose driver can live through its reset, for as long as the locks are held.
-pub(crate) struct Restartable<'a>(&'a Device);
-
-impl Restartable<'_> {
-    /// Has the driver finish its requests, and give up its virtqueues. The device is reset.
-    pub(crate) fn prepare(&self) -> Result {
-        // SAFETY: The device is valid, and the locks are held under which this is called otherwise.
-        to_result(unsafe { bindings::virtio_device_reset_prepare(self.0.as_raw()) })
-    }
-
-    /// Negotiates anew, and has the driver begin again; after [`Self::prepare`], or when it has failed.
-    pub(crate) fn begin_again(&self) -> Result {
-        // SAFETY: As for `prepare`.
-        to_result(unsafe { bindings::virtio_device_reset_done(self.0.as_raw()) })
     }
 }
 
@@ -386,7 +367,7 @@ impl Bus {
     ///
     /// The walk is over the parents: to know the virtio device alone does not keep its parent from being freed
     /// before it is locked.
-    pub(crate) fn for_each_locked(&self, body: impl FnMut(&Device)) {
+    pub(crate) fn for_each_locked(&self, body: impl FnMut(Exclusive<'_>)) {
         struct Walk<F> {
             bus: *const kernel::bindings::bus_type,
             body: F,
@@ -395,7 +376,7 @@ impl Bus {
         /// # Safety
         ///
         /// `dev` is valid, and `walk` a `Walk<F>` that nobody else uses.
-        unsafe extern "C" fn parent<F: FnMut(&Device)>(
+        unsafe extern "C" fn parent<F: FnMut(Exclusive<'_>)>(
             dev: *mut kernel::bindings::device,
             walk: *mut c_void,
         ) -> c_int {
@@ -414,7 +395,7 @@ impl Bus {
         /// # Safety
         ///
         /// As for `parent`.
-        unsafe extern "C" fn is_ours<F: FnMut(&Device)>(
+        unsafe extern "C" fn is_ours<F: FnMut(Exclusive<'_>)>(
             dev: *mut kernel::bindings::device,
             walk: *mut c_void,
         ) -> c_int {
@@ -425,7 +406,7 @@ impl Bus {
         /// # Safety
         ///
         /// As for `parent`, and the lock of the parent of `dev` is held.
-        unsafe extern "C" fn child<F: FnMut(&Device)>(
+        unsafe extern "C" fn child<F: FnMut(Exclusive<'_>)>(
             dev: *mut kernel::bindings::device,
             walk: *mut c_void,
         ) -> c_int {
@@ -434,14 +415,18 @@ impl Bus {
             unsafe {
                 if is_ours::<F>(dev, walk) != 0 {
                     bindings::virtio_device_stop_lock(dev);
-                    ((*walk.cast::<Walk<F>>()).body)(Device::from_dev(dev));
+                    // What was removed from the bus meanwhile has no parent any more.
+                    let device = Device::from_dev(dev);
+                    if bindings::virtio_device_stop_is_registered(device.as_raw()) {
+                        ((*walk.cast::<Walk<F>>()).body)(Exclusive::new(device));
+                    }
                     bindings::virtio_device_stop_unlock(dev);
                 }
             }
             0
         }
 
-        fn walk_on<F: FnMut(&Device)>(mut walk: Walk<F>) {
+        fn walk_on<F: FnMut(Exclusive<'_>)>(mut walk: Walk<F>) {
             // SAFETY: The bus is valid, and `walk` outlives the call.
             unsafe {
                 kernel::bindings::bus_for_each_dev(
@@ -495,7 +480,6 @@ mod tests {
         let reference: DeviceRef = ARef::from(fake.device());
         assert_eq!(reference.device_type(), 2);
         assert!(!reference.has_driver());
-        assert!(!reference.is_registered());
         Ok(())
     }
 }
