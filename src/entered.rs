@@ -29,7 +29,8 @@ use crate::{
     },
     sys::{
         lock::NoIo,
-        module::ModuleRef, //
+        module::ModuleRef,
+        shadow::Transport, //
     },
 };
 use kernel::{
@@ -157,15 +158,22 @@ impl Drop for Entered<'_> {
         } else if guarded.module.is_none() {
             guarded.module = ModuleRef::get(device.environment.module);
         }
+        let timers = &device.environment.timers;
         if let Some(at) = guarded.machine.deadline() {
             // If it goes off earlier, it finds nothing to do, and is armed anew.
             if guarded.armed.is_none_or(|armed| armed > at) {
                 guarded.armed = Some(at);
                 let ms = at.saturating_sub(device.now()).div_ceil(1000);
                 let delay = msecs_to_jiffies(u32::try_from(ms).unwrap_or(u32::MAX));
-                let timers = &device.environment.timers;
                 timers.enqueue::<_, TIMER_WORK>((*device).clone(), delay);
             }
+        }
+        // A reset may just have ended that was to be told of at once, and not at that time.
+        if !guarded
+            .machine
+            .is_synced(device.status.lock().field.known())
+        {
+            timers.enqueue::<_, TIMER_WORK>((*device).clone(), 0);
         }
     }
 }
@@ -198,9 +206,12 @@ impl Device {
                 }
             }
             Action::BreakVirtqueues => {
-                if guarded.quiesced.as_ref().is_some_and(Quiesced::may_break) {
-                    self.transport().device().break_virtqueues();
-                }
+                let may_break = guarded.quiesced.as_ref().is_some_and(Quiesced::may_break);
+                self.to_virtqueues(guarded, |transport| {
+                    if may_break {
+                        transport.device().break_virtqueues();
+                    }
+                });
             }
             Action::NotifyVirtqueues => self.notify(guarded),
             Action::Unquiesce => {
@@ -259,10 +270,16 @@ impl Device {
                 dispatched.wait();
             }
         }
+        self.to_virtqueues(guarded, Transport::notify_virtqueues);
+    }
+
+    /// Unless they are others by now, or about to go.
+    fn to_virtqueues(&self, guarded: &Guarded, what: impl FnOnce(&Transport)) {
         // A reset can't begin, and the virtqueues can't go, before the lock is released.
         let status = self.status.lock();
-        if status.field.lasts(guarded.machine.epoch()) {
-            self.transport().notify_virtqueues();
+        let epoch = guarded.machine.epoch();
+        if status.field.lasts(epoch) && status.field.known().is_driver_ok {
+            what(self.transport());
         }
     }
 

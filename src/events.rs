@@ -166,7 +166,7 @@ impl Devices {
     fn refuse_sleep(&self) -> Result {
         let mut result = Ok(());
         self.for_each(|device| {
-            if device.enter().guarded.machine.is_quiesced() {
+            if device.enter().guarded.machine.keeps_awake() {
                 dev_warn!(
                     device.transport().device().as_device(),
                     "is {}: the system must not sleep\n",

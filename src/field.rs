@@ -126,17 +126,13 @@ impl Field {
             return Err(WasReset);
         };
         let status = self.read(register, protocol);
-        // Under VIRTIO_F_SUSPEND what asks for a resume has SUSPEND set: written again, when the device
-        // has just resumed, it would ask for another stop.
-        let again = access == Access::Resume
-            && protocol == Protocol::Suspend
-            && !matches!(self.wanted, Wanted::Yes | Wanted::Acknowledged);
-        let write = status.written(access, protocol).filter(|_| !again);
+        let write = status.written(access, protocol);
+        let has_stopped = status.shows_stopped(protocol);
         if let Some(status) = write {
             self.wanted = match access {
                 Access::Stop => Wanted::Yes,
-                Access::Resume => Wanted::Resuming,
-                Access::Read | Access::CallOff => Wanted::No,
+                Access::CallOff if !has_stopped => Wanted::No,
+                Access::Read | Access::CallOff | Access::Resume => Wanted::Resuming,
             };
             register.write(status);
         }
@@ -158,7 +154,7 @@ impl Field {
 
     /// Writes what core wants to write, brought up to date. Returns whether the driver has become ready.
     pub fn write_for_core(&mut self, register: &impl Register, status: Status) -> bool {
-        let status = match self.known.negotiated {
+        let (status, write) = match self.known.negotiated {
             Ok(protocol) => {
                 let current = self.read(register, protocol);
                 let wanted = match self.wanted {
@@ -166,11 +162,14 @@ impl Field {
                     Wanted::Resuming => Some(false),
                     Wanted::No => None,
                 };
-                status.merged(current, protocol, wanted)
+                let merged = status.merged(current, protocol, wanted);
+                (merged.unwrap_or(current), merged.is_some())
             }
-            Err(_) => status,
+            Err(_) => (status, true),
         };
-        register.write(status);
+        if write {
+            register.write(status);
+        }
         let becomes_ready = status.is_driver_ok() && !self.known.is_driver_ok;
         self.known.is_driver_ok |= status.is_driver_ok();
         becomes_ready

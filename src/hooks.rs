@@ -15,6 +15,7 @@ use crate::{
     policy::Policy,
     state::Reason,
     status::{
+        Access,
         Protocol,
         Status, //
     },
@@ -122,6 +123,21 @@ impl Device {
             status.accepted = accepted;
         }
         self.bound();
+        self.find_stopped();
+    }
+
+    /// This module may have been unloaded while the device did not resume.
+    fn find_stopped(self: &Arc<Self>) {
+        let mut entered = self.enter();
+        let epoch = entered.guarded.machine.epoch();
+        let found = {
+            let mut status = self.status.lock();
+            status.field.access(self.transport(), epoch, Access::Read)
+        };
+        if let Ok(answer) = found {
+            entered.guarded.machine.found(self.now(), answer.seen);
+            drop(entered.run());
+        }
     }
 
     /// The driver was unbound, or could not be bound.

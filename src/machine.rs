@@ -3,28 +3,39 @@
 //! The life of one device: who may touch it when, and what comes of everything that happens to it.
 //!
 //! ```text
-//!                          bound, negotiated, DRIVER_OK
-//!     unavailable <-----------------------------------------> running <------------------+
-//!        ^                                                    |    ^                     |
-//!        | unbound, reset, gone                               |    | not asked yet,      |
-//!        | (from every state)                            stop |    | or (D) called off   |
-//!        |                                                    v    |                     |
-//!        |       +----------------- acknowledged ----------- stopping                    |
-//!        |       v                                            |                          |
-//!        |    stopped ---- resume, lease ends, ----+          | timed out, called off,   |
-//!        |       |         unbind                  |          | killed                   |
-//!        |       | dropped by the device           v          v                          |
-//!        |       +------> running               resuming <-- aborting --- resumed -------+
-//!        |                                       |    |  resume |                        |
-//!        |                          not in time  |    |         | abort limit            |
-//!        |                                       v    |         v                        |
-//!        +------------- NEEDS_RESET: failed    failed-+       failed --- late answer ----+
+//!               bound, negotiated, DRIVER_OK                stop
+//!  unavailable ------------------------------> running -----------> stopping
+//!    ^    ^                                     ^  ^ ^               |  |  |
+//!    |    |                not asked, called off|  | |               |  |  | acknowledged
+//!    |    | unbound, reset,   (DEVICE_STOP only)|  | +---------------+  |  |
+//!    |    | gone: from                          |  |                    |  v
+//!    |    | every state                         |  | dropped            | stopped
+//!    |    |                                     |  +--------------------|--+  |
+//!    |                                          |                       |     | resume, lease ends, unbind
+//!    |                             acknowledged |                       |     v
+//!    |                                          +-----------------------|-- resuming --+
+//!    |                                          |      timed out, killed|   ^   ^      |
+//!    |                                          |  called off (SUSPEND) |   |   |      | not in time
+//!    |                                          |                       v   |   |      |
+//!    |                                          +---- resumed ----- aborting|   |      |
+//!    |                                          |                  |   ^    |   |      |
+//!    |                                          |      abort limit |   +----|---|------+ if a stop is pending
+//!    |                                          |                  v        |   |      |
+//!    |                                          +---- resumed ---- failed --+   |      |
+//!    |                                          |         (stop_unanswered)     |      |
+//!    |                                          |                        resume |      |
+//!    |                                          +---- late answer ----- failed -+      |
+//!    |                                                        (resume_unanswered) <----+
+//!    +--- NEEDS_RESET, from every state: failed (needs_reset) --- reset: back to unavailable
 //! ```
 //!
+//! From *aborting* another stop may wait for the one that is pending (SUSPEND). A stopped device that shows SUSPEND with
+//! DRIVER_OK goes to *aborting*, since it does not stand still, and does not run yet.
+//!
 //! Two things are kept apart, in `phase.rs`. The *phase* is what people want of the device. The *handshake* is
-//! what the device was asked for and has not answered. A phase may give up. The handshake never does:
-//! a device that was asked to stop is looked at, in whatever phase, until it shows that it has; if nobody
-//! wants it stopped then, it is resumed. So no device is left stopped by accident.
+//! what the device was asked for and has not answered. A phase may give up. The handshake does not: a device
+//! that was asked to stop is looked at, in whatever phase, until it shows that it has, it is reset, or it is gone.
+//! If nobody wants it stopped then, it is resumed. So no device is left stopped by accident.
 //!
 //! The machine does nothing itself. Whoever has something to tell enters it, with the device's `machine`
 //! lock held. It tells the machine what has happened (`ask.rs`: people; `handshake.rs`: the device; `world.rs`: the
@@ -161,6 +172,7 @@ impl Machine {
             Phase::Resuming { before, .. } => {
                 let reason = match before {
                     Before::Stopped => Reason::None,
+                    Before::Aborting { dropped: true, .. } => Reason::StopDropped,
                     Before::Aborting { .. } => Reason::StopTimeout,
                     Before::StopUnanswered { .. } => Reason::StopUnanswered,
                     Before::ResumeUnanswered => Reason::ResumeUnanswered,
@@ -237,6 +249,11 @@ impl Machine {
     /// Whether the driver above is held, or not yet let go.
     pub fn is_quiesced(&self) -> bool {
         self.above != Above::Working
+    }
+
+    /// Whether the system must not sleep: what is above would wait for ever, or is about to.
+    pub fn keeps_awake(&self) -> bool {
+        self.is_quiesced() || self.state().0 == State::Stopping
     }
 
     /// Whether somebody has to look at the device, so that the module has to stay. A stop that stands is

@@ -165,7 +165,9 @@ impl Status {
         }
     }
 
-    /// What to write when the kernel's virtio core writes `self` over `current`.
+    /// What to write when the kernel's virtio core writes `self` over `current`; nothing if that would add nothing:
+    /// under VIRTIO_F_SUSPEND, a value that was read just before the device has resumed would ask for another
+    /// stop.
     ///
     /// Core reads and writes in two steps, without a lock: what it writes may be old by the time it
     /// does. What the device has set since is not cleared, and the bits of the protocol are as `stop_wanted`
@@ -177,19 +179,23 @@ impl Status {
         current: Self,
         protocol: Protocol,
         stop_wanted: Option<bool>,
-    ) -> Self {
+    ) -> Option<Self> {
         let own = match protocol {
             Protocol::DeviceStop => Self::DEVICE_STOPPED,
             Protocol::Suspend => Self::SUSPEND,
         };
         let added = self.0 & !own;
         // A value that can't be the device's is nothing to build on.
-        let others = match current.0 {
-            0xff => added,
-            _ if current.has(Self::DRIVER) => added | current.0,
+        let is_answer = current.0 != 0xff && current.has(Self::DRIVER);
+        let theirs = match (protocol, stop_wanted) {
+            (Protocol::Suspend, Some(_)) => added & !Self::DRIVER_OK,
             _ => added,
         };
-        match (protocol, stop_wanted) {
+        if is_answer && theirs & !current.0 == 0 {
+            return None;
+        }
+        let others = if is_answer { added | current.0 } else { added };
+        Some(match (protocol, stop_wanted) {
             // A device that has reset itself is not asked again.
             (Protocol::DeviceStop, Some(true)) if current.is_driver_ok() => Self(others | own),
             (Protocol::DeviceStop, None) => Self(others),
@@ -198,7 +204,7 @@ impl Status {
                 Self((others | own) & !Self::DRIVER_OK)
             }
             (Protocol::Suspend, _) => Self(others),
-        }
+        })
     }
 }
 
@@ -273,9 +279,20 @@ mod tests {
                 for current in all() {
                     let sane = current.0 != 0xff && current.0 & 3 == 3;
                     let seen = if sane { current.0 } else { 0 };
-                    let stays = written.merged(current, protocol, Some(true)).0;
-                    let resumes = written.merged(current, protocol, Some(false)).0;
-                    let neither = written.merged(current, protocol, None).0;
+                    let merged = |wanted| written.merged(current, protocol, wanted);
+                    for wanted in [None, Some(false), Some(true)] {
+                        let ours = match (protocol, wanted) {
+                            (Protocol::Suspend, Some(_)) => own | 4,
+                            _ => own,
+                        };
+                        let adds = !sane || written.0 & !ours & !seen != 0;
+                        assert_eq!(merged(wanted).is_some(), adds);
+                    }
+                    let [Some(Status(stays)), Some(Status(resumes)), Some(Status(neither))] =
+                        [Some(true), Some(false), None].map(merged)
+                    else {
+                        continue;
+                    };
                     let untouched = !own & !4;
                     for merged in [stays, resumes, neither] {
                         assert_eq!(merged & untouched, (written.0 | seen) & untouched);

@@ -6,6 +6,7 @@ use super::super::state::{
     Error,
     State, //
 };
+use super::super::status::Protocol;
 use super::phase::{
     Above,
     Before,
@@ -21,6 +22,8 @@ use super::ticket::{
 };
 use super::Machine;
 
+const A_DAY_US: u64 = 86_400_000_000;
+
 impl Machine {
     /// The device is to stop. Nothing to wait for if it stands stopped already. `asleep`: the system is
     /// going to sleep.
@@ -35,22 +38,19 @@ impl Machine {
         asleep: bool,
     ) -> Result<Option<Ticket>, Error> {
         let adopts = match (self.phase, self.state()) {
-            // What it shows now could be the answer to what it was asked before: a late stop is being ended.
-            (Phase::Rest(_), (State::Running, _))
-                if matches!(
-                    self.handshake,
-                    Handshake::Stopped | Handshake::ResumeAsked { .. }
-                ) =>
-            {
-                return Err(Error::Busy);
-            }
             (Phase::Rest(_), (State::Running, _)) => false,
             (Phase::Rest(_), (State::Failed, _)) => return Err(Error::NeedsReset),
             (Phase::Rest(_), (_, reason)) => return Err(reason.refusal()),
             (Phase::Stopped { .. }, _) if self.holder == asker.holder() => return Ok(None),
             // It is pending still, and can't be called off: it is waited for once more.
             (Phase::Aborting { dropped: false, .. }, _) => {
-                matches!(self.handshake, Handshake::StopAsked { .. })
+                matches!(
+                    self.handshake,
+                    Handshake::StopAsked {
+                        called_off: false,
+                        ..
+                    }
+                ) && self.protocol() == Some(Protocol::Suspend)
             }
             _ => return Err(Error::Busy),
         };
@@ -141,7 +141,13 @@ impl Machine {
     }
 
     pub(super) fn lease_from(&self, now: u64) -> Option<u64> {
-        (self.settings.lease_us != 0).then(|| now.saturating_add(self.settings.lease_us))
+        let lease_us = match self.settings.lease_us {
+            // A holder that is stuck on its own disk never closes.
+            0 if self.holder.is_some() => A_DAY_US,
+            0 => return None,
+            lease_us => lease_us,
+        };
+        Some(now.saturating_add(lease_us))
     }
 
     /// The answer to a request, once there is one.
@@ -170,7 +176,7 @@ impl Machine {
         }
         self.call_off(now, Error::CalledOff);
         if matches!(self.phase, Phase::Stopped { .. }) {
-            self.resume(now, Resumer::Closed, self.settings.timeout_us);
+            self.resume(now, Resumer::Nobody, self.settings.timeout_us);
         }
     }
 
@@ -186,10 +192,15 @@ impl Machine {
     /// The device is to resume within `timeout_us`.
     pub(super) fn resume(&mut self, now: u64, by: Resumer, timeout_us: u64) {
         let before = match self.phase {
-            Phase::Aborting { since, .. } => Before::Aborting { since },
+            Phase::Aborting { since, dropped } => Before::Aborting { since, dropped },
             Phase::StopUnanswered { since } => Before::StopUnanswered { since },
             Phase::ResumeUnanswered => Before::ResumeUnanswered,
             Phase::Resuming { before, .. } => before,
+            // A stop that has come late.
+            Phase::Rest(_) => Before::Aborting {
+                since: now,
+                dropped: false,
+            },
             _ => Before::Stopped,
         };
         self.enter(Phase::Resuming {

@@ -22,10 +22,12 @@ use super::action::{
 };
 use super::phase::{
     Above,
+    Driver,
     Handshake,
     Lost,
     Phase,
-    Quiescing, //
+    Quiescing,
+    Resumer, //
 };
 use super::Machine;
 
@@ -163,9 +165,10 @@ impl Machine {
             Seen::Ones if !present => return self.lose(Lost::Gone),
             Seen::Reset => return self.lose(Lost::Reset),
             Seen::NeedsReset => return self.lose(Lost::NeedsReset),
-            Seen::Ones | Seen::Garbage => {
-                self.nonsense.get_or_insert(now);
-                false
+            Seen::Ones | Seen::Garbage => self.is_nonsense(now),
+            // Nobody was asked for anything yet.
+            Seen::NotReady if !matches!(self.phase, Phase::Quiescing { .. }) => {
+                self.is_nonsense(now)
             }
             _ => {
                 self.nonsense = None;
@@ -177,6 +180,11 @@ impl Machine {
         } else {
             self.look_again(now);
         }
+    }
+
+    fn is_nonsense(&mut self, now: u64) -> bool {
+        self.nonsense.get_or_insert(now);
+        false
     }
 
     /// Returns whether the device is to be accessed again without a wait.
@@ -208,7 +216,6 @@ impl Machine {
                     dropped: true,
                 });
             }
-            (Phase::Stopped { .. }, Seen::NotReady) => self.nonsense = Some(now),
             (Phase::Stopped { .. }, _) => {}
             _ => return self.seen_unwanted(now, seen, written),
         }
@@ -218,8 +225,15 @@ impl Machine {
     /// The same, while nobody wants the device to be stopped.
     fn seen_unwanted(&mut self, now: u64, seen: Seen, written: bool) -> bool {
         match (&mut self.handshake, seen) {
+            // What calls a stop off that has been acknowledged just now resumes the device.
+            (Handshake::StopAsked { .. }, Seen::Stopped) if written => self.resume_is_asked(now),
             (Handshake::StopAsked { called_off, .. }, _) if written => *called_off = true,
-            (Handshake::StopAsked { .. }, Seen::Stopped) => self.handshake = Handshake::Stopped,
+            (Handshake::StopAsked { .. }, Seen::Stopped) => {
+                self.handshake = Handshake::Stopped;
+                if matches!(self.phase, Phase::Rest(_)) && self.driver == Driver::Bound {
+                    self.resume(now, Resumer::Nobody, self.settings.timeout_us);
+                }
+            }
             (
                 Handshake::StopAsked {
                     called_off: true, ..
@@ -234,12 +248,7 @@ impl Machine {
                 }
                 return false;
             }
-            (Handshake::Stopped, Seen::Stopped) => {
-                self.handshake = Handshake::ResumeAsked {
-                    since: now,
-                    again: false,
-                };
-            }
+            (Handshake::Stopped, Seen::Stopped) => self.resume_is_asked(now),
             (Handshake::ResumeAsked { again, .. }, Seen::Stopped) if *again => *again = false,
             (Handshake::Stopped | Handshake::ResumeAsked { .. }, Seen::Running) => {
                 self.runs(now);
@@ -250,7 +259,23 @@ impl Machine {
         true
     }
 
-    /// A resume that the device has not acknowledged is asked for once more, if that may be.
+    fn resume_is_asked(&mut self, now: u64) {
+        self.handshake = Handshake::ResumeAsked {
+            since: now,
+            again: false,
+        };
+    }
+
+    /// The device was found stopped when this module was loaded: nobody wants that.
+    pub fn found(&mut self, now: u64, seen: Seen) {
+        if seen == Seen::Stopped {
+            self.handshake = Handshake::Stopped;
+            self.resume(now, Resumer::Nobody, self.settings.timeout_us);
+        }
+    }
+
+    /// A resume that the device has not acknowledged is asked for once more. Not under VIRTIO_F_SUSPEND: what
+    /// asks for it has SUSPEND set, and would ask for another stop if the device resumed just before.
     pub(super) fn ask_again(&mut self) {
         let may = self.protocol() == Some(Protocol::DeviceStop);
         if let Handshake::ResumeAsked { again, .. } = &mut self.handshake {

@@ -44,7 +44,10 @@ impl Machine {
             handshake => handshake,
         };
         let before = |before| match before {
-            Before::Aborting { since } => Before::Aborting { since: past(since) },
+            Before::Aborting { since, dropped } => Before::Aborting {
+                since: past(since),
+                dropped,
+            },
             Before::StopUnanswered { since } => Before::StopUnanswered { since: past(since) },
             before => before,
         };

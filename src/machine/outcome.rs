@@ -40,11 +40,12 @@ impl Machine {
                 note = Reason::StopDropped;
             }
             Phase::Resuming { by, before, .. } => {
-                let dropped = before == Before::Stopped && had_stopped && !was_asked;
-                let late = matches!(
-                    before,
-                    Before::Aborting { .. } | Before::StopUnanswered { .. }
-                );
+                let (dropped, late) = match before {
+                    Before::Stopped => (had_stopped && !was_asked, false),
+                    Before::Aborting { dropped, .. } => (dropped, !dropped),
+                    Before::StopUnanswered { .. } => (false, true),
+                    Before::ResumeUnanswered => (false, false),
+                };
                 self.stats.last_resume = self.cost(now);
                 self.stats.resumes += u64::from(was_asked);
                 self.stats.dropped += u64::from(dropped);
@@ -53,13 +54,22 @@ impl Machine {
                     note = Reason::StopDropped;
                 }
                 match by {
-                    Resumer::Asker(by) if dropped => self.answer(by, Err(Error::Stale)),
-                    Resumer::Asker(by) => self.answer(by, Ok(())),
+                    Resumer::Asker(by) => {
+                        // Told now, and only once.
+                        let lapsed = core::mem::take(&mut self.lapsed);
+                        let result = if dropped || lapsed {
+                            Err(Error::Stale)
+                        } else {
+                            Ok(())
+                        };
+                        self.answer(by, result);
+                    }
+                    _ if dropped => self.lapsed = true,
                     Resumer::Lease => {
                         self.stats.lease_expiries += 1;
                         note = Reason::LeaseExpired;
                     }
-                    Resumer::Closed | Resumer::Leaver => {}
+                    Resumer::Nobody | Resumer::Leaver => {}
                 }
             }
             Phase::Aborting { dropped: true, .. } => {
@@ -116,10 +126,9 @@ impl Machine {
         }
         let has_stopped = !matches!(self.handshake, Handshake::StopAsked { .. });
         self.enter(match before {
-            Before::Aborting { since } if !has_stopped => Phase::Aborting {
-                since,
-                dropped: false,
-            },
+            Before::Aborting { since, dropped } if !has_stopped => {
+                Phase::Aborting { since, dropped }
+            }
             Before::StopUnanswered { since } if !has_stopped => Phase::StopUnanswered { since },
             _ => Phase::ResumeUnanswered,
         });

@@ -41,8 +41,8 @@ pub(super) enum Phase {
 pub(super) enum Resumer {
     /// Whoever has asked for it.
     Asker(Ticket),
-    /// The holder of the stop has closed it.
-    Closed,
+    /// Nobody: the holder of the stop has closed it, or a stop has come late.
+    Nobody,
     /// Nobody: the lease is over.
     Lease,
     /// Whoever unbinds the driver, or removes the device or this module.
@@ -53,7 +53,7 @@ pub(super) enum Resumer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Before {
     Stopped,
-    Aborting { since: u64 },
+    Aborting { since: u64, dropped: bool },
     StopUnanswered { since: u64 },
     ResumeUnanswered,
 }

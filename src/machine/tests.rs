@@ -410,8 +410,9 @@ fn what_core_writes_after_a_dropped_stop_asks_for_none() {
         let mut bench = stopped(protocol);
         bench.device.status = READY;
         let register = RefCell::new(&mut bench.device);
-        bench.field.write_for_core(&register, Status(READY));
-        assert_eq!(bench.device.writes.last(), Some(&READY));
+        // FAILED, on top of what it has read before.
+        bench.field.write_for_core(&register, Status(READY | 128));
+        assert_eq!(bench.device.writes.last(), Some(&(READY | 128)));
     }
 }
 
@@ -810,4 +811,172 @@ fn generations_never_begin_anew() {
         last = bench.machine.generation();
     }
     assert_eq!(Status(READY).seen(D), Seen::Running);
+}
+
+/// Effects that were decided before a reset are not carried out on what comes after it.
+#[test]
+fn a_reset_between_an_answer_and_what_it_calls_for() {
+    let mut bench = given_up(D);
+    bench.now = bench.machine.deadline().expect("it is looked at");
+    bench.device.now = bench.now;
+    assert_eq!(
+        bench.machine.next(bench.now),
+        Some(Action::Access(Access::Read))
+    );
+    let register = RefCell::new(&mut bench.device);
+    let epoch = bench.machine.epoch();
+    let answer = bench.field.access(&register, epoch, Access::Read);
+    bench.machine.answered(bench.now, answer, true);
+    bench.field.reset_begins();
+    bench.field.reset_ends();
+    bench.done.clear();
+    bench.run();
+    assert!(!bench.done.contains(&Action::NotifyVirtqueues));
+}
+
+#[test]
+fn a_suspended_device_is_not_touched_though_it_takes_its_time() {
+    let mut bench = given_up(S);
+    bench.device.stops_after = 10 * SECOND + 900 * MS;
+    bench.device.asked = Some((0, true));
+    bench.device.resumes_after = NEVER;
+    bench.pass(15 * SECOND);
+    bench.is(State::Failed, Reason::ResumeUnanswered);
+    assert!(bench.machine.is_quiesced());
+}
+
+#[test]
+fn a_late_stop_that_does_not_end_is_shown() {
+    let mut bench = given_up(D);
+    bench.device.stops_after = 2 * SECOND;
+    bench.device.asked = Some((0, true));
+    bench.device.resumes_after = NEVER;
+    bench.pass(2 * SECOND);
+    bench.is(State::Resuming, Reason::StopTimeout);
+    assert_eq!(bench.stop(), Err(Error::Busy));
+    bench.pass(2 * SECOND);
+    bench.is(State::Failed, Reason::ResumeUnanswered);
+    let writes = bench.device.writes.len();
+    assert_eq!(bench.resume(), Err(Error::TimedOut));
+    assert_eq!(bench.device.writes.len(), writes + 1, "it is asked again");
+}
+
+#[test]
+fn an_acknowledgement_that_meets_the_call_off_is_no_late_one_for_ever() {
+    let mut bench = bench(D);
+    bench.device.stops_after = NEVER;
+    let stop = bench.machine.ask_stop(0, ALL, false).unwrap().unwrap();
+    bench.pass(MS);
+    // Between two looks.
+    bench.device.status |= 32;
+    bench.device.asked = None;
+    bench.machine.killed(bench.now, stop);
+    bench.run();
+    bench.is(State::Running, Reason::None);
+    assert_eq!(bench.machine.stats().late_acks, 1);
+    assert!(!bench.machine.is_busy());
+}
+
+#[test]
+fn a_stop_that_was_called_off_is_not_waited_for_again() {
+    let mut bench = bench(D);
+    bench.device.stops_after = NEVER;
+    let stop = bench.machine.ask_stop(0, ALL, false).unwrap().unwrap();
+    bench.pass(MS);
+    bench.device.shows = Some(0xff);
+    bench.machine.killed(bench.now, stop);
+    bench.run();
+    bench.is(State::Aborting, Reason::StopTimeout);
+    assert_eq!(bench.stop(), Err(Error::Busy));
+    bench.device.shows = None;
+    bench.pass(100 * MS);
+    bench.is(State::Running, Reason::None);
+    bench.device.stops_after = 0;
+    assert_eq!(bench.stop(), Ok(()));
+}
+
+#[test]
+fn a_resume_that_comes_after_the_end_of_its_stop_is_told_at_once() {
+    for protocol in BOTH {
+        let mut bench = stopped(protocol);
+        bench.device.resumes_after = NEVER;
+        bench.pass(62 * SECOND);
+        bench.is(State::Failed, Reason::ResumeUnanswered);
+        bench.device.resumes_after = 0;
+        assert_eq!(bench.resume(), Err(Error::Stale), "the lease has ended it");
+        assert_eq!(bench.resume(), Ok(()));
+    }
+    let mut bench = stopped(S);
+    bench.device.shows = Some(READY | 16);
+    bench.look();
+    bench.device.shows = Some(READY);
+    assert_eq!(bench.resume(), Err(Error::Stale), "the device has");
+    bench.is(State::Running, Reason::StopDropped);
+    assert_eq!(bench.machine.stats().dropped, 1);
+    assert_eq!(bench.resume(), Ok(()));
+}
+
+#[test]
+fn a_device_that_is_gone_for_too_long_is_resumed_when_it_comes_back() {
+    for protocol in BOTH {
+        let mut bench = stopped(protocol);
+        for shows in [0xff, READY & !4 | 1] {
+            bench.device.shows = Some(shows);
+            bench.look();
+            bench.pass(12 * SECOND);
+            bench.is(State::Unavailable, Reason::Gone);
+        }
+        let generation = bench.machine.generation();
+        bench.pass(60 * SECOND);
+        assert_eq!(
+            bench.machine.generation(),
+            generation,
+            "it is gone only once"
+        );
+        bench.device.shows = None;
+        bench.pass(3 * SECOND);
+        assert_eq!(bench.device.status, READY);
+        bench.is(State::Unavailable, Reason::Gone);
+    }
+}
+
+#[test]
+fn a_holder_has_a_lease_whatever_is_chosen() {
+    let mut bench = bench(D);
+    let settings = bench.machine.settings();
+    bench.machine.set(Settings {
+        lease_us: 0,
+        ..settings
+    });
+    let ask = bench.machine.ask_stop(0, Asker::Holder(Holder(1)), false);
+    assert_eq!(bench.wait(ask), Ok(()));
+    assert!(bench.machine.deadline().is_some());
+}
+
+#[test]
+fn a_device_that_was_left_stopped_is_resumed_when_it_is_found() {
+    for protocol in BOTH {
+        let mut bench = bench(protocol);
+        bench.device.status = match protocol {
+            D => READY | 32,
+            S => READY & !4 | 16,
+        };
+        bench
+            .machine
+            .found(0, Status(bench.device.status).seen(protocol));
+        bench.pass(SECOND);
+        bench.is(State::Running, Reason::None);
+        assert_eq!(bench.device.status, READY);
+        assert!(bench.done.contains(&Action::NotifyVirtqueues));
+    }
+}
+
+#[test]
+fn the_system_stays_awake_while_a_stop_is_under_way() {
+    let mut bench = bench(D);
+    assert!(!bench.machine.keeps_awake());
+    bench.attempt = Attempt::NotNow;
+    assert!(bench.machine.ask_stop(0, ALL, false).is_ok());
+    bench.run();
+    assert!(!bench.machine.is_quiesced() && bench.machine.keeps_awake());
 }

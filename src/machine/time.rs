@@ -7,6 +7,8 @@
 //! within 4 % of the time that it took, and seldom is a device asked more than a hundred times.
 
 use super::super::state::Error;
+use super::super::status::Protocol;
+use super::action::Effects;
 use super::phase::{
     Handshake,
     Lost,
@@ -54,7 +56,7 @@ impl Machine {
     /// Whether the status is to be read, or the driver above quiesced, at `look_at`.
     pub(super) fn looks(&self) -> bool {
         match self.phase {
-            _ if self.lost.is_some() || self.known.negotiated.is_err() => false,
+            _ if self.known.negotiated.is_err() => false,
             Phase::Quiescing { step, .. } => step != Quiescing::Settling,
             Phase::Stopping { .. } => true,
             Phase::Stopped { .. } => self.look_wanted || self.nonsense.is_some(),
@@ -65,11 +67,16 @@ impl Machine {
     /// When the machine is to be entered again, if nothing happens before.
     pub fn deadline(&self) -> Option<u64> {
         let look = self.looks().then_some(self.look_at);
-        let nonsense = self.nonsense.map(|since| since + self.abort_limit());
-        [look, nonsense, self.phase_ends()]
+        let effects = (self.effects != Effects::NONE).then_some(0);
+        [effects, look, self.nonsense_ends(), self.phase_ends()]
             .into_iter()
             .flatten()
             .min()
+    }
+
+    fn nonsense_ends(&self) -> Option<u64> {
+        let since = self.nonsense.filter(|_| self.lost.is_none())?;
+        Some(since.saturating_add(self.abort_limit()))
     }
 
     fn phase_ends(&self) -> Option<u64> {
@@ -86,9 +93,12 @@ impl Machine {
     /// Sees to what is over by now. Returns whether anything was.
     pub(super) fn expire(&mut self, now: u64) -> bool {
         let is_over = |end: Option<u64>| end.is_some_and(|end| end <= now);
-        let nonsense = self.nonsense.map(|since| since + self.abort_limit());
-        if is_over(nonsense) {
+        if is_over(self.nonsense_ends()) {
+            // It is there: if it comes to its senses, it is not left stopped.
+            let handshake = self.handshake;
             self.lose(Lost::Gone);
+            self.handshake = handshake;
+            self.look_again(now);
             return true;
         }
         if !is_over(self.phase_ends()) {
@@ -103,6 +113,13 @@ impl Machine {
             Phase::Stopped { .. } => {
                 self.lapsed = true;
                 self.resume(now, Resumer::Lease, self.settings.timeout_us);
+            }
+            // It has stopped, and does not resume: then the driver above must not touch it.
+            Phase::Aborting { .. }
+                if self.protocol() == Some(Protocol::Suspend)
+                    && !matches!(self.handshake, Handshake::StopAsked { .. }) =>
+            {
+                self.enter(Phase::ResumeUnanswered);
             }
             Phase::Aborting { since, .. } => {
                 self.enter(Phase::StopUnanswered { since });

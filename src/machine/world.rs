@@ -7,6 +7,7 @@ use super::super::state::{
     Error,
     Reason, //
 };
+use super::action::Effects;
 use super::phase::{
     Driver,
     Handshake,
@@ -33,12 +34,23 @@ impl Machine {
         });
     }
 
+    /// Whether that has happened.
+    pub fn is_synced(&self, known: Known) -> bool {
+        self.known == known
+    }
+
     fn was_reset(&mut self) {
         self.end(Error::Gone);
         self.lost = None;
         // What was asked for before is not answered any more.
         self.handshake = Handshake::Idle;
         self.nonsense = None;
+        // What was to be done was meant for virtqueues that are gone.
+        self.effects = Effects {
+            announce: self.effects.announce,
+            unquiesce: self.effects.unquiesce,
+            ..Effects::NONE
+        };
         self.rest(Reason::None);
     }
 

@@ -21,6 +21,17 @@ pub enum Pending {
     Resume,
 }
 
+/// When it does what it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Speed {
+    /// At any time.
+    Any,
+    /// Before its status is read next, if not earlier.
+    AtOnce,
+    /// Between a read and the write that is based on it, if not earlier.
+    InBetween,
+}
+
 /// What reads of its status show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shows {
@@ -30,6 +41,8 @@ pub enum Shows {
     Ones,
     /// A value that can't be an answer.
     Garbage,
+    /// Under VIRTIO_F_SUSPEND, while it resumes: SUSPEND and DRIVER_OK.
+    Both,
     /// Ones, and the bus does not know it any more.
     Nothing,
 }
@@ -37,8 +50,7 @@ pub enum Shows {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Device {
     pub protocol: Protocol,
-    /// It does at once what it is asked for.
-    pub prompt: bool,
+    pub speed: Speed,
     pub status: u8,
     pub pending: Pending,
     pub shows: Shows,
@@ -51,10 +63,10 @@ pub struct Device {
 }
 
 impl Device {
-    pub fn new(protocol: Protocol, prompt: bool) -> Self {
+    pub fn new(protocol: Protocol, speed: Speed) -> Self {
         Self {
             protocol,
-            prompt,
+            speed,
             status: READY,
             pending: Pending::Nothing,
             shows: Shows::Status,
@@ -126,17 +138,22 @@ impl Device {
     }
 
     fn read(&mut self) -> u8 {
-        if self.prompt && self.pending != Pending::CalledOff {
+        if self.speed == Speed::AtOnce && self.pending != Pending::CalledOff {
             self.acts();
         }
         match self.shows {
             Shows::Status => self.status,
             Shows::Ones | Shows::Nothing => 0xff,
             Shows::Garbage => 0x25,
+            Shows::Both if self.pending == Pending::Resume => self.status | Status::DRIVER_OK,
+            Shows::Both => self.status,
         }
     }
 
     fn write(&mut self, new: u8) {
+        if self.speed == Speed::InBetween {
+            self.acts();
+        }
         let old = self.status;
         let own = self.own();
         if self.resetting {

@@ -25,6 +25,7 @@ use super::module::state::{
     State, //
 };
 use super::module::status::{
+    Access,
     Protocol,
     Seen,
     Status, //
@@ -33,10 +34,13 @@ use device::{
     Device,
     Pending,
     Shows,
+    Speed,
     Window,
     READY, //
 };
 use stateright::{
+    Checker,
+    HasDiscoveries,
     Model,
     Property, //
 };
@@ -60,11 +64,23 @@ static LIMITS: Limits = Limits {
 /// What is in the model.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bounds {
+    pub busy: bool,
     pub sleep_and_force: bool,
     pub core: bool,
     pub drivers: bool,
     pub nonsense: bool,
     pub holder: bool,
+}
+
+impl Bounds {
+    pub const ALL: Self = Self {
+        busy: true,
+        sleep_and_force: true,
+        core: true,
+        drivers: true,
+        nonsense: true,
+        holder: true,
+    };
 }
 
 /// A model of one device.
@@ -107,10 +123,14 @@ pub struct World {
     settling: Option<u64>,
     /// Whether the driver above is held, by what was done to it; and whether somebody is letting it go.
     held: bool,
+    /// What comes of the next attempt to hold it.
+    attempt: Attempt,
     letting_go: bool,
     asleep: bool,
     /// The last answer was that the device has stopped, or is about to run.
     seen_stopped: bool,
+    /// A reset comes and goes after the next access, with the device not brought up again.
+    reset_soon: bool,
     /// Somebody has seen the device stopped, and the generation is still the same.
     same: bool,
     breach: Option<&'static str>,
@@ -140,6 +160,7 @@ pub enum Step {
     CoreWrites,
     ResetBegins,
     ResetEnds,
+    ResetSoon,
     DriverOk,
     Unbind,
     Unplug,
@@ -148,8 +169,8 @@ pub enum Step {
 }
 
 impl World {
-    fn new(protocol: Protocol, prompt: bool) -> Self {
-        let mut device = Device::new(protocol, prompt);
+    fn new(protocol: Protocol, speed: Speed) -> Self {
+        let mut device = Device::new(protocol, speed);
         let mut field = Field::new();
         field.negotiate(Ok(protocol));
         field.write_for_core(&Window::of(&mut device), Status(READY));
@@ -170,9 +191,11 @@ impl World {
             tickets: [None; 2],
             settling: None,
             held: false,
+            attempt: Attempt::Done,
             letting_go: false,
             asleep: false,
             seen_stopped: false,
+            reset_soon: false,
             same: false,
             breach: None,
         }
@@ -187,22 +210,31 @@ impl World {
     }
 
     /// Whoever enters the machine.
-    fn run(&mut self, attempt: Attempt) {
+    fn run(&mut self) {
         for _ in 0..100 {
             self.machine.sync(self.field.known());
             let Some(action) = self.machine.next(NOW) else {
                 return self.collect();
             };
-            self.carry_out(action, attempt);
+            self.carry_out(action);
+            if matches!(action, Action::Access(_)) && core::mem::take(&mut self.reset_soon) {
+                self.reset();
+                self.field.reset_ends();
+                self.core = Core::Reset;
+            }
         }
         self.breaches("the machine does not come to rest");
     }
 
-    fn carry_out(&mut self, action: Action, attempt: Attempt) {
+    fn carry_out(&mut self, action: Action) {
         match action {
             Action::Quiesce => {
                 // What is about to be let go is taken back.
-                let attempt = if self.held { Attempt::Done } else { attempt };
+                let attempt = if self.held {
+                    Attempt::Done
+                } else {
+                    self.attempt
+                };
                 if attempt == Attempt::Done {
                     self.held = true;
                     self.letting_go = false;
@@ -211,8 +243,12 @@ impl World {
             }
             Action::Settle(generation) => self.settling = Some(generation),
             Action::Access(access) => {
+                let pending = self.device.pending;
                 let window = Window::of(&mut self.device);
                 let answer = self.field.access(&window, self.machine.epoch(), access);
+                if access != Access::Stop {
+                    self.asks_for_nothing(pending, access != Access::Read);
+                }
                 let before = self.machine.state();
                 let present = self.device.shows != Shows::Nothing;
                 self.machine.answered(NOW, answer, present);
@@ -235,6 +271,9 @@ impl World {
             Action::BreakVirtqueues => {}
             Action::NotifyVirtqueues => {
                 if self.field.lasts(self.machine.epoch()) {
+                    if self.device.status == 0 && self.core == Core::Reset {
+                        self.breaches("notified of virtqueues that are gone");
+                    }
                     self.device.is_notified();
                 }
             }
@@ -259,6 +298,17 @@ impl World {
         }
     }
 
+    /// What was written asks for no stop, and for no resume if that is not meant.
+    fn asks_for_nothing(&mut self, before: Pending, resume: bool) {
+        let now = self.device.pending;
+        // Only a reset helps then, whatever it is asked for.
+        let lost = self.device.status & Status::NEEDS_RESET != 0;
+        let stop = now == Pending::Stop && self.state() != State::Stopping;
+        if now != before && !lost && (stop || now == Pending::Resume && !resume) {
+            self.breaches("asked for what nobody wants");
+        }
+    }
+
     fn collect(&mut self) {
         for ticket in &mut self.tickets {
             if ticket.is_some_and(|ticket| self.machine.take_answer(ticket).is_some()) {
@@ -278,11 +328,11 @@ impl World {
     fn reset(&mut self) {
         self.field.reset_begins();
         self.device.reset();
+        self.shows_what_it_does();
         self.seen_stopped = false;
     }
 
     fn take(&mut self, step: Step) {
-        let mut attempt = Attempt::Done;
         match step {
             Step::TimePasses => {
                 if let Some(deadline) = self.machine.deadline() {
@@ -295,7 +345,7 @@ impl World {
             Step::Stop(at) => {
                 let asker = self.asker(at);
                 self.machine.look(NOW);
-                self.run(attempt);
+                self.run();
                 let ask = self.machine.ask_stop(NOW, asker, self.asleep);
                 self.slot(at, ask.ok().flatten());
             }
@@ -316,7 +366,7 @@ impl World {
             Step::Closed => self.machine.closed(NOW, HOLDER),
             Step::Look => {
                 self.machine.look(NOW);
-                self.run(attempt);
+                self.run();
                 if self.state() == State::Stopped && self.machine.is_answering() {
                     if self.same && self.device.moved {
                         self.breaches("the same generation, but it has moved");
@@ -335,23 +385,34 @@ impl World {
                 self.held = false;
                 self.machine.unquiesced();
             }
-            Step::Quiesces(how) => attempt = how,
+            Step::Quiesces(attempt) => self.attempt = attempt,
             Step::Force(force) => {
                 let settings = self.machine.settings();
                 self.machine.set(Settings { force, ..settings });
             }
             Step::Sleep(asleep) => self.asleep = asleep,
-            Step::Acts => self.device.acts(),
+            Step::Acts => {
+                self.device.acts();
+                self.shows_what_it_does();
+            }
             Step::Forgets => self.device.pending = Pending::Nothing,
-            Step::Drops => self.device.runs(),
+            Step::Drops => {
+                self.device.runs();
+                self.shows_what_it_does();
+            }
             Step::NeedsReset => self.device.status |= Status::NEEDS_RESET,
-            Step::ResetsItself => self.device.reset(),
+            Step::ResetsItself => {
+                self.device.reset();
+                self.shows_what_it_does();
+            }
             Step::Shows(shows) => self.device.shows = shows,
             Step::CoreReads => self.core = Core::Adding(self.device.status | 1),
             Step::CoreWrites => {
                 if let Core::Adding(status) = self.core {
+                    let pending = self.device.pending;
                     let window = Window::of(&mut self.device);
                     self.field.write_for_core(&window, Status(status));
+                    self.asks_for_nothing(pending, false);
                 }
                 self.core = Core::Idle;
             }
@@ -365,6 +426,7 @@ impl World {
                 self.field.reset_ends();
                 self.core = Core::Reset;
             }
+            Step::ResetSoon => self.reset_soon = true,
             Step::DriverOk => self.negotiate(),
             Step::Unbind => {
                 self.driver = Driver::Leaving(false);
@@ -404,14 +466,16 @@ impl World {
                 | Step::NeedsReset
                 | Step::ResetsItself
                 | Step::Shows(_)
+                | Step::Quiesces(_)
                 | Step::CoreReads
                 | Step::CoreWrites
                 | Step::ResetBegins
                 | Step::ResetEnds
+                | Step::ResetSoon
                 | Step::DriverOk
         );
         if !outside {
-            self.run(attempt);
+            self.run();
         }
         if let Some(breach) = self.device.breach {
             self.breaches(breach);
@@ -422,6 +486,12 @@ impl World {
         self.settling = self.settling.filter(|&at| at == generation).map(|_| 0);
         self.field = self.field.in_epoch(u64::from(!self.knows()));
         self.machine = self.machine.moved(NOW, NOW);
+    }
+
+    fn shows_what_it_does(&mut self) {
+        if self.device.shows == Shows::Both {
+            self.device.shows = Shows::Status;
+        }
     }
 
     fn slot(&mut self, at: usize, ticket: Option<Ticket>) {
@@ -465,6 +535,7 @@ impl World {
     /// The device does what it was asked for, time passes, and nobody asks for anything.
     fn ends_well(&self) -> bool {
         let mut world = self.clone();
+        world.attempt = Attempt::Done;
         for _ in 0..40 {
             if world.is_well() && !world.device.may_stop() {
                 return world.breach.is_none();
@@ -478,7 +549,10 @@ impl World {
                 Core::Reset => world.take(Step::DriverOk),
                 Core::Idle => {}
             }
-            if matches!(world.device.shows, Shows::Ones | Shows::Garbage) {
+            if matches!(
+                world.device.shows,
+                Shows::Ones | Shows::Garbage | Shows::Both
+            ) {
                 world.take(Step::Shows(Shows::Status));
             }
             world.take(Step::Acts);
@@ -513,8 +587,8 @@ impl Model for Lifecycle {
     type Action = Step;
 
     fn init_states(&self) -> Vec<World> {
-        [false, true]
-            .map(|prompt| World::new(self.protocol, prompt))
+        [Speed::Any, Speed::AtOnce, Speed::InBetween]
+            .map(|speed| World::new(self.protocol, speed))
             .to_vec()
     }
 
@@ -551,14 +625,19 @@ impl Model for Lifecycle {
         may(true, Step::Look);
         may(world.settling.is_some(), Step::Settled);
         may(world.letting_go, Step::Unquiesced);
-        let stopping = world.state() == State::Stopping && !world.held;
-        may(stopping, Step::Quiesces(Attempt::NotNow));
-        may(stopping, Step::Quiesces(Attempt::NotFound));
+        if bounds.busy {
+            for attempt in [Attempt::Done, Attempt::NotNow, Attempt::NotFound] {
+                may(
+                    !world.held && world.attempt != attempt,
+                    Step::Quiesces(attempt),
+                );
+            }
+        }
         if bounds.sleep_and_force {
             let force = world.machine.settings().force;
             may(true, Step::Force(!force));
             may(
-                world.asleep || !world.machine.is_quiesced(),
+                world.asleep || !world.machine.keeps_awake(),
                 Step::Sleep(!world.asleep),
             );
         }
@@ -571,6 +650,8 @@ impl Model for Lifecycle {
         let works = normal && quiet && has_driver && device.status & Status::NEEDS_RESET == 0;
         may(works && device.status != 0, Step::NeedsReset);
         may(works && device.status != 0, Step::ResetsItself);
+        let both = device.protocol == Protocol::Suspend && device.pending == Pending::Resume;
+        may(normal && both, Step::Shows(Shows::Both));
         if bounds.nonsense && has_driver && device.shows != Shows::Nothing {
             for shows in [Shows::Status, Shows::Ones, Shows::Garbage, Shows::Nothing] {
                 may(device.shows != shows && quiet, Step::Shows(shows));
@@ -580,6 +661,7 @@ impl Model for Lifecycle {
             may(quiet && normal, Step::CoreReads);
             may(matches!(world.core, Core::Adding(_)), Step::CoreWrites);
             may(quiet, Step::ResetBegins);
+            may(quiet && !world.reset_soon, Step::ResetSoon);
             may(world.core == Core::Resetting, Step::ResetEnds);
             may(world.core == Core::Reset, Step::DriverOk);
         }
@@ -603,15 +685,62 @@ impl Model for Lifecycle {
             Property::always("somebody looks", |_, world: &World| world.is_looked_at()),
             Property::always("ends well", |_, world: &World| world.ends_well()),
             Property::always("no breach", |_, world: &World| world.breach.is_none()),
+            Property::always(
+                "nothing is held while the system sleeps",
+                |_, world: &World| !world.asleep || !world.held,
+            ),
             Property::always("answered in time", |_, world: &World| {
                 world.answers_in_time()
             }),
-            Property::sometimes("stopped", |_, world: &World| {
+            Property::sometimes("comes to stopped", |_, world: &World| {
                 world.state() == State::Stopped
             }),
-            Property::sometimes("failed", |_, world: &World| {
+            Property::sometimes("comes to failed", |_, world: &World| {
                 world.machine.state() == (State::Failed, Reason::StopUnanswered)
             }),
         ]
+    }
+}
+
+/// What a check has come to.
+pub struct Result {
+    pub states: usize,
+    pub depth: usize,
+    /// The properties that do not hold, or what exactly was done wrong, and the steps that lead there.
+    pub violated: Vec<(String, String)>,
+}
+
+/// Checks everything within `bounds`, or until something does not hold.
+pub fn check(protocol: Protocol, bounds: Bounds) -> Result {
+    let model = Lifecycle { protocol, bounds };
+    let checker = model
+        .checker()
+        .threads(2)
+        .finish_when(HasDiscoveries::AnyFailures)
+        .spawn_bfs()
+        .join();
+    let mut violated = Vec::new();
+    for property in checker.model().properties() {
+        let Some(path) = checker.discovery(property.name) else {
+            continue;
+        };
+        if property.name.starts_with("comes to") {
+            continue;
+        }
+        let breach = path.last_state().breach.unwrap_or(property.name);
+        violated.push((breach.to_owned(), path.to_string()));
+    }
+    for property in checker.model().properties() {
+        if property.name.starts_with("comes to")
+            && checker.discovery(property.name).is_none()
+            && violated.is_empty()
+        {
+            violated.push((property.name.to_owned(), String::new()));
+        }
+    }
+    Result {
+        states: checker.unique_state_count(),
+        depth: checker.max_depth(),
+        violated,
     }
 }

@@ -111,7 +111,7 @@ test_flags_are_0_or_1() {
 }
 
 test_files_that_can_not_be_written() {
-	for name in protocol reason generation stats/stops; do
+	for name in protocol reason generation ../device_stop_stats/stops; do
 		case $(store "$STOP/$name" 1) in
 		"$EACCES" | "$EIO") ;;
 		*) fail "$name can be written" ;;
