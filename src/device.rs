@@ -11,7 +11,6 @@
 //! looks. The timer does it when nobody waits. There is one timer a device, and one place that arms it: [`Entered`].
 
 use crate::{
-    announce::Announcements,
     field::{
         self,
         Field, //
@@ -24,6 +23,7 @@ use crate::{
     negotiate::Allowed,
     policy::Policy,
     quiesce::Quiesced,
+    state::State,
     status::{
         Protocol,
         Status, //
@@ -69,16 +69,18 @@ const SETTINGS: Settings = Settings {
     force: false,
 };
 
-/// Which of the device's works are the timer's, and what comes after the answer.
+/// Which of the device's works is the timer's, and which come after the answer.
 pub(crate) const TIMER_WORK: u64 = 0;
 pub(crate) const RELEASE_WORK: u64 = 1;
+pub(crate) const ANNOUNCE_WORK: u64 = 2;
 
 /// One device.
 #[pin_data]
 pub(crate) struct Device {
+    /// Dropped before the references to the devices.
+    pub(crate) common: Option<CommonConfig>,
     transport: Transport,
     parent: Parent,
-    pub(crate) common: Option<CommonConfig>,
     pub(crate) environment: Environment,
     /// By bit 39 this device means VIRTIO_F_DEVICE_STOP.
     pub(crate) accept_bit39: AtomicFlag,
@@ -88,6 +90,9 @@ pub(crate) struct Device {
     #[pin]
     pub(crate) files: Mutex<Option<[Group<Device>; 2]>>,
     start: Instant<Monotonic>,
+    /// Held by whoever tells user space. Taken before `machine`.
+    #[pin]
+    pub(crate) announcing: Mutex<()>,
     #[pin]
     pub(crate) waiters: Waiters,
     #[pin]
@@ -98,6 +103,8 @@ pub(crate) struct Device {
     pub(crate) timer_work: DelayedWork<Self, TIMER_WORK>,
     #[pin]
     pub(crate) release_work: DelayedWork<Self, RELEASE_WORK>,
+    #[pin]
+    pub(crate) announce_work: DelayedWork<Self, ANNOUNCE_WORK>,
 }
 
 /// What all devices share.
@@ -121,7 +128,8 @@ pub(crate) struct Guarded {
     pub(crate) quiesced: Option<Quiesced>,
     /// To be let go by the release work.
     pub(crate) to_release: Option<Quiesced>,
-    pub(crate) to_announce: Announcements,
+    /// The end of a stop, of which user space was not told yet.
+    pub(crate) to_announce: Option<State>,
     /// When the timer goes off, if it was armed.
     pub(crate) armed: Option<u64>,
     /// Nothing is done later any more: the device is not attached to.
@@ -166,12 +174,13 @@ impl Device {
                 poll: SetOnce::new(),
                 files <- new_mutex!(None),
                 start: Instant::now(),
+                announcing <- new_mutex!(()),
                 waiters <- Waiters::new(),
                 machine <- new_mutex!(Guarded {
                     machine,
                     quiesced: None,
                     to_release: None,
-                    to_announce: Announcements::NONE,
+                    to_announce: None,
                     armed: None,
                     detached: false,
                     module: None,
@@ -183,6 +192,7 @@ impl Device {
                 }),
                 timer_work <- new_delayed_work!("virtio_device_stop::timer"),
                 release_work <- new_delayed_work!("virtio_device_stop::release"),
+                announce_work <- new_delayed_work!("virtio_device_stop::announce"),
             }),
             GFP_KERNEL,
         )
@@ -231,6 +241,7 @@ impl Device {
         }
         work::cancel::<_, TIMER_WORK>(self);
         work::cancel::<_, RELEASE_WORK>(self);
+        work::cancel::<_, ANNOUNCE_WORK>(self);
     }
 }
 

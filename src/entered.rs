@@ -6,6 +6,7 @@ use crate::{
     device::{
         Device,
         Guarded,
+        ANNOUNCE_WORK,
         RELEASE_WORK,
         TIMER_WORK, //
     },
@@ -28,7 +29,7 @@ use crate::{
         Seen, //
     },
     sys::{
-        lock::NoIo,
+        memory::NoIo,
         module::ModuleRef,
         shadow::Transport, //
     },
@@ -94,7 +95,13 @@ impl<'a> Entered<'a> {
             let Some(action) = guarded.machine.next(device.now()) else {
                 return self;
             };
-            if let Action::Settle(generation) = action {
+            if let Action::AnnounceStop(generation) = action {
+                drop(self);
+                device.announce(Some(State::Stopping));
+                self = device.enter();
+                let machine = &mut self.guarded.machine;
+                machine.announced(device.now(), generation);
+            } else if let Action::Settle(generation) = action {
                 let dispatched = guarded.quiesced.as_ref().and_then(Quiesced::dispatched);
                 drop(self);
                 if let Some(dispatched) = &dispatched {
@@ -194,7 +201,7 @@ impl Device {
     fn carry_out(self: &Arc<Self>, guarded: &mut Guarded, action: Action) {
         match action {
             // For whoever can wait without the lock.
-            Action::Settle(_) => {}
+            Action::AnnounceStop(_) | Action::Settle(_) => {}
             Action::Quiesce => {
                 let attempt = self.quiesce(guarded);
                 guarded.machine.quiesced(self.now(), attempt);
@@ -225,8 +232,9 @@ impl Device {
                 }
             }
             Action::Announce(state) => {
-                guarded.to_announce.add(state);
-                self.release_later();
+                guarded.to_announce = Some(state);
+                let releases = &self.environment.releases;
+                releases.enqueue::<_, ANNOUNCE_WORK>(self.clone(), 0);
             }
         }
     }

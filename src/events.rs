@@ -11,10 +11,8 @@ use crate::{
     },
     machine::Leaver,
     sys::{
-        lock::{
-            DeviceGuard,
-            NoIo, //
-        },
+        lock::DeviceGuard,
+        memory::NoIo,
         notifier::{
             Event,
             Listener, //
@@ -40,6 +38,7 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
+            Atomic,
             AtomicFlag,
             Relaxed, //
         },
@@ -53,6 +52,8 @@ use kernel::{
 pub(crate) struct Devices {
     environment: Environment,
     exiting: AtomicFlag,
+    /// Devices that were attached to so far.
+    attached: Atomic<u64>,
     #[pin]
     attachments: Mutex<KVec<Attachment>>,
     shadows: Shadows,
@@ -73,6 +74,7 @@ impl Devices {
             pin_init!(Self {
                 environment,
                 exiting: AtomicFlag::new(false),
+                attached: Atomic::new(0),
                 attachments <- new_mutex!(KVec::new()),
                 shadows,
             }),
@@ -119,28 +121,34 @@ impl Devices {
         attachments.reserve(1, GFP_KERNEL)?;
         let (transport, parent) = (Transport::of(exclusive), Parent::of(exclusive));
         let ours = Device::new(transport, parent, self.environment.clone())?;
-        if device.has_driver() {
-            ours.bound_before();
-        }
-        let files = Group::new(device, &ours, &attrs::FILES)?;
-        let stats = Group::new(device, &ours, &attrs::STATS)?;
-        if let Some(poll) = files.poll(attrs::STATE) {
-            ours.tell(poll);
-        }
-        // Nothing fails from here on.
         let attached = self
             .shadows
             .attach(exclusive, ours.transport(), ours.clone())?;
+        let attachment = Attachment {
+            serial: self.attached.fetch_add(1, Relaxed) + 1,
+            attached,
+            device: ours.clone(),
+        };
+        if let Err(error) = Self::add_files(device, &ours) {
+            // Somebody may have used those that were added.
+            ours.leave(Leaver::Device);
+            attachment.end(exclusive);
+            return Err(error);
+        }
+        if device.has_driver() {
+            ours.bound_before();
+        }
+        attachments.push(attachment, GFP_KERNEL)?;
+        Ok(())
+    }
+
+    fn add_files(device: &virtio::Device, ours: &Arc<Device>) -> Result {
+        let files = Group::new(device, ours, &attrs::FILES)?;
+        let stats = Group::new(device, ours, &attrs::STATS)?;
+        if let Some(poll) = files.poll(attrs::STATE) {
+            ours.tell(poll);
+        }
         *ours.files.lock() = Some([files, stats]);
-        let serial = attachments.last().map_or(1, |last| last.serial + 1);
-        attachments.push(
-            Attachment {
-                serial,
-                attached,
-                device: ours,
-            },
-            GFP_KERNEL,
-        )?;
         Ok(())
     }
 

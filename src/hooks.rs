@@ -17,6 +17,7 @@ use crate::{
     status::{
         Access,
         Protocol,
+        Seen,
         Status, //
     },
     sys::{
@@ -109,8 +110,14 @@ impl Device {
         } else {
             has(VIRTIO_F_DEVICE_STOP).then_some(Protocol::DeviceStop)
         };
+        let left_stopped = |protocol| {
+            let seen = Status(self.transport().status()).seen(protocol);
+            matches!(seen, Seen::Stopped | Seen::Between)
+        };
         let negotiated = match accepted {
             Some(protocol) if self.environment.allowed.permits(protocol) => Ok(protocol),
+            // To be resumed.
+            Some(protocol) if left_stopped(protocol) => Ok(protocol),
             Some(_) => Err(Reason::Disabled),
             // To bind it again would not help.
             None if self.policy().refuses() => Err(Reason::TypeRefused),

@@ -260,7 +260,7 @@ impl Machine {
     /// no such case: an unload ends it.
     pub fn is_busy(&self) -> bool {
         match self.phase {
-            Phase::Rest(_) => self.handshake != Handshake::Idle,
+            Phase::Rest(_) => self.handshake != Handshake::Idle && self.lost.is_none(),
             Phase::Stopped { .. } => false,
             _ => true,
         }

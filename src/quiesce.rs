@@ -71,6 +71,13 @@ impl Quiesced {
         matches!(self, Self::Net(_))
     }
 
+    /// Lets the driver go, by whoever has the RTNL.
+    pub(crate) fn end(self, lock: &Rtnl) {
+        if let Self::Net(netdev) = self {
+            netdev.attach(lock);
+        }
+    }
+
     /// The device has stopped.
     pub(crate) fn device_has_stopped(&self) {
         match self {

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What is done after the answer, because it may wait: for the RTNL, or for memory that only another
-//! device's disk could bring. It has a queue of its own, and holds no lock of the device meanwhile.
+//! Letting a driver go after the answer, because that may wait for the RTNL, and whoever has that for memory
+//! that only another device's disk could bring. No lock of the device is held meanwhile.
 
-use crate::device::{
-    Device,
-    RELEASE_WORK, //
+use crate::{
+    device::{
+        Device,
+        RELEASE_WORK, //
+    },
+    sys::netdev::Rtnl, //
 };
 use kernel::{
     sync::Arc,
@@ -23,16 +26,16 @@ impl WorkItem<RELEASE_WORK> for Device {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        let quiesced = this.enter().guarded.to_release.take();
-        if let Some(quiesced) = quiesced {
-            drop(quiesced);
-            let mut entered = this.enter();
-            entered.guarded.machine.unquiesced();
-            drop(entered.run());
-        }
-        let states = this.enter().guarded.to_announce.take();
-        for state in states.into_iter().flatten() {
-            this.transport().device().tell_user_space(state.name());
+        if this.enter().guarded.to_release.is_some() {
+            let lock = Rtnl::lock();
+            // Not before: another stop takes it back.
+            let quiesced = this.enter().guarded.to_release.take();
+            if let Some(quiesced) = quiesced {
+                quiesced.end(&lock);
+                let mut entered = this.enter();
+                entered.guarded.machine.unquiesced();
+                drop(entered.run());
+            }
         }
     }
 }

@@ -15,10 +15,8 @@ use crate::{
             Disk,
             WriteCache, //
         },
-        lock::{
-            DeviceGuard,
-            NoIo, //
-        },
+        lock::DeviceGuard,
+        memory::NoIo,
         restart::Restartable, //
     },
 };

@@ -112,9 +112,14 @@ impl Device {
                 continue;
             }
             if entered.guarded.machine.has_left() {
-                return;
+                break;
             }
             (entered, _) = entered.wait(false);
+        }
+        drop(entered);
+        if who == Leaver::Device {
+            // The work may be taken back before it has.
+            self.announce(None);
         }
     }
 

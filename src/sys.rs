@@ -9,6 +9,7 @@ pub(crate) mod block;
 pub(crate) mod fake;
 pub(crate) mod feature_reg;
 pub(crate) mod lock;
+pub(crate) mod memory;
 pub(crate) mod module;
 pub(crate) mod netdev;
 pub(crate) mod notifier;

@@ -9,6 +9,9 @@ use super::super::status::Access;
 /// that is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
+    /// User space is to be told of a stop: then [`Machine::announced`], with that generation. Without the lock,
+    /// and before anything is quiesced: it allocates memory.
+    AnnounceStop(u64),
     /// The driver above is to be quiesced, without waiting: then [`Machine::quiesced`].
     Quiesce,
     /// Until nobody gives the device requests any more: then [`Machine::settled`], with that generation. To
@@ -24,7 +27,7 @@ pub enum Action {
     NotifyVirtqueues,
     /// The driver above is to be let go: then, maybe later, [`Machine::unquiesced`].
     Unquiesce,
-    /// User space is to be told.
+    /// User space is to be told of its end, sooner or later.
     Announce(State),
 }
 
@@ -46,7 +49,6 @@ pub(super) struct Effects {
     pub(super) break_virtqueues: bool,
     pub(super) notify: bool,
     pub(super) unquiesce: bool,
-    pub(super) announce: Option<State>,
 }
 
 impl Effects {
@@ -55,7 +57,6 @@ impl Effects {
         break_virtqueues: false,
         notify: false,
         unquiesce: false,
-        announce: None,
     };
 
     pub(super) fn next(&mut self) -> Option<Action> {
@@ -69,7 +70,7 @@ impl Effects {
         } else if once(|effects| &mut effects.unquiesce) {
             Some(Action::Unquiesce)
         } else {
-            self.announce.take().map(Action::Announce)
+            None
         }
     }
 }

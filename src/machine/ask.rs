@@ -65,7 +65,7 @@ impl Machine {
         self.enter(if adopts {
             Phase::Stopping { by, since, until }
         } else {
-            let step = Quiescing::Quiesce;
+            let step = Quiescing::Announce;
             Phase::Quiescing {
                 by,
                 since,
@@ -74,7 +74,6 @@ impl Machine {
             }
         });
         if !adopts {
-            self.effects.announce = Some(State::Stopping);
             self.announced = true;
         }
         self.holder = asker.holder();

@@ -44,21 +44,29 @@ impl Machine {
                 since,
                 until,
                 step,
-            } => match step {
-                Quiescing::Quiesce => return Some(Action::Quiesce),
-                Quiescing::Settle => {
-                    let step = Quiescing::Settling;
+            } => {
+                let mut to = |step| {
                     self.phase = Phase::Quiescing {
                         by,
                         since,
                         until,
                         step,
                     };
-                    return Some(Action::Settle(self.generation));
+                };
+                match step {
+                    Quiescing::Announce => {
+                        to(Quiescing::Announcing);
+                        return Some(Action::AnnounceStop(self.generation));
+                    }
+                    Quiescing::Quiesce => return Some(Action::Quiesce),
+                    Quiescing::Settle => {
+                        to(Quiescing::Settling);
+                        return Some(Action::Settle(self.generation));
+                    }
+                    Quiescing::Announcing | Quiescing::Settling => return None,
+                    Quiescing::Ask => Access::Stop,
                 }
-                Quiescing::Settling => return None,
-                Quiescing::Ask => Access::Stop,
-            },
+            }
             Phase::Stopping { .. } | Phase::Stopped { .. } => Access::Read,
             _ => match self.handshake {
                 Handshake::StopAsked {
@@ -129,27 +137,28 @@ impl Machine {
         }
     }
 
+    /// User space was told of that stop.
+    pub fn announced(&mut self, now: u64, generation: u64) {
+        self.proceed(now, generation, Quiescing::Announcing, Quiescing::Quiesce);
+    }
+
     /// Nobody gives the device requests any more, for that stop. `notify`: who was the last one may have
     /// meant to notify the device with the next request.
     pub fn settled(&mut self, now: u64, generation: u64, notify: bool) {
-        if let Phase::Quiescing {
-            by,
-            since,
-            until,
-            step: Quiescing::Settling,
-        } = self.phase
-        {
-            if generation == self.generation {
-                let step = Quiescing::Ask;
-                self.phase = Phase::Quiescing {
-                    by,
-                    since,
-                    until,
-                    step,
-                };
+        if self.proceed(now, generation, Quiescing::Settling, Quiescing::Ask) {
+            self.effects.notify = notify;
+        }
+    }
+
+    /// What was done without the lock is done, if that stop is still wanted. Returns whether it is.
+    fn proceed(&mut self, now: u64, generation: u64, from: Quiescing, to: Quiescing) -> bool {
+        match &mut self.phase {
+            Phase::Quiescing { step, .. } if *step == from && generation == self.generation => {
+                *step = to;
                 self.look_at = now;
-                self.effects.notify = notify;
+                true
             }
+            _ => false,
         }
     }
 

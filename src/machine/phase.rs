@@ -97,6 +97,10 @@ pub(super) enum Handshake {
 /// How far a stop has come before the device is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Quiescing {
+    /// User space is to be told.
+    Announce,
+    /// That is being done.
+    Announcing,
     /// The driver above is to be quiesced.
     Quiesce,
     /// It is; whoever was about to give the device a request is to be waited for.

@@ -146,6 +146,7 @@ impl Bench {
             self.done.push(action);
             match action {
                 Action::Quiesce => self.machine.quiesced(self.now, self.attempt),
+                Action::AnnounceStop(generation) => self.machine.announced(self.now, generation),
                 Action::Settle(generation) => self.machine.settled(self.now, generation, true),
                 Action::Access(access) => {
                     let register = RefCell::new(&mut self.device);
@@ -272,14 +273,30 @@ fn an_acknowledgement_is_seen_within_a_twenty_fifth_of_its_time() {
 #[test]
 fn user_space_is_told_before_and_after() {
     let mut bench = stopped(D);
-    assert_eq!(bench.done.first(), Some(&Action::Announce(State::Stopping)));
+    assert!(matches!(bench.done.first(), Some(Action::AnnounceStop(_))));
     bench.resume().unwrap();
     assert_eq!(bench.done.last(), Some(&Action::Announce(State::Running)));
     let told = bench
         .done
         .iter()
-        .filter(|a| matches!(a, Action::Announce(_)));
+        .filter(|a| matches!(a, Action::Announce(_) | Action::AnnounceStop(_)));
     assert_eq!(told.count(), 2);
+}
+
+/// Who tells may wait for others, who may wait for memory.
+#[test]
+fn a_stop_does_not_wait_longer_to_be_told_of_than_it_may() {
+    let mut bench = bench(D);
+    let stop = bench.machine.ask_stop(0, ALL, false).unwrap().unwrap();
+    let Some(Action::AnnounceStop(generation)) = bench.machine.next(0) else {
+        panic!("not told of");
+    };
+    bench.pass(2 * SECOND);
+    assert_eq!(bench.machine.take_answer(stop), Some(Err(Error::Busy)));
+    bench.machine.announced(bench.now, generation);
+    bench.run();
+    bench.is(State::Running, Reason::None);
+    assert_eq!(bench.done, [Action::Announce(State::Running)]);
 }
 
 #[test]

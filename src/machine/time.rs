@@ -57,7 +57,9 @@ impl Machine {
     pub(super) fn looks(&self) -> bool {
         match self.phase {
             _ if self.known.negotiated.is_err() => false,
-            Phase::Quiescing { step, .. } => step != Quiescing::Settling,
+            Phase::Quiescing { step, .. } => {
+                !matches!(step, Quiescing::Announcing | Quiescing::Settling)
+            }
             Phase::Stopping { .. } => true,
             Phase::Stopped { .. } => self.look_wanted || self.nonsense.is_some(),
             _ => self.handshake != Handshake::Idle,

@@ -47,7 +47,6 @@ impl Machine {
         self.nonsense = None;
         // What was to be done was meant for virtqueues that are gone.
         self.effects = Effects {
-            announce: self.effects.announce,
             unquiesce: self.effects.unquiesce,
             ..Effects::NONE
         };

@@ -81,9 +81,10 @@ impl Disk {
 
     /// Waits until the driver has no requests. Nothing if that takes longer than `timeout`.
     ///
-    /// As the NVMe driver does it when it resets its device, without an owner: to hold all I/O while
-    /// interrupts are allocated, which others do with locks held under which they may wait for I/O,
-    /// would be reported. These locks are each device's own, and nobody else takes this one's.
+    /// As the NVMe driver does it when it resets its device, without an owner: with one, lockdep would report
+    /// that all I/O is held while interrupts are allocated, with locks under which others allocate memory.
+    /// If that had to be got from this disk, neither would go on. A function level reset has the same
+    /// window.
     pub(crate) fn freeze(&self, timeout: Jiffies) -> Option<Frozen<'_>> {
         // SAFETY: By the invariant the disk is valid, and with it its queue.
         let left = unsafe {

@@ -38,7 +38,7 @@ pub(crate) struct Rtnl(NotThreadSafe);
 
 impl Rtnl {
     /// Waits for the lock.
-    fn lock() -> Self {
+    pub(crate) fn lock() -> Self {
         // SAFETY: The caller may sleep, and does not have the lock.
         unsafe { bindings::rtnl_lock() };
         Self(NotThreadSafe)
@@ -73,7 +73,7 @@ unsafe impl Send for Netdev {}
 
 /// A network interface that passes nothing on to its driver, until this is dropped. It keeps its
 /// addresses, its routes and its carrier. Neither the driver nor the device may go meanwhile.
-pub(crate) struct Detached(Netdev);
+pub(crate) struct Detached(Option<Netdev>);
 
 impl Netdev {
     /// The network interface that the driver has added for `device`.
@@ -96,7 +96,7 @@ impl Netdev {
         }
         // SAFETY: By the invariant the network interface is valid; the lock is held.
         unsafe { bindings::netif_device_detach(self.netdev.as_ptr()) };
-        Some(Detached(self))
+        Some(Detached(Some(self)))
     }
 
     /// Not if the device has a command that the driver waits for: its end would be taken for that of a
@@ -118,7 +118,8 @@ impl Netdev {
         idle
     }
 
-    /// Unless all virtqueues were broken meanwhile, because the device is gone.
+    /// Unless all virtqueues were broken meanwhile, because the device is gone, or the device has a command
+    /// that nobody waits for.
     fn repair_control_queue(&self) {
         let queues = Virtqueues::lock(&self.device);
         let (mut control, mut all_broken) = (None, true);
@@ -129,8 +130,18 @@ impl Netdev {
                 all_broken &= queue.is_broken();
             }
         }
-        if let Some(control) = control.filter(|_| !all_broken) {
+        let Some(control) = control.filter(|_| !all_broken) else {
+            return;
+        };
+        if control.is_empty() {
             control.set_broken(false);
+        } else {
+            // Somebody has put it there without the lock just when the virtqueue was broken, and has
+            // given up. Its end would be taken for that of the next one.
+            dev_warn!(
+                self.device.as_device(),
+                "a command is left in the control virtqueue: bind the driver anew\n"
+            );
         }
     }
 }
@@ -139,20 +150,38 @@ impl Detached {
     /// The device has stopped. A driver that was told meanwhile that the device had sent something goes
     /// on sending, and may be told so even after this: what it sends then waits in the virtqueue.
     pub(crate) fn stop_queues(&self) {
-        // SAFETY: By the invariant the network interface is valid.
-        unsafe { bindings::netif_tx_stop_all_queues(self.0.netdev.as_ptr()) };
+        if let Some(netdev) = &self.0 {
+            // SAFETY: By the invariant the network interface is valid.
+            unsafe { bindings::netif_tx_stop_all_queues(netdev.netdev.as_ptr()) };
+        }
+    }
+}
+
+impl Netdev {
+    fn attach(&self, _lock: &Rtnl) {
+        self.repair_control_queue();
+        // SAFETY: By the invariant the network interface is valid; the lock is held.
+        unsafe {
+            bindings::virtio_device_stop_attach_netdev(self.netdev.as_ptr());
+            // What was asked for meanwhile, the driver does not know.
+            bindings::virtio_device_stop_set_rx_mode(self.netdev.as_ptr());
+        }
+    }
+}
+
+impl Detached {
+    /// As when it is dropped, for whoever has the lock already.
+    pub(crate) fn attach(mut self, lock: &Rtnl) {
+        if let Some(netdev) = self.0.take() {
+            netdev.attach(lock);
+        }
     }
 }
 
 impl Drop for Detached {
     fn drop(&mut self) {
-        let _lock = Rtnl::lock();
-        self.0.repair_control_queue();
-        // SAFETY: By the invariant the network interface is valid; the lock is held.
-        unsafe {
-            bindings::virtio_device_stop_attach_netdev(self.0.netdev.as_ptr());
-            // What was asked for meanwhile, the driver does not know.
-            bindings::virtio_device_stop_set_rx_mode(self.0.netdev.as_ptr());
+        if let Some(netdev) = self.0.take() {
+            netdev.attach(&Rtnl::lock());
         }
     }
 }

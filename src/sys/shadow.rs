@@ -21,7 +21,7 @@ use super::{
         virtio_device, //
     },
     feature_reg::CommonConfig,
-    lock::NoIo,
+    memory::NoIo,
     virtio::{
         Device,
         DeviceRef,

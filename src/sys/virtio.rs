@@ -4,7 +4,10 @@
 //!
 //! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
 
-use super::bindings;
+use super::{
+    bindings,
+    memory::NoIo, //
+};
 use core::{
     iter,
     marker::{
@@ -145,6 +148,8 @@ impl Device {
 
     /// Tells user space (udev) that the device has come to `state`. Allocates memory.
     pub(crate) fn tell_user_space(&self, state: &'static str) {
+        // To get memory must not wait for the device itself.
+        let _no_io = NoIo::enter();
         // Whoever wants to be sure reads the state: that there is no memory for this harms nobody.
         let Ok(variable) = CString::try_from_fmt(fmt!("DEVICE_STOP={state}")) else {
             return;

@@ -41,8 +41,8 @@ fn against_core() {
         core: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 314_524);
-    holds(Suspend, bounds, 1_535_028);
+    holds(DeviceStop, bounds, 335_238);
+    holds(Suspend, bounds, 1_535_568);
 }
 
 #[test]
@@ -52,8 +52,8 @@ fn with_drivers_that_come_and_go() {
         core: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 403_132);
-    holds(Suspend, bounds, 1_678_544);
+    holds(DeviceStop, bounds, 424_614);
+    holds(Suspend, bounds, 1_679_084);
 }
 
 #[test]
@@ -62,8 +62,8 @@ fn with_values_that_are_no_answers() {
         nonsense: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 313_616);
-    holds(Suspend, bounds, 989_192);
+    holds(DeviceStop, bounds, 324_896);
+    holds(Suspend, bounds, 989_336);
 }
 
 #[test]
@@ -73,8 +73,8 @@ fn with_a_holder_that_may_die() {
         drivers: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 15_841);
-    holds(Suspend, bounds, 103_424);
+    holds(DeviceStop, bounds, 17_548);
+    holds(Suspend, bounds, 103_496);
 }
 
 #[test]
@@ -84,8 +84,8 @@ fn with_a_driver_above_that_is_busy() {
         drivers: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 33_964);
-    holds(Suspend, bounds, 127_588);
+    holds(DeviceStop, bounds, 35_671);
+    holds(Suspend, bounds, 127_660);
 }
 
 #[test]
@@ -95,8 +95,8 @@ fn with_sleep_and_force() {
         drivers: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 36_396);
-    holds(Suspend, bounds, 196_552);
+    holds(DeviceStop, bounds, 38_106);
+    holds(Suspend, bounds, 196_624);
 }
 
 #[test]

@@ -119,8 +119,9 @@ pub struct World {
     driver: Driver,
     /// The requests of the two askers.
     tickets: [Option<Ticket>; 2],
-    /// Somebody waits for those who were about to give the device requests.
-    settling: Option<u64>,
+    /// Somebody waits, without the lock: for user space to be told, or for those who were about to give the
+    /// device requests.
+    settling: Option<(u64, bool)>,
     /// Whether the driver above is held, by what was done to it; and whether somebody is letting it go.
     held: bool,
     /// What comes of the next attempt to hold it.
@@ -241,7 +242,13 @@ impl World {
                 }
                 self.machine.quiesced(NOW, attempt);
             }
-            Action::Settle(generation) => self.settling = Some(generation),
+            Action::AnnounceStop(generation) => {
+                if self.held && !self.letting_go {
+                    self.breaches("told of a stop with the driver above held");
+                }
+                self.settling = Some((generation, true));
+            }
+            Action::Settle(generation) => self.settling = Some((generation, false)),
             Action::Access(access) => {
                 let pending = self.device.pending;
                 let window = Window::of(&mut self.device);
@@ -291,7 +298,7 @@ impl World {
             }
             Action::Announce(state) => {
                 let over = matches!(state, State::Running | State::Failed | State::Unavailable);
-                if (state != State::Stopping) && (!over || self.held) {
+                if !over || self.held {
                     self.breaches("told of an end that is none");
                 }
             }
@@ -375,11 +382,11 @@ impl World {
                     self.device.moved = false;
                 }
             }
-            Step::Settled => {
-                if let Some(generation) = self.settling.take() {
-                    self.machine.settled(NOW, generation, true);
-                }
-            }
+            Step::Settled => match self.settling.take() {
+                Some((generation, true)) => self.machine.announced(NOW, generation),
+                Some((generation, false)) => self.machine.settled(NOW, generation, true),
+                None => {}
+            },
             Step::Unquiesced => {
                 self.letting_go = false;
                 self.held = false;
@@ -483,7 +490,8 @@ impl World {
         let generation = self.machine.generation();
         self.same &= generation == 0;
         // Another one's end is of no use to anybody.
-        self.settling = self.settling.filter(|&at| at == generation).map(|_| 0);
+        let still = self.settling.filter(|&(at, _)| at == generation);
+        self.settling = still.map(|(_, announces)| (0, announces));
         self.field = self.field.in_epoch(u64::from(!self.knows()));
         self.machine = self.machine.moved(NOW, NOW);
     }

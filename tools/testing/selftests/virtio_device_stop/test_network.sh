@@ -322,6 +322,41 @@ agent() {
 	done
 }
 
+can_be_configured() {
+	ip link set "$NIC" mtu 1400 2>/dev/null
+}
+
+# Whoever has the lock may wait for memory that only another device, which is still stopped, could bring.
+test_resume_does_not_wait_for_the_lock() {
+	find_nic nic
+	stop
+	find_nic other_nic
+	device_set io_hold=always
+	ip link set "$NIC" promisc on
+	wait_until in_flight_at_least 1
+	find_nic nic
+	resume
+	expect "the device's view" "$(device_get stop)" '"running"'
+	# What is to be let go yet is taken back.
+	stop
+	expect "the device's view" "$(device_get stop)" '"stopped"'
+	resume
+	find_nic other_nic
+	device_set io_hold=no
+	wait_until is_promiscuous true
+	find_nic nic
+	wait_until can_be_configured
+	ip link set "$NIC" mtu 1500
+	stop
+	refused ip link set "$NIC" mtu 1400
+	resume
+	wait_until can_be_configured
+	ip link set "$NIC" mtu 1500
+	find_nic other_nic
+	ip link set "$NIC" promisc off
+	wait_until is_promiscuous false
+}
+
 test_two_are_stopped_in_any_order() {
 	find_nic other_nic
 	other=$STOP/state
@@ -411,6 +446,6 @@ else
 		test_whoever_configures_it_meanwhile_is_refused \
 		test_interface_that_was_shut_down_meanwhile_sends_again test_device_is_told_later_what_it_is_to_receive \
 		test_driver_does_not_wait_for_commands_with_the_lock_held \
-		test_stop_waits_for_the_lock_no_longer_than_it_may test_two_are_stopped_in_any_order test_unbind_resumes_it \
+		test_stop_waits_for_the_lock_no_longer_than_it_may test_resume_does_not_wait_for_the_lock test_two_are_stopped_in_any_order test_unbind_resumes_it \
 		test_unbind_of_one_that_does_not_resume test_nobody_waits_for_one_that_needs_a_reset
 fi
