@@ -2,9 +2,9 @@
 
 //! Telling user space of a device, by uevents: of a stop before it begins, of its end afterwards.
 //!
-//! The kernel sends one uevent at a time, and allocates memory for it: whoever tells may wait for somebody
-//! who waits for memory that only a stopped disk could bring. So nobody tells with a lock of the
-//! device's held that others need, and what comes after an end is a work of its own.
+//! The kernel sends one uevent at a time, and allocates memory for it: whoever tells may wait for
+//! somebody who waits for memory that only a stopped disk could bring. So nobody tells with a lock
+//! of the device's held that others need, and what comes after an end is a work of its own.
 
 use crate::{
     device::{

@@ -2,13 +2,14 @@
 
 //! One virtio device: carries out what its machine says, and has it entered again in time.
 //!
-//! Two locks. `machine` is held for a step of the machine, and what it calls for: never while anybody waits for
-//! the device, for the RTNL, for user space, or for memory. `status` is a leaf, held for one access to the status
-//! field; what the virtio core calls takes only that, and has the machine told later. Order: the
-//! parent device's lock, the device's, `machine`, `status`.
+//! Two locks. `machine` is held for a step of the machine, and what it calls for: never while
+//! anybody waits for the device, for the RTNL, for user space, or for memory. `status` is a leaf,
+//! held for one access to the status field; what the virtio core calls takes only that, and has the
+//! machine told later. Order: the parent device's lock, the device's, `machine`, `status`.
 //!
-//! Whoever asks for something carries out what there is to be done, and waits for the time between two
-//! looks. The timer does it when nobody waits. There is one timer a device, and one place that arms it: [`Entered`].
+//! Whoever asks for something carries out what there is to be done, and waits for the time between
+//! two looks. The timer does it when nobody waits. There is one timer a device, and one place that
+//! arms it: [`Entered`].
 
 use crate::{
     field::{
@@ -226,8 +227,8 @@ impl Device {
         }
     }
 
-    /// Removes the files, once. Waits for accesses to them that are under way, and for whoever else removes
-    /// them: they must be gone before the device is.
+    /// Removes the files, once. Waits for accesses to them that are under way, and for whoever else
+    /// removes them: they must be gone before the device is.
     pub(crate) fn remove_files(&self) {
         *self.files.lock() = None;
     }

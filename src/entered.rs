@@ -135,8 +135,8 @@ impl<'a> Entered<'a> {
         }
     }
 
-    /// Leaves the machine, and enters it again when that is due, or something has happened. Returns whether
-    /// the task was killed.
+    /// Leaves the machine, and enters it again when that is due, or something has happened. Returns
+    /// whether the task was killed.
     pub(crate) fn wait(self, killable: bool) -> (Self, bool) {
         let device = self.device;
         let now = device.now();

@@ -152,8 +152,9 @@ impl Devices {
         Ok(())
     }
 
-    /// Calls `body` for every device that is attached, without the lock: it may come back to us. Devices that
-    /// come or go meanwhile don't hide others: they are in the order in which they came.
+    /// Calls `body` for every device that is attached, without the lock: it may come back to us.
+    /// Devices that come or go meanwhile don't hide others: they are in the order in which they
+    /// came.
     fn for_each(&self, mut body: impl FnMut(Arc<Device>)) {
         let mut done = 0;
         loop {

@@ -2,11 +2,11 @@
 
 //! The status field of one device, which this module shares with the kernel's virtio core.
 //!
-//! Core reads it and writes it back in two steps, without a lock, and resets the device when it likes.
-//! None of that may undo a stop, or invent one, or bring a device that was reset back to life; and
-//! what a device shows after a reset is no answer to what it was asked before. So resets are counted
-//! in *epochs*, and whoever asks the device for something names the one that it means; and what core
-//! writes is brought up to date first.
+//! Core reads it and writes it back in two steps, without a lock, and resets the device when it
+//! likes. None of that may undo a stop, or invent one, or bring a device that was reset back to
+//! life; and what a device shows after a reset is no answer to what it was asked before. So resets
+//! are counted in *epochs*, and whoever asks the device for something names the one that it means;
+//! and what core writes is brought up to date first.
 //!
 //! Pure: the caller serialises, and gives access to the register.
 
@@ -40,8 +40,8 @@ pub struct Field {
 enum Wanted {
     No,
     Yes,
-    /// And the device has shown that it has stopped. If it shows that it runs then, it has ended the stop
-    /// by itself.
+    /// And the device has shown that it has stopped. If it shows that it runs then, it has ended
+    /// the stop by itself.
     Acknowledged,
     /// Not any more: it has asked the device to resume.
     Resuming,
@@ -152,7 +152,8 @@ impl Field {
         status
     }
 
-    /// Writes what core wants to write, brought up to date. Returns whether the driver has become ready.
+    /// Writes what core wants to write, brought up to date. Returns whether the driver has become
+    /// ready.
     pub fn write_for_core(&mut self, register: &impl Register, status: Status) -> bool {
         let (status, write) = match self.known.negotiated {
             Ok(protocol) => {
@@ -175,7 +176,8 @@ impl Field {
         becomes_ready
     }
 
-    /// A reset begins: nobody who waits for the device will get an answer, and it has to negotiate anew.
+    /// A reset begins: nobody who waits for the device will get an answer, and it has to negotiate
+    /// anew.
     pub fn reset_begins(&mut self) {
         self.known = Known {
             epoch: self.known.epoch + 1,

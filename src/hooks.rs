@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What the virtio core does with a device comes by here: it negotiates, writes the status, and resets.
+//! What the virtio core does with a device comes by here: it negotiates, writes the status, and
+//! resets.
 //!
-//! Takes the lock `status` only: its callers have locks that whoever is in the machine may wait for.
+//! Takes the lock `status` only: its callers have locks that whoever is in the machine may wait
+//! for.
 
 use crate::{
     device::Device,
@@ -100,8 +102,8 @@ impl Device {
         self.enter().guarded.machine.bound();
     }
 
-    /// The driver was bound before this module was loaded. If a feature is negotiated all the same that the
-    /// kernel does not know, then by this module when it was loaded before.
+    /// The driver was bound before this module was loaded. If a feature is negotiated all the same
+    /// that the kernel does not know, then by this module when it was loaded before.
     pub(crate) fn bound_before(self: &Arc<Self>) {
         let device = self.transport().device();
         let has = |feature| device.has_feature(feature) && !device.kernel_negotiates(feature);
@@ -227,8 +229,8 @@ mod tests {
     const READY: u8 = 15;
     const BOTH: [Protocol; 2] = [Protocol::DeviceStop, Protocol::Suspend];
 
-    /// A device whose driver is bound. The fake has no disk, so that it can't be stopped; what comes after a
-    /// stop is for the model checker and the guests.
+    /// A device whose driver is bound. The fake has no disk, so that it can't be stopped; what
+    /// comes after a stop is for the model checker and the guests.
     fn running(fake: &Fake, protocol: Protocol) -> Result<Arc<Device>> {
         let environment = Environment {
             timers: Arc::new(Queue::new(c"test")?, GFP_KERNEL)?,

@@ -3,45 +3,53 @@
 //! The life of one device: who may touch it when, and what comes of everything that happens to it.
 //!
 //! ```text
-//!               bound, negotiated, DRIVER_OK                stop
-//!  unavailable ------------------------------> running -----------> stopping
-//!    ^    ^                                     ^  ^ ^               |  |  |
-//!    |    |                not asked, called off|  | |               |  |  | acknowledged
-//!    |    | unbound, reset,   (DEVICE_STOP only)|  | +---------------+  |  |
-//!    |    | gone: from                          |  |                    |  v
-//!    |    | every state                         |  | dropped            | stopped
-//!    |    |                                     |  +--------------------|--+  |
-//!    |                                          |                       |     | resume, lease ends, unbind
-//!    |                             acknowledged |                       |     v
-//!    |                                          +-----------------------|-- resuming --+
-//!    |                                          |      timed out, killed|   ^   ^      |
-//!    |                                          |  called off (SUSPEND) |   |   |      | not in time
-//!    |                                          |                       v   |   |      |
-//!    |                                          +---- resumed ----- aborting|   |      |
-//!    |                                          |                  |   ^    |   |      |
-//!    |                                          |      abort limit |   +----|---|------+ if a stop is pending
-//!    |                                          |                  v        |   |      |
-//!    |                                          +---- resumed ---- failed --+   |      |
-//!    |                                          |         (stop_unanswered)     |      |
-//!    |                                          |                        resume |      |
-//!    |                                          +---- late answer ----- failed -+      |
-//!    |                                                        (resume_unanswered) <----+
-//!    +--- NEEDS_RESET, from every state: failed (needs_reset) --- reset: back to unavailable
+//!              unavailable     no driver, nothing negotiated, reset, gone
+//!                 |  ^
+//!  bound,         |  | unbound, reset, gone: from every state
+//!  DRIVER_OK      v  |
+//!               running <----------------------------------------------+
+//!                 | stop                                               |
+//!                 v                                                    |
+//!              stopping ----- not asked yet, or called off (D) --------+
+//!                 |    \                                               |
+//!    acknowledged |     \ timed out, killed, called off                |
+//!                 v      v                                             |
+//!              stopped  aborting ---- acknowledged, and resumed -------+
+//!  resume,        |      |    \                                        |
+//!  lease ends,    |      |     \ abort limit                           |
+//!  unbind         |      |      v                                      |
+//!                 |      |    failed (stop_unanswered) -- the same ----+
+//!                 |      |      |                                      |
+//!                 |      |      | resume: waits for the stop first     |
+//!                 v      v      v                                      |
+//!                resuming ------------- acknowledged ------------------+
+//!                 |     ^                                              |
+//!     not in time |     | resume                                       |
+//!                 v     |                                              |
+//!                failed (resume_unanswered) ---- late answer ----------+
 //! ```
 //!
-//! From *aborting* another stop may wait for the one that is pending (SUSPEND). A stopped device that shows SUSPEND with
-//! DRIVER_OK goes to *aborting*, since it does not stand still, and does not run yet.
+//! D is VIRTIO_F_DEVICE_STOP, S is VIRTIO_F_SUSPEND. Besides:
 //!
-//! Two things are kept apart, in `phase.rs`. The *phase* is what people want of the device. The *handshake* is
-//! what the device was asked for and has not answered. A phase may give up. The handshake does not: a device
-//! that was asked to stop is looked at, in whatever phase, until it shows that it has, it is reset, or it is gone.
-//! If nobody wants it stopped then, it is resumed. So no device is left stopped by accident.
+//! * A device that needs a reset is *failed* (needs_reset), from every state, until it is reset.
+//! * A stopped device that shows that it runs goes to *running*. If it shows SUSPEND with DRIVER_OK,
+//!   it is on its way, and goes to *aborting*.
+//! * A resume that is not in time while a stop is pending leads back to where it came from.
+//! * From *aborting*, another stop may wait for the one that is pending (S).
+//! * Under S a device that has stopped, but does not resume, goes from *aborting* to *failed*
+//!   (resume_unanswered): the driver above stays held.
 //!
-//! The machine does nothing itself. Whoever has something to tell enters it, with the device's `machine`
-//! lock held. It tells the machine what has happened (`ask.rs`: people; `handshake.rs`: the device; `world.rs`: the
-//! kernel; `time.rs`: the clock), and carries out what [`Machine::next`] says until there is nothing
-//! left. When it leaves, it arms the timer for [`Machine::deadline`], and the timer enters the machine
-//! then. Nobody else touches the device.
+//! Two things are kept apart, in `phase.rs`. The *phase* is what people want of the device. The
+//! *handshake* is what the device was asked for and has not answered. A phase may give up. The
+//! handshake does not: a device that was asked to stop is looked at, in whatever phase, until it
+//! shows that it has, it is reset, or it is gone. If nobody wants it stopped then, it is resumed.
+//! So no device is left stopped by accident.
+//!
+//! The machine does nothing itself. Whoever has something to tell enters it, with the device's
+//! `machine` lock held. It tells the machine what has happened (`ask.rs`: people; `handshake.rs`:
+//! the device; `world.rs`: the kernel; `time.rs`: the clock), and carries out what
+//! [`Machine::next`] says until there is nothing left. When it leaves, it arms the timer for
+//! [`Machine::deadline`], and the timer enters the machine then. Nobody else touches the device.
 //!
 //! Pure: no locks, no I/O, no clock. Times are microseconds since any fixed time.
 
@@ -122,7 +130,8 @@ pub struct Machine {
     /// The last stop has ended, not by a resume, and nobody was told.
     lapsed: bool,
     generation: u64,
-    /// The first access to the status of the request that is being carried out, and the reads since.
+    /// The first access to the status of the request that is being carried out, and the reads
+    /// since.
     access_since: Option<u64>,
     reads: u32,
     stats: Stats,
@@ -207,13 +216,14 @@ impl Machine {
         }
     }
 
-    /// Counts every change of the state. Between two looks that have found the device stopped and read
-    /// the same, it has not moved.
+    /// Counts every change of the state. Between two looks that have found the device stopped and
+    /// read the same, it has not moved.
     pub const fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Whether what the device shows can be an answer. Else nobody can tell whether it stands still.
+    /// Whether what the device shows can be an answer. Else nobody can tell whether it stands
+    /// still.
     pub const fn is_answering(&self) -> bool {
         self.nonsense.is_none()
     }
@@ -256,8 +266,8 @@ impl Machine {
         self.is_quiesced() || self.state().0 == State::Stopping
     }
 
-    /// Whether somebody has to look at the device, so that the module has to stay. A stop that stands is
-    /// no such case: an unload ends it.
+    /// Whether somebody has to look at the device, so that the module has to stay. A stop that
+    /// stands is no such case: an unload ends it.
     pub fn is_busy(&self) -> bool {
         match self.phase {
             Phase::Rest(_) => self.handshake != Handshake::Idle && self.lost.is_none(),

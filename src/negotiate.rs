@@ -3,10 +3,10 @@
 //! Which feature bit to take, from what a device offers.
 //!
 //! VIRTIO_F_SUSPEND, where it is offered. Else VIRTIO_F_DEVICE_STOP, bit 39, which was given away:
-//! since virtio 1.2 it is VIRTIO_F_NOTIF_CONFIG_DATA, by which the driver promises to notify with the
-//! data in `queue_notify_data`. Linux does not, so that accepting the bit from a device that means it
-//! so loses notifications. A device can't mean it so when its PCI common configuration ends before
-//! `queue_notify_data`; of others the administrator has to say it.
+//! since virtio 1.2 it is VIRTIO_F_NOTIF_CONFIG_DATA, by which the driver promises to notify with
+//! the data in `queue_notify_data`. Linux does not, so that accepting the bit from a device that
+//! means it so loses notifications. A device can't mean it so when its PCI common configuration
+//! ends before `queue_notify_data`; of others the administrator has to say it.
 
 use super::state::Reason;
 use super::status::Protocol;

@@ -4,14 +4,14 @@
 //! meanwhile.
 //!
 //! It depends on what Linux' driver does while its device does not answer. Some just wait; a block
-//! device is quiesced at its request queue, and a network device detached, so that their drivers need
-//! not even do that. Others spin with interrupts disabled, or give up and free what the device still
-//! owns.
+//! device is quiesced at its request queue, and a network device detached, so that their drivers
+//! need not even do that. Others spin with interrupts disabled, or give up and free what the device
+//! still owns.
 //!
-//! Under VIRTIO_F_SUSPEND the driver may not touch the device while it is stopped: what is not quiesced
-//! wholly may break that rule, and is stopped only where the administrator insists. A network driver
-//! gives the device receive buffers from its poll function and from work of its own, which nothing from
-//! outside can hold without holding up whoever shuts the interface down, too.
+//! Under VIRTIO_F_SUSPEND the driver may not touch the device while it is stopped: what is not
+//! quiesced wholly may break that rule, and is stopped only where the administrator insists. A
+//! network driver gives the device receive buffers from its poll function and from work of its own,
+//! which nothing from outside can hold without holding up whoever shuts the interface down, too.
 
 use super::status::Protocol;
 
@@ -34,8 +34,8 @@ pub enum Quiesce {
     /// The network interface is detached, and the control virtqueue not used. The device still gets
     /// receive buffers.
     Net,
-    /// The request queues of the SCSI host's units are quiesced. The device still gets task management
-    /// requests, and requests of units that are found meanwhile.
+    /// The request queues of the SCSI host's units are quiesced. The device still gets task
+    /// management requests, and requests of units that are found meanwhile.
     Scsi,
     /// It is not: what it submits waits in the virtqueues.
     Nothing,

@@ -56,8 +56,9 @@ impl Quiesced {
         }
     }
 
-    /// When it is over, the driver was given the last request. Devices that were quiesced one after the other
-    /// have one wait in common. Nothing if the driver is not held at request queues, and goes on.
+    /// When it is over, the driver was given the last request. Devices that were quiesced one after
+    /// the other have one wait in common. Nothing if the driver is not held at request queues, and
+    /// goes on.
     pub(crate) fn dispatched(&self) -> Option<GracePeriod> {
         match self {
             Self::Block(disk) => Some(disk.dispatched()),
@@ -86,8 +87,8 @@ impl Quiesced {
         }
     }
 
-    /// Whether nothing is lost when what the driver submits ends with an error from now on: the device
-    /// has none of its requests, or they may get lost.
+    /// Whether nothing is lost when what the driver submits ends with an error from now on: the
+    /// device has none of its requests, or they may get lost.
     pub(crate) fn may_break(&self) -> bool {
         match self {
             Self::Block(disk) => disk.is_idle(),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Letting a driver go after the answer, because that may wait for the RTNL, and whoever has that for memory
-//! that only another device's disk could bring. No lock of the device is held meanwhile.
+//! Letting a driver go after the answer, because that may wait for the RTNL, and whoever has that
+//! for memory that only another device's disk could bring. No lock of the device is held meanwhile.
 
 use crate::{
     device::{

@@ -2,9 +2,9 @@
 
 //! Negotiating with a device whose driver was bound before it could be, and stays bound.
 //!
-//! The device is reset, as by a function level reset, which few drivers live through: virtio_blk keeps
-//! its disk, and what is done with it goes on. Nothing is tried that can be known to fail, since a
-//! disk whose driver can't begin again is lost.
+//! The device is reset, as by a function level reset, which few drivers live through: virtio_blk
+//! keeps its disk, and what is done with it goes on. Nothing is tried that can be known to fail,
+//! since a disk whose driver can't begin again is lost.
 
 use crate::{
     device::Device,
@@ -111,8 +111,9 @@ impl Device {
             .ok_or(Error::NotSupported)
     }
 
-    /// The locks that keep the device from being unplugged, reset, or its driver from being unbound. Not
-    /// simply waited for: whoever unplugs the device has them, and waits until its files are not used.
+    /// The locks that keep the device from being unplugged, reset, or its driver from being
+    /// unbound. Not simply waited for: whoever unplugs the device has them, and waits until its
+    /// files are not used.
     fn lock_for_restart(self: &Arc<Self>) -> Result<DeviceGuard, Error> {
         let start = Instant::<Monotonic>::now();
         loop {

@@ -66,8 +66,8 @@ impl Device {
         entered.wait_for(ask)
     }
 
-    /// Resumes the device, or calls a stop off that is being waited for. `generation`: only the stop that
-    /// stood then.
+    /// Resumes the device, or calls a stop off that is being waited for. `generation`: only the
+    /// stop that stood then.
     pub(crate) fn resume(
         self: &Arc<Self>,
         asker: Asker,
@@ -96,8 +96,8 @@ impl Device {
         entered.run()
     }
 
-    /// The driver, the device or this module is about to go: the device is resumed, or else its virtqueues
-    /// are broken, and the driver above is let go.
+    /// The driver, the device or this module is about to go: the device is resumed, or else its
+    /// virtqueues are broken, and the driver above is let go.
     pub(crate) fn leave(self: &Arc<Self>, who: Leaver) {
         let mut entered = self.enter();
         entered.guarded.machine.leaves(self.now(), who);

@@ -52,8 +52,8 @@ pub enum Seen {
     Running,
     /// It has stopped.
     Stopped,
-    /// Under VIRTIO_F_SUSPEND: SUSPEND and DRIVER_OK, which a device may show on its way from one to
-    /// the other. It neither runs nor has it stopped.
+    /// Under VIRTIO_F_SUSPEND: SUSPEND and DRIVER_OK, which a device may show on its way from one
+    /// to the other. It neither runs nor has it stopped.
     Between,
     /// The driver is not ready: DRIVER_OK is not set, and the device has not cleared it to suspend.
     NotReady,
@@ -165,15 +165,15 @@ impl Status {
         }
     }
 
-    /// What to write when the kernel's virtio core writes `self` over `current`; nothing if that would add nothing:
-    /// under VIRTIO_F_SUSPEND, a value that was read just before the device has resumed would ask for another
-    /// stop.
+    /// What to write when the kernel's virtio core writes `self` over `current`; nothing if that
+    /// would add nothing: under VIRTIO_F_SUSPEND, a value that was read just before the device has
+    /// resumed would ask for another stop.
     ///
     /// Core reads and writes in two steps, without a lock: what it writes may be old by the time it
-    /// does. What the device has set since is not cleared, and the bits of the protocol are as `stop_wanted`
-    /// says: true if the driver has asked for a stop, false if for a resume, and nothing if neither; a stop that
-    /// comes late is not core's to end. Under VIRTIO_F_SUSPEND, DRIVER_OK would be a request to resume
-    /// while a stop stands or is pending.
+    /// does. What the device has set since is not cleared, and the bits of the protocol are as
+    /// `stop_wanted` says: true if the driver has asked for a stop, false if for a resume, and
+    /// nothing if neither; a stop that comes late is not core's to end. Under VIRTIO_F_SUSPEND,
+    /// DRIVER_OK would be a request to resume while a stop stands or is pending.
     pub const fn merged(
         self,
         current: Self,

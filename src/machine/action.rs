@@ -9,15 +9,16 @@ use super::super::status::Access;
 /// that is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// User space is to be told of a stop: then [`Machine::announced`], with that generation. Without the lock,
-    /// and before anything is quiesced: it allocates memory.
+    /// User space is to be told of a stop: then [`Machine::announced`], with that generation.
+    /// Without the lock, and before anything is quiesced: it allocates memory.
     AnnounceStop(u64),
     /// The driver above is to be quiesced, without waiting: then [`Machine::quiesced`].
     Quiesce,
-    /// Until nobody gives the device requests any more: then [`Machine::settled`], with that generation. To
-    /// be waited for without the lock.
+    /// Until nobody gives the device requests any more: then [`Machine::settled`], with that
+    /// generation. To be waited for without the lock.
     Settle(u64),
-    /// The status is to be read, and written where the protocol allows it: then [`Machine::answered`].
+    /// The status is to be read, and written where the protocol allows it: then
+    /// [`Machine::answered`].
     Access(Access),
     /// The driver above is to be told that the device has stopped.
     TellStopped,

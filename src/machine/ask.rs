@@ -25,8 +25,8 @@ use super::Machine;
 const A_DAY_US: u64 = 86_400_000_000;
 
 impl Machine {
-    /// The device is to stop. Nothing to wait for if it stands stopped already. `asleep`: the system is
-    /// going to sleep.
+    /// The device is to stop. Nothing to wait for if it stands stopped already. `asleep`: the
+    /// system is going to sleep.
     ///
     /// # Errors
     ///
@@ -81,12 +81,13 @@ impl Machine {
         Ok(Some(by))
     }
 
-    /// The device is to resume. Nothing to wait for if it runs. `generation`: only the stop is meant that
-    /// stood when that was read.
+    /// The device is to resume. Nothing to wait for if it runs. `generation`: only the stop is
+    /// meant that stood when that was read.
     ///
     /// # Errors
     ///
-    /// Why that is refused; [`Error::Stale`] once if the last stop has ended by anything but a resume.
+    /// Why that is refused; [`Error::Stale`] once if the last stop has ended by anything but a
+    /// resume.
     pub fn ask_resume(
         &mut self,
         now: u64,

@@ -142,8 +142,8 @@ impl Machine {
         self.proceed(now, generation, Quiescing::Announcing, Quiescing::Quiesce);
     }
 
-    /// Nobody gives the device requests any more, for that stop. `notify`: who was the last one may have
-    /// meant to notify the device with the next request.
+    /// Nobody gives the device requests any more, for that stop. `notify`: who was the last one may
+    /// have meant to notify the device with the next request.
     pub fn settled(&mut self, now: u64, generation: u64, notify: bool) {
         if self.proceed(now, generation, Quiescing::Settling, Quiescing::Ask) {
             self.effects.notify = notify;
@@ -250,7 +250,8 @@ impl Machine {
                 Seen::Running,
             ) => {
                 if matches!(self.phase, Phase::Rest(_)) {
-                    // It may have stopped since the last look, and been resumed by what core has written.
+                    // It may have stopped since the last look, and been resumed by what core has
+                    // written.
                     self.effects.notify = true;
                 } else {
                     self.runs(now);
@@ -283,8 +284,9 @@ impl Machine {
         }
     }
 
-    /// A resume that the device has not acknowledged is asked for once more. Not under VIRTIO_F_SUSPEND: what
-    /// asks for it has SUSPEND set, and would ask for another stop if the device resumed just before.
+    /// A resume that the device has not acknowledged is asked for once more. Not under
+    /// VIRTIO_F_SUSPEND: what asks for it has SUSPEND set, and would ask for another stop if the
+    /// device resumed just before.
     pub(super) fn ask_again(&mut self) {
         let may = self.protocol() == Some(Protocol::DeviceStop);
         if let Handshake::ResumeAsked { again, .. } = &mut self.handshake {

@@ -16,9 +16,9 @@ use std::hash::{
 };
 
 impl Machine {
-    /// The same machine at another time, without what does not decide what it does next: `now` becomes
-    /// `then`, generations and epochs begin at 0, and nothing was counted. What happened so long ago that it makes
-    /// no difference happened at 0.
+    /// The same machine at another time, without what does not decide what it does next: `now`
+    /// becomes `then`, generations and epochs begin at 0, and nothing was counted. What happened so
+    /// long ago that it makes no difference happened at 0.
     #[must_use]
     pub fn moved(&self, now: u64, then: u64) -> Self {
         let at = |time: u64| (time + then).saturating_sub(now);

@@ -85,8 +85,8 @@ pub(super) enum Lost {
 pub(super) enum Handshake {
     /// Nothing: it runs.
     Idle,
-    /// To stop. `called_off`: that was withdrawn (VIRTIO_F_DEVICE_STOP), which proves nothing. It shows that
-    /// it runs, but may yet stop.
+    /// To stop. `called_off`: that was withdrawn (VIRTIO_F_DEVICE_STOP), which proves nothing. It
+    /// shows that it runs, but may yet stop.
     StopAsked { since: u64, called_off: bool },
     /// It has stopped, and was not asked to resume.
     Stopped,

@@ -9,8 +9,8 @@ pub struct Limits {
     pub wait: (u64, u64),
     /// And while nobody does.
     pub watch: (u64, u64),
-    /// For how long, at least and at most, a device is waited for that does not answer what can't be
-    /// taken back: ten times the timeout.
+    /// For how long, at least and at most, a device is waited for that does not answer what can't
+    /// be taken back: ten times the timeout.
     pub abort: (u64, u64),
     /// How long who unbinds a driver waits for its device, at most.
     pub leave: u64,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 OR MIT
 
-//! The rows of the table of outcomes, one after the other. What can come in between is for the model checker
-//! (tools/core/tests).
+//! The rows of the table of outcomes, one after the other. What can come in between is for the
+//! model checker (tools/core/tests).
 
 use super::super::field::{
     Field,
@@ -584,7 +584,8 @@ fn faults() {
 #[test]
 fn what_can_not_be_an_answer_changes_nothing() {
     for protocol in BOTH {
-        // The second one has the bits of a device that has stopped, and lacks some that the driver has set.
+        // The second one has the bits of a device that has stopped, and lacks some that the driver
+        // has set.
         for shows in [0xff, 0x25, 0x12, 0x41] {
             let mut bench = stopped(protocol);
             let generation = bench.machine.generation();

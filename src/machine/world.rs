@@ -19,8 +19,8 @@ use super::phase::{
 use super::Machine;
 
 impl Machine {
-    /// What is known of the status field now. To be told before anything else, whenever the machine is
-    /// entered: the virtio core resets devices without asking.
+    /// What is known of the status field now. To be told before anything else, whenever the machine
+    /// is entered: the virtio core resets devices without asking.
     pub fn sync(&mut self, known: Known) {
         if known == self.known {
             return;
@@ -138,8 +138,8 @@ impl Machine {
         });
     }
 
-    /// Somebody is about to go: whoever waits is told, and the device is resumed if it can be. That is over
-    /// when [`Machine::has_left`].
+    /// Somebody is about to go: whoever waits is told, and the device is resumed if it can be. That
+    /// is over when [`Machine::has_left`].
     pub fn leaves(&mut self, now: u64, who: Leaver) {
         self.noticing(|machine| {
             machine.driver = match who {

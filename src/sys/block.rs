@@ -29,8 +29,8 @@ pub(crate) struct Disk(NonNull<kernel::bindings::gendisk>);
 // SAFETY: A disk may be used from any task.
 unsafe impl Send for Disk {}
 
-/// A disk whose driver is given no more requests, until this is dropped. Whoever was about to give it
-/// one may do so until [`Self::dispatched`] is over.
+/// A disk whose driver is given no more requests, until this is dropped. Whoever was about to give
+/// it one may do so until [`Self::dispatched`] is over.
 pub(crate) struct Quiesced {
     disk: Disk,
     // virtio_blk never blocks when it is given a request: the block layer does that under RCU, not
@@ -38,8 +38,8 @@ pub(crate) struct Quiesced {
     dispatched: GracePeriod,
 }
 
-/// A disk whose driver has no requests, and is given none, until this is dropped: who wants to submit
-/// one waits.
+/// A disk whose driver has no requests, and is given none, until this is dropped: who wants to
+/// submit one waits.
 pub(crate) struct Frozen<'a>(&'a Disk);
 
 impl Disk {
@@ -75,16 +75,17 @@ impl Disk {
 
     /// Has the device write down what it has only taken so far. Waits for it without a time limit.
     pub(crate) fn flush(&self) -> Result {
-        // SAFETY: By the invariant the disk is valid, and with it the block device of the whole of it.
+        // SAFETY: By the invariant the disk is valid, and with it the block device of the whole of
+        // it.
         to_result(unsafe { kernel::bindings::blkdev_issue_flush((*self.0.as_ptr()).part0) })
     }
 
     /// Waits until the driver has no requests. Nothing if that takes longer than `timeout`.
     ///
-    /// As the NVMe driver does it when it resets its device, without an owner: with one, lockdep would report
-    /// that all I/O is held while interrupts are allocated, with locks under which others allocate memory.
-    /// If that had to be got from this disk, neither would go on. A function level reset has the same
-    /// window.
+    /// As the NVMe driver does it when it resets its device, without an owner: with one, lockdep
+    /// would report that all I/O is held while interrupts are allocated, with locks under which
+    /// others allocate memory. If that had to be got from this disk, neither would go on. A
+    /// function level reset has the same window.
     pub(crate) fn freeze(&self, timeout: Jiffies) -> Option<Frozen<'_>> {
         // SAFETY: By the invariant the disk is valid, and with it its queue.
         let left = unsafe {
@@ -107,8 +108,8 @@ impl Disk {
 impl Drop for Frozen<'_> {
     fn drop(&mut self) {
         let Self(Disk(disk)) = self;
-        // SAFETY: By the invariant the disk is valid, and with it its queue, which `freeze` has begun to
-        // freeze once.
+        // SAFETY: By the invariant the disk is valid, and with it its queue, which `freeze` has
+        // begun to freeze once.
         unsafe {
             kernel::bindings::blk_mq_unfreeze_queue_non_owner((*disk.as_ptr()).queue);
         }
@@ -153,8 +154,8 @@ impl Quiesced {
         self.dispatched
     }
 
-    /// Whether the driver has no request either: it has completed all that it was given before. Waits
-    /// until it was given the last one.
+    /// Whether the driver has no request either: it has completed all that it was given before.
+    /// Waits until it was given the last one.
     pub(crate) fn is_idle(&self) -> bool {
         self.dispatched.wait();
         let Disk(disk) = &self.disk;

@@ -25,8 +25,8 @@ use kernel::{
     types::Opaque, //
 };
 
-/// A block device whose status field is a variable. Its transport resets it at once, and accepts all
-/// features.
+/// A block device whose status field is a variable. Its transport resets it at once, and accepts
+/// all features.
 #[repr(C)]
 #[pin_data(PinnedDrop)]
 pub(crate) struct Fake {

@@ -95,8 +95,8 @@ impl Drop for CommonConfig {
 fn pci_parent(device: &Device) -> Option<*mut pci_dev> {
     let parent = device.parent();
     // SAFETY: The parent is valid. That it is on the PCI bus is not enough: a virtio device that a
-    // vDPA driver provides can have a PCI parent too. The driver of virtio-pci has the virtio device
-    // at the start of its own data.
+    // vDPA driver provides can have a PCI parent too. The driver of virtio-pci has the virtio
+    // device at the start of its own data.
     unsafe {
         if (*parent).bus != &raw const kernel::bindings::pci_bus_type
             || (*parent).driver.is_null()

@@ -53,7 +53,8 @@ impl DeviceGuard {
 
     /// The device, for as long as the locks are held.
     pub(crate) fn exclusive(&self) -> Exclusive<'_> {
-        // SAFETY: Both locks are held by this task, which this can't be sent from, and a reference to the parent.
+        // SAFETY: Both locks are held by this task, which this can't be sent from, and a reference
+        // to the parent.
         unsafe { Exclusive::new(&self.device) }
     }
 

@@ -88,8 +88,8 @@ impl Netdev {
     }
 
     /// Keeps the driver from being asked for anything, and has its commands to the device fail: it
-    /// would wait for their end with the lock held, and without sleeping. Nothing if the device has a
-    /// command still.
+    /// would wait for their end with the lock held, and without sleeping. Nothing if the device has
+    /// a command still.
     pub(crate) fn detach(self, _lock: &Rtnl) -> Option<Detached> {
         if !self.breaks_control_queue() {
             return None;
@@ -99,8 +99,8 @@ impl Netdev {
         Some(Detached(Some(self)))
     }
 
-    /// Not if the device has a command that the driver waits for: its end would be taken for that of a
-    /// later one. Most commands are given with the lock held, but not all.
+    /// Not if the device has a command that the driver waits for: its end would be taken for that
+    /// of a later one. Most commands are given with the lock held, but not all.
     fn breaks_control_queue(&self) -> bool {
         let queues = Virtqueues::lock(&self.device);
         let Some(control) = queues.iter().find(Virtqueue::is_control) else {
@@ -118,8 +118,8 @@ impl Netdev {
         idle
     }
 
-    /// Unless all virtqueues were broken meanwhile, because the device is gone, or the device has a command
-    /// that nobody waits for.
+    /// Unless all virtqueues were broken meanwhile, because the device is gone, or the device has a
+    /// command that nobody waits for.
     fn repair_control_queue(&self) {
         let queues = Virtqueues::lock(&self.device);
         let (mut control, mut all_broken) = (None, true);
@@ -136,8 +136,8 @@ impl Netdev {
         if control.is_empty() {
             control.set_broken(false);
         } else {
-            // Somebody has put it there without the lock just when the virtqueue was broken, and has
-            // given up. Its end would be taken for that of the next one.
+            // Somebody has put it there without the lock just when the virtqueue was broken, and
+            // has given up. Its end would be taken for that of the next one.
             dev_warn!(
                 self.device.as_device(),
                 "a command is left in the control virtqueue: bind the driver anew\n"
@@ -147,8 +147,9 @@ impl Netdev {
 }
 
 impl Detached {
-    /// The device has stopped. A driver that was told meanwhile that the device had sent something goes
-    /// on sending, and may be told so even after this: what it sends then waits in the virtqueue.
+    /// The device has stopped. A driver that was told meanwhile that the device had sent something
+    /// goes on sending, and may be told so even after this: what it sends then waits in the
+    /// virtqueue.
     pub(crate) fn stop_queues(&self) {
         if let Some(netdev) = &self.0 {
             // SAFETY: By the invariant the network interface is valid.

@@ -96,7 +96,8 @@ impl<T: Listener> Registration<T> {
                 return 0;
             }
             bindings::bus_notifier_event_BUS_NOTIFY_REMOVED_DEVICE => {
-                // SAFETY: Called by whoever removes it, before the reference to the parent is dropped.
+                // SAFETY: Called by whoever removes it, before the reference to the parent is
+                // dropped.
                 this.listener.removed(unsafe { Exclusive::new(device) });
                 return 0;
             }

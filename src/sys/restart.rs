@@ -20,8 +20,8 @@ pub(crate) struct Restartable<'a>(&'a Device);
 impl<'a> Restartable<'a> {
     /// The driver that is bound, if it can live through a reset of the device.
     pub(crate) fn of(device: &'a Device, _lock: &'a DeviceGuard) -> Option<Self> {
-        // SAFETY: `device` is a valid device. The lock keeps the driver bound, and all drivers on this bus
-        // are virtio drivers.
+        // SAFETY: `device` is a valid device. The lock keeps the driver bound, and all drivers on
+        // this bus are virtio drivers.
         let restarts = unsafe {
             let driver = (*device.as_dev()).driver;
             !driver.is_null() && {
@@ -38,7 +38,8 @@ impl<'a> Restartable<'a> {
         to_result(unsafe { bindings::virtio_device_reset_prepare(self.0.as_raw()) })
     }
 
-    /// Negotiates anew, and has the driver begin again; after [`Self::prepare`], or when it has failed.
+    /// Negotiates anew, and has the driver begin again; after [`Self::prepare`], or when it has
+    /// failed.
     pub(crate) fn begin_again(&self) -> Result {
         // SAFETY: As for `prepare`.
         to_result(unsafe { bindings::virtio_device_reset_done(self.0.as_raw()) })

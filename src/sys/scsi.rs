@@ -39,8 +39,8 @@ struct Queue(NonNull<request_queue>);
 // SAFETY: A request queue may be used from any task.
 unsafe impl Send for Queue {}
 
-/// A SCSI host whose driver is given no more requests by the units that it had, until this is dropped.
-/// Whoever was about to give it one may do so until [`Self::dispatched`] is over.
+/// A SCSI host whose driver is given no more requests by the units that it had, until this is
+/// dropped. Whoever was about to give it one may do so until [`Self::dispatched`] is over.
 pub(crate) struct Quiesced {
     // Each unit by itself: what is found meanwhile was not quiesced, and must not be let go.
     _queues: KVec<Queue>,
@@ -64,8 +64,8 @@ impl Host {
         unsafe { bindings::virtio_device_stop_scsi_host_tags(self.0.as_ptr()) }
     }
 
-    /// Gives the driver no more requests. Can be nested with whatever else quiesces the units. Nothing
-    /// if a unit comes or goes just now, or if there is no memory at once.
+    /// Gives the driver no more requests. Can be nested with whatever else quiesces the units.
+    /// Nothing if a unit comes or goes just now, or if there is no memory at once.
     pub(crate) fn quiesce(self) -> Option<Quiesced> {
         Some(Quiesced {
             _queues: self.quiesce_queues()?,
@@ -80,8 +80,8 @@ impl Host {
         let tags = self.tags();
         let mut queues = KVec::new();
         let mut complete = true;
-        // SAFETY: By the invariant the tags are valid. Their list has request queues, which stay in it
-        // while the lock is held.
+        // SAFETY: By the invariant the tags are valid. Their list has request queues, which stay in
+        // it while the lock is held.
         unsafe {
             let lock = &raw mut (*tags).tag_list_lock;
             if kernel::bindings::mutex_trylock(lock) == 0 {
@@ -126,8 +126,8 @@ impl Quiesced {
         self.dispatched
     }
 
-    /// Whether the driver has no request either: it has completed all that it was given before, by new
-    /// units too. Waits until it was given the last one.
+    /// Whether the driver has no request either: it has completed all that it was given before, by
+    /// new units too. Waits until it was given the last one.
     pub(crate) fn is_idle(&self) -> bool {
         self.dispatched.wait();
         let mut found = false;
@@ -143,7 +143,8 @@ impl Quiesced {
     }
 }
 
-/// Completed requests are the block layer's again: that of a flush whose queue is quiesced stays so.
+/// Completed requests are the block layer's again: that of a flush whose queue is quiesced stays
+/// so.
 ///
 /// # Safety
 ///
@@ -161,8 +162,8 @@ unsafe extern "C" fn see(request: *mut request, found: *mut c_void) -> bool {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // SAFETY: By the invariant it is valid, was quiesced once, and a reference is held, which nobody
-        // else drops.
+        // SAFETY: By the invariant it is valid, was quiesced once, and a reference is held, which
+        // nobody else drops.
         unsafe {
             kernel::bindings::blk_mq_unquiesce_queue(self.0.as_ptr());
             kernel::bindings::blk_put_queue(self.0.as_ptr());

@@ -4,13 +4,13 @@
 //! them replaced.
 //!
 //! `virtio_device.config` points to a constant table of the transport. For each such table one copy
-//! is made, and devices are pointed at it. All its slots but three are the transport's own functions:
-//! the data path does not come by here. The copies are never freed, since readers of `config` hold no
-//! lock; there are as many as there are transports.
+//! is made, and devices are pointed at it. All its slots but three are the transport's own
+//! functions: the data path does not come by here. The copies are never freed, since readers of
+//! `config` hold no lock; there are as many as there are transports.
 //!
-//! The callers of the three, in the virtio core, all hold the device's lock or its parent's. Whoever
-//! holds both locks can point a device back to the transport's own table, and be sure that no call
-//! comes by here any more.
+//! The callers of the three, in the virtio core, all hold the device's lock or its parent's.
+//! Whoever holds both locks can point a device back to the transport's own table, and be sure that
+//! no call comes by here any more.
 //!
 //! C header: [`include/linux/virtio_config.h`](srctree/include/linux/virtio_config.h)
 
@@ -174,8 +174,8 @@ impl Features<'_> {
         to_result(unsafe { finalize(transport.device.as_raw()) })
     }
 
-    /// As [`Features::finalize`], with one feature more that the virtio core does not choose. Returns
-    /// whether it was written: neither core nor the transport may clear it.
+    /// As [`Features::finalize`], with one feature more that the virtio core does not choose.
+    /// Returns whether it was written: neither core nor the transport may clear it.
     pub(crate) fn finalize_with(&self, feature: u32) -> Result<bool> {
         let device = &self.0.device;
         device.set_feature(feature);
@@ -183,8 +183,8 @@ impl Features<'_> {
         Ok(device.has_feature(feature))
     }
 
-    /// Does not have that feature written from now on. Core keeps what was chosen when it brings the
-    /// device up again.
+    /// Does not have that feature written from now on. Core keeps what was chosen when it brings
+    /// the device up again.
     pub(crate) fn retract(&self, feature: u32) {
         self.0.device.clear_feature(feature);
     }
@@ -223,7 +223,8 @@ struct Entry {
 unsafe impl Send for Entry {}
 
 kernel::sync::global_lock! {
-    // SAFETY: Initialised by `Shadows::new`, without which there is no way to the functions that use it.
+    // SAFETY: Initialised by `Shadows::new`, without which there is no way to the functions that
+    // use it.
     unsafe(uninit) static STATE: Mutex<State> = State {
         shadows: KVec::new(),
         attached: KVec::new(),
@@ -245,14 +246,16 @@ impl Shadows {
     ///
     /// # Errors
     ///
-    /// EBUSY if it was called before. ENOTSUPP if the transports' tables are not what was looked into: what is
-    /// copied blindly could be more than functions, and the three that are replaced be called where
-    /// nobody may sleep.
+    /// EBUSY if it was called before. ENOTSUPP if the transports' tables are not what was looked
+    /// into: what is copied blindly could be more than functions, and the three that are replaced
+    /// be called where nobody may sleep.
     pub(crate) fn new() -> Result<Self> {
         static USED: AtomicFlag = AtomicFlag::new(false);
 
         if SLOTS != KNOWN_SLOTS || size_of::<virtio_config_ops>() % size_of::<usize>() != 0 {
-            pr_err!("this kernel's virtio transports have {SLOTS} operations, {KNOWN_SLOTS} are known\n");
+            pr_err!(
+                "virtio transports with {SLOTS} operations, of which {KNOWN_SLOTS} are known\n"
+            );
             return Err(ENOTSUPP);
         }
         if USED.xchg(true, Relaxed) {

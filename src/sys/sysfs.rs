@@ -127,8 +127,8 @@ struct File<T: 'static> {
     data: Arc<T>,
 }
 
-/// A named attribute group of a device. It is removed when this is dropped, which waits for accesses to its
-/// files that are under way: before the device is removed from sysfs.
+/// A named attribute group of a device. It is removed when this is dropped, which waits for
+/// accesses to its files that are under way: before the device is removed from sysfs.
 ///
 /// # Invariants
 ///
@@ -170,8 +170,8 @@ impl<T: Send + Sync + 'static> Group<T> {
         }
         list.push(ptr::null_mut(), GFP_KERNEL)?;
         let group = Self::group(what.name, &list);
-        // SAFETY: The device is valid. The attributes live until the group is removed, and their functions fit
-        // them.
+        // SAFETY: The device is valid. The attributes live until the group is removed, and their
+        // functions fit them.
         to_result(unsafe {
             bindings::sysfs_create_group(&raw mut (*device.as_dev()).kobj, &group)
         })?;
@@ -206,8 +206,8 @@ impl<T: Send + Sync + 'static> Group<T> {
 
     /// One of the files in it, for those who wait until it changes.
     pub(crate) fn poll(&self, name: &'static CStr) -> Option<Poll> {
-        // SAFETY: By the invariant the group was created: the device has a node, which lives as long as
-        // `self` does, at least. The reference to the directory is dropped.
+        // SAFETY: By the invariant the group was created: the device has a node, which lives as
+        // long as `self` does, at least. The reference to the directory is dropped.
         let file = unsafe {
             let device = (*self.device.as_dev()).kobj.sd;
             let group = self.name.as_char_ptr();

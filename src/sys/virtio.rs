@@ -84,8 +84,8 @@ impl Device {
         unsafe { &raw mut (*self.as_raw()).dev }
     }
 
-    /// The device that provides this one, for example the PCI function; it has one. Valid for as long as
-    /// this one is on the bus, or a [`Parent`] is held.
+    /// The device that provides this one, for example the PCI function; it has one. Valid for as
+    /// long as this one is on the bus, or a [`Parent`] is held.
     pub(super) fn parent(&self) -> *mut kernel::bindings::device {
         // SAFETY: `self` is a valid device, whose parent is set before it is added to the bus.
         unsafe { (*self.as_dev()).parent }
@@ -120,8 +120,8 @@ impl Device {
         self.features() & (1 << feature) != 0
     }
 
-    /// Whether the virtio core, or the driver that is bound, negotiates this feature by itself. The device's
-    /// lock is held, or that of its parent.
+    /// Whether the virtio core, or the driver that is bound, negotiates this feature by itself. The
+    /// device's lock is held, or that of its parent.
     pub(crate) fn kernel_negotiates(&self, feature: u32) -> bool {
         // SAFETY: `self` is a valid device, and its driver does not go meanwhile.
         unsafe { bindings::virtio_device_stop_kernel_negotiates(self.as_raw(), feature) }
@@ -178,8 +178,8 @@ impl Device {
 ///
 /// # Invariants
 ///
-/// For `'a`, this task holds the locks of the device and its parent, or is told of its addition to the bus
-/// or its removal by whoever does that. The parent is valid.
+/// For `'a`, this task holds the locks of the device and its parent, or is told of its addition to
+/// the bus or its removal by whoever does that. The parent is valid.
 #[derive(Clone, Copy)]
 pub(crate) struct Exclusive<'a>(&'a Device);
 
@@ -198,8 +198,8 @@ impl<'a> Exclusive<'a> {
     }
 }
 
-/// The device that provides a virtio device. The virtio device itself drops its reference to it when it is
-/// removed, while others may still wait for the parent's lock.
+/// The device that provides a virtio device. The virtio device itself drops its reference to it
+/// when it is removed, while others may still wait for the parent's lock.
 #[derive(Clone)]
 pub(crate) struct Parent(ARef<device::Device>);
 
@@ -283,8 +283,8 @@ impl Virtqueue<'_> {
         }
     }
 
-    /// Whether it holds nothing: neither what the device has yet to use, nor what the driver has yet to
-    /// take back.
+    /// Whether it holds nothing: neither what the device has yet to use, nor what the driver has
+    /// yet to take back.
     pub(super) fn is_empty(&self) -> bool {
         // SAFETY: By the invariant. A driver may be changing the number.
         unsafe {
@@ -367,11 +367,11 @@ impl Bus {
         self.0
     }
 
-    /// Calls `body` for every device that is on the bus now, with its lock and its parent's held, and those that
-    /// are below a bus from which virtio devices are stopped: PCI.
+    /// Calls `body` for every device that is on the bus now, with its lock and its parent's held,
+    /// and those that are below a bus from which virtio devices are stopped: PCI.
     ///
-    /// The walk is over the parents: to know the virtio device alone does not keep its parent from being freed
-    /// before it is locked.
+    /// The walk is over the parents: to know the virtio device alone does not keep its parent from
+    /// being freed before it is locked.
     pub(crate) fn for_each_locked(&self, body: impl FnMut(Exclusive<'_>)) {
         struct Walk<F> {
             bus: *const kernel::bindings::bus_type,
@@ -385,7 +385,8 @@ impl Bus {
             dev: *mut kernel::bindings::device,
             walk: *mut c_void,
         ) -> c_int {
-            // SAFETY: By the contract of this function; the walk over the bus has a reference to `dev`.
+            // SAFETY: By the contract of this function; the walk over the bus has a reference to
+            // `dev`.
             unsafe {
                 // Not every device on the bus is to be waited for.
                 if kernel::bindings::device_for_each_child(dev, walk, Some(is_ours::<F>)) != 0 {
@@ -415,8 +416,8 @@ impl Bus {
             dev: *mut kernel::bindings::device,
             walk: *mut c_void,
         ) -> c_int {
-            // SAFETY: By the contract of this function. What is on the bus is a virtio device; the walk over the
-            // children has a reference to it.
+            // SAFETY: By the contract of this function. What is on the bus is a virtio device; the
+            // walk over the children has a reference to it.
             unsafe {
                 if is_ours::<F>(dev, walk) != 0 {
                     bindings::virtio_device_stop_lock(dev);

@@ -64,12 +64,12 @@ impl Waiters {
         unsafe { bindings::virtio_device_stop_wake(self.queue.get()) };
     }
 
-    /// Waits for about `us` microseconds, or until something happens that was not `seen`, or, if `killable`,
-    /// until the task is being killed: then true is returned.
+    /// Waits for about `us` microseconds, or until something happens that was not `seen`, or, if
+    /// `killable`, until the task is being killed: then true is returned.
     pub(crate) fn wait(&self, Seen(seen): Seen, us: u64, killable: bool) -> bool {
         let ns = us.saturating_mul(1000);
-        // SAFETY: The queue was initialised by `new`. The caller may sleep. The count is valid for as long as
-        // `self` is.
+        // SAFETY: The queue was initialised by `new`. The caller may sleep. The count is valid for
+        // as long as `self` is.
         unsafe {
             bindings::virtio_device_stop_wait(
                 self.queue.get(),

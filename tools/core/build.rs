@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 OR MIT
 
-//! Copies of the pure files with a fault planted in each, for `tests/mutants.rs`: a model checker that finds
-//! nothing in them checks nothing.
+//! Copies of the pure files with a fault planted in each, for `tests/mutants.rs`: a model checker
+//! that finds nothing in them checks nothing.
 
 use std::{
     env,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 OR MIT
 
-//! The pure files of the module, compiled, tested and model-checked on the host: they decide, the kernel
-//! files act.
+//! The pure files of the module, compiled, tested and model-checked on the host: they decide, the
+//! kernel files act.
 
 pub use module::*;
 

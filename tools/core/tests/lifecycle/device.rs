@@ -55,7 +55,8 @@ pub struct Device {
     pub pending: Pending,
     pub shows: Shows,
     pub resetting: bool,
-    /// It has resumed, and was not notified since: it may have missed what the driver notified it of.
+    /// It has resumed, and was not notified since: it may have missed what the driver notified it
+    /// of.
     pub missed: bool,
     /// It has not stood still since somebody has looked.
     pub moved: bool,

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 OR MIT
 
-//! Everything that can happen to one device, in every order: the machine and the status field as they
-//! are shipped, a device of either protocol that may do whatever a device can do, the virtio core, two askers, of whom one
-//! is a holder and may go, whoever unbinds, binds, unplugs, or has the system sleep; and time.
+//! Everything that can happen to one device, in every order: the machine and the status field as
+//! they are shipped, a device of either protocol that may do whatever a device can do, the virtio
+//! core, two askers, of whom one is a holder and may go, whoever unbinds, binds, unplugs, or has
+//! the system sleep; and time.
 //!
-//! What the kernel part does is here in a few lines: it takes a step of the machine at a time, and is entered
-//! by whoever has something to tell it, or by its timer.
+//! What the kernel part does is here in a few lines: it takes a step of the machine at a time, and
+//! is entered by whoever has something to tell it, or by its timer.
 
 use super::module::field::Field;
 use super::module::machine::{
@@ -119,10 +120,11 @@ pub struct World {
     driver: Driver,
     /// The requests of the two askers.
     tickets: [Option<Ticket>; 2],
-    /// Somebody waits, without the lock: for user space to be told, or for those who were about to give the
-    /// device requests.
+    /// Somebody waits, without the lock: for user space to be told, or for those who were about to
+    /// give the device requests.
     settling: Option<(u64, bool)>,
-    /// Whether the driver above is held, by what was done to it; and whether somebody is letting it go.
+    /// Whether the driver above is held, by what was done to it; and whether somebody is letting it
+    /// go.
     held: bool,
     /// What comes of the next attempt to hold it.
     attempt: Attempt,
@@ -651,8 +653,8 @@ impl Model for Lifecycle {
         }
         may(device.pending != Pending::Nothing, Step::Acts);
         may(device.pending == Pending::CalledOff, Step::Forgets);
-        // Under VIRTIO_F_SUSPEND, a stop that the device ends before it has shown it looks as if it were pending
-        // for ever: nothing can be done about that.
+        // Under VIRTIO_F_SUSPEND, a stop that the device ends before it has shown it looks as if it
+        // were pending for ever: nothing can be done about that.
         let shown = device.protocol == Protocol::DeviceStop || world.seen_stopped;
         may(normal && device.has_stopped() && shown, Step::Drops);
         let works = normal && quiet && has_driver && device.status & Status::NEEDS_RESET == 0;
@@ -714,7 +716,8 @@ impl Model for Lifecycle {
 pub struct Result {
     pub states: usize,
     pub depth: usize,
-    /// The properties that do not hold, or what exactly was done wrong, and the steps that lead there.
+    /// The properties that do not hold, or what exactly was done wrong, and the steps that lead
+    /// there.
     pub violated: Vec<(String, String)>,
 }
 
