@@ -246,7 +246,7 @@ impl Shadows {
     ///
     /// # Errors
     ///
-    /// EBUSY if it was called before. ENOTSUPP if the transports' tables are not what was looked
+    /// EBUSY if it was called before. EOPNOTSUPP if the transports' tables are not what was looked
     /// into: what is copied blindly could be more than functions, and the three that are replaced
     /// be called where nobody may sleep.
     pub(crate) fn new() -> Result<Self> {
@@ -256,7 +256,7 @@ impl Shadows {
             pr_err!(
                 "virtio transports with {SLOTS} operations, of which {KNOWN_SLOTS} are known\n"
             );
-            return Err(ENOTSUPP);
+            return Err(EOPNOTSUPP);
         }
         if USED.xchg(true, Relaxed) {
             return Err(EBUSY);
