@@ -90,6 +90,7 @@ impl Devices {
     /// The module is about to be unloaded: leaves all devices, and removes their files.
     pub(crate) fn exit(&self) {
         self.exiting.store(true, Relaxed);
+        self.for_each(|device| device.begin_to_leave(Leaver::Device));
         self.for_each(|device| {
             device.leave(Leaver::Device);
             device.remove_files();
@@ -240,6 +241,7 @@ impl system::Listener for Devices {
                 Ok(())
             }
             system::Event::Reboots => {
+                self.for_each(|device| device.begin_to_leave(Leaver::Device));
                 self.for_each(|device| device.leave(Leaver::Device));
                 Ok(())
             }

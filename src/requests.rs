@@ -96,6 +96,14 @@ impl Device {
         entered.run()
     }
 
+    /// The device is told to resume, since [`Self::leave`] follows. Not waiting: neither for the device, nor to
+    /// let the driver above go, for which somebody may wait who waits for another device.
+    pub(crate) fn begin_to_leave(self: &Arc<Self>, who: Leaver) {
+        let mut entered = self.enter();
+        entered.guarded.machine.leaves(self.now(), who);
+        drop(entered.run());
+    }
+
     /// The driver, the device or this module is about to go: the device is resumed, or else its
     /// virtqueues are broken, and the driver above is let go.
     pub(crate) fn leave(self: &Arc<Self>, who: Leaver) {

@@ -65,7 +65,12 @@ impl Machine {
         self.enter(if adopts {
             Phase::Stopping { by, since, until }
         } else {
-            let step = Quiescing::Announce;
+            // Of one that follows before the end was told, nothing is told.
+            let step = if self.announced {
+                Quiescing::Quiesce
+            } else {
+                Quiescing::Announce
+            };
             Phase::Quiescing {
                 by,
                 since,
