@@ -36,6 +36,8 @@ bool virtio_device_stop_is_completed(struct request *request);
 void virtio_device_stop_put_scsi_host(struct Scsi_Host *host);
 struct net_device *virtio_device_stop_find_netdev(struct virtio_device *vdev);
 void virtio_device_stop_put_netdev(struct net_device *netdev);
+void virtio_device_stop_note_vlans(struct net_device *netdev, unsigned long *vids);
+void virtio_device_stop_remove_vlans(struct net_device *netdev, const unsigned long *before);
 void virtio_device_stop_attach_netdev(struct net_device *netdev);
 void virtio_device_stop_set_rx_mode(struct net_device *netdev);
 void virtio_device_stop_lock(struct device *dev);

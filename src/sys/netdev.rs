@@ -73,7 +73,10 @@ unsafe impl Send for Netdev {}
 
 /// A network interface that passes nothing on to its driver, until this is dropped. It keeps its
 /// addresses, its routes and its carrier. Neither the driver nor the device may go meanwhile.
-pub(crate) struct Detached(Option<Netdev>);
+pub(crate) struct Detached(Option<(Netdev, KBox<Vlans>)>);
+
+/// A bit for each VLAN.
+type Vlans = [c_ulong; 4096 / c_ulong::BITS as usize];
 
 impl Netdev {
     /// The network interface that the driver has added for `device`.
@@ -91,12 +94,17 @@ impl Netdev {
     /// would wait for their end with the lock held, and without sleeping. Nothing if the device has
     /// a command still.
     pub(crate) fn detach(self, _lock: &Rtnl) -> Option<Detached> {
+        let mut vlans = KBox::new([0; 4096 / c_ulong::BITS as usize], GFP_NOWAIT).ok()?;
         if !self.breaks_control_queue() {
             return None;
         }
-        // SAFETY: By the invariant the network interface is valid; the lock is held.
-        unsafe { bindings::netif_device_detach(self.netdev.as_ptr()) };
-        Some(Detached(Some(self)))
+        // SAFETY: By the invariant the network interface is valid; the lock is held. There is a bit for each
+        // VLAN.
+        unsafe {
+            bindings::virtio_device_stop_note_vlans(self.netdev.as_ptr(), vlans.as_mut_ptr());
+            bindings::netif_device_detach(self.netdev.as_ptr());
+        }
+        Some(Detached(Some((self, vlans))))
     }
 
     /// Not if the device has a command that the driver waits for: its end would be taken for that
@@ -151,7 +159,7 @@ impl Detached {
     /// goes on sending, and may be told so even after this: what it sends then waits in the
     /// virtqueue.
     pub(crate) fn stop_queues(&self) {
-        if let Some(netdev) = &self.0 {
+        if let Some((netdev, _)) = &self.0 {
             // SAFETY: By the invariant the network interface is valid.
             unsafe { bindings::netif_tx_stop_all_queues(netdev.netdev.as_ptr()) };
         }
@@ -159,13 +167,14 @@ impl Detached {
 }
 
 impl Netdev {
-    fn attach(&self, _lock: &Rtnl) {
+    fn attach(&self, before: &Vlans, _lock: &Rtnl) {
         self.repair_control_queue();
         // SAFETY: By the invariant the network interface is valid; the lock is held.
         unsafe {
             bindings::virtio_device_stop_attach_netdev(self.netdev.as_ptr());
             // What was asked for meanwhile, the driver does not know.
             bindings::virtio_device_stop_set_rx_mode(self.netdev.as_ptr());
+            bindings::virtio_device_stop_remove_vlans(self.netdev.as_ptr(), before.as_ptr());
         }
     }
 }
@@ -173,16 +182,16 @@ impl Netdev {
 impl Detached {
     /// As when it is dropped, for whoever has the lock already.
     pub(crate) fn attach(mut self, lock: &Rtnl) {
-        if let Some(netdev) = self.0.take() {
-            netdev.attach(lock);
+        if let Some((netdev, vlans)) = self.0.take() {
+            netdev.attach(&vlans, lock);
         }
     }
 }
 
 impl Drop for Detached {
     fn drop(&mut self) {
-        if let Some(netdev) = self.0.take() {
-            netdev.attach(&Rtnl::lock());
+        if let Some((netdev, vlans)) = self.0.take() {
+            netdev.attach(&vlans, &Rtnl::lock());
         }
     }
 }

@@ -6,6 +6,7 @@
 #include <linux/blk-mq.h>
 #include <linux/blkdev.h>
 #include <linux/hrtimer.h>
+#include <linux/if_vlan.h>
 #include <linux/kmemleak.h>
 #include <linux/netdevice.h>
 #include <linux/pci.h>
@@ -158,6 +159,35 @@ struct net_device *virtio_device_stop_find_netdev(struct virtio_device *vdev)
 void virtio_device_stop_put_netdev(struct net_device *netdev)
 {
 	put_device(&netdev->dev);
+}
+
+static int note_vlan(struct net_device *vlan, int vid, void *vids)
+{
+	__set_bit(vid, vids);
+	return 0;
+}
+
+/* The VLANs whose frames the interface is to receive, in VLAN_N_VID bits. The RTNL is held. */
+void virtio_device_stop_note_vlans(struct net_device *netdev, unsigned long *vids)
+{
+	bitmap_zero(vids, VLAN_N_VID);
+	vlan_for_each(netdev, note_vlan, vids);
+}
+
+/* Has the driver tell the device of those that were removed since then, if it can. */
+void virtio_device_stop_remove_vlans(struct net_device *netdev, const unsigned long *before)
+{
+	const struct net_device_ops *ops = netdev->netdev_ops;
+	DECLARE_BITMAP(now, VLAN_N_VID);
+	unsigned int vid;
+
+	if (!(netdev->features & NETIF_F_HW_VLAN_CTAG_FILTER) || !ops->ndo_vlan_rx_kill_vid)
+		return;
+	virtio_device_stop_note_vlans(netdev, now);
+	for_each_set_bit(vid, before, VLAN_N_VID) {
+		if (!test_bit(vid, now))
+			ops->ndo_vlan_rx_kill_vid(netdev, htons(ETH_P_8021Q), vid);
+	}
 }
 
 /* As netif_device_attach(), which leaves the queues of an interface stopped that was shut down. */

@@ -322,6 +322,31 @@ agent() {
 	done
 }
 
+# receives_vlan VLAN: as the device knows.
+receives_vlan() {
+	device_get of_type.vlans | grep -q "\\b$1\\b"
+}
+
+does_not_receive_vlan() {
+	! receives_vlan "$1"
+}
+
+test_device_is_told_later_of_a_vlan_that_was_removed() {
+	modprobe 8021q || fail "no 8021q"
+	for vlan in 5 6; do
+		ip link add link "$NIC" name "vlan$vlan" type vlan id $vlan
+		receives_vlan $vlan || fail "the device does not know of VLAN $vlan"
+	done
+	stop
+	ip link del vlan5
+	refused ip link add link "$NIC" name vlan7 type vlan id 7
+	resume
+	wait_until does_not_receive_vlan 5
+	receives_vlan 6 || fail "the device has forgotten another VLAN"
+	ip link del vlan6
+	does_not_receive_vlan 6 || fail "the device has not forgotten VLAN 6"
+}
+
 can_be_configured() {
 	ip link set "$NIC" mtu 1400 2>/dev/null
 }
@@ -446,6 +471,7 @@ else
 		test_whoever_configures_it_meanwhile_is_refused \
 		test_interface_that_was_shut_down_meanwhile_sends_again test_device_is_told_later_what_it_is_to_receive \
 		test_driver_does_not_wait_for_commands_with_the_lock_held \
-		test_stop_waits_for_the_lock_no_longer_than_it_may test_resume_does_not_wait_for_the_lock test_two_are_stopped_in_any_order test_unbind_resumes_it \
+		test_stop_waits_for_the_lock_no_longer_than_it_may test_resume_does_not_wait_for_the_lock \
+		test_device_is_told_later_of_a_vlan_that_was_removed test_two_are_stopped_in_any_order test_unbind_resumes_it \
 		test_unbind_of_one_that_does_not_resume test_nobody_waits_for_one_that_needs_a_reset
 fi

@@ -2,15 +2,16 @@
 
 //! The network device (virtio 1.4, 5.1), with one other host on its wire: see [`peer`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{Read, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::{json, Value};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, VIRTIO_NET_CTRL_MAC_TABLE_SET,
-    VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, VIRTIO_NET_ERR, VIRTIO_NET_F_CTRL_MAC_ADDR,
-    VIRTIO_NET_F_CTRL_RX, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_STATUS,
+    VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD,
+    VIRTIO_NET_CTRL_VLAN_DEL, VIRTIO_NET_ERR, VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX,
+    VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_STATUS,
     VIRTIO_NET_OK, VIRTIO_NET_S_LINK_UP,
 };
 
@@ -41,6 +42,8 @@ struct State {
     mac: [u8; 6],
     link: bool,
     promiscuous: bool,
+    /// Whose frames the driver wants. The card passes all.
+    vlans: BTreeSet<u16>,
     peer: Peer,
     waiting: VecDeque<Vec<u8>>,
     transmitted: u64,
@@ -58,6 +61,7 @@ impl Net {
                 mac,
                 link: true,
                 promiscuous: false,
+                vlans: BTreeSet::new(),
                 peer: Peer::default(),
                 waiting: VecDeque::new(),
                 transmitted: 0,
@@ -148,6 +152,17 @@ impl Net {
                 (VIRTIO_NET_CTRL_RX, _) | (VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET) => {
                     true
                 }
+                (VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD | VIRTIO_NET_CTRL_VLAN_DEL) => {
+                    let mut vlan = [0; 2];
+                    let read = request.input.read_exact(&mut vlan).is_ok();
+                    // Twelve bits.
+                    let vlan = u16::from_le_bytes(vlan) & 0xfff;
+                    let vlans = &mut self.lock().vlans;
+                    read && match command {
+                        VIRTIO_NET_CTRL_VLAN_ADD => vlans.insert(vlan),
+                        _ => vlans.remove(&vlan),
+                    }
+                }
                 (VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET) => {
                     let mut mac = [0; 6];
                     let read = request.input.read_exact(&mut mac).is_ok();
@@ -178,6 +193,7 @@ impl Type for Net {
             VIRTIO_NET_F_STATUS,
             VIRTIO_NET_F_CTRL_VQ,
             VIRTIO_NET_F_CTRL_RX,
+            VIRTIO_NET_F_CTRL_VLAN,
             VIRTIO_NET_F_CTRL_MAC_ADDR,
         ];
         Description {
@@ -228,6 +244,7 @@ impl Type for Net {
         let mut state = self.lock();
         state.mac = self.power_on_mac;
         state.promiscuous = false;
+        state.vlans.clear();
         state.waiting.clear();
     }
 
@@ -236,6 +253,7 @@ impl Type for Net {
         json!({
             "link": state.link,
             "promiscuous": state.promiscuous,
+            "vlans": state.vlans,
             "transmitted": state.transmitted,
             "received": state.received,
             "waiting": state.waiting.len(),
