@@ -26,7 +26,7 @@ impl Device {
     pub(crate) fn announce(self: &Arc<Self>, state: Option<State>) {
         // Whoever tells later, tells of what was later.
         let _order = self.announcing.lock();
-        let end = self.enter().guarded.to_announce.take();
+        let end = self.machine.lock().to_announce.take();
         for state in [end, state].into_iter().flatten() {
             self.transport().device().tell_user_space(state.name());
         }
