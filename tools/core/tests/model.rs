@@ -41,8 +41,8 @@ fn against_core() {
         core: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 335_238);
-    holds(Suspend, bounds, 1_535_568);
+    holds(DeviceStop, bounds, 325_889);
+    holds(Suspend, bounds, 1_535_298);
 }
 
 #[test]
@@ -52,8 +52,8 @@ fn with_drivers_that_come_and_go() {
         core: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 424_614);
-    holds(Suspend, bounds, 1_679_084);
+    holds(DeviceStop, bounds, 415_169);
+    holds(Suspend, bounds, 1_678_814);
 }
 
 #[test]
@@ -62,8 +62,8 @@ fn with_values_that_are_no_answers() {
         nonsense: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 324_896);
-    holds(Suspend, bounds, 989_336);
+    holds(DeviceStop, bounds, 319_928);
+    holds(Suspend, bounds, 989_264);
 }
 
 #[test]
@@ -73,8 +73,8 @@ fn with_a_holder_that_may_die() {
         drivers: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 17_548);
-    holds(Suspend, bounds, 103_496);
+    holds(DeviceStop, bounds, 16_693);
+    holds(Suspend, bounds, 103_460);
 }
 
 #[test]
@@ -84,8 +84,8 @@ fn with_a_driver_above_that_is_busy() {
         drivers: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 35_671);
-    holds(Suspend, bounds, 127_660);
+    holds(DeviceStop, bounds, 35_242);
+    holds(Suspend, bounds, 127_642);
 }
 
 #[test]
@@ -95,8 +95,8 @@ fn with_sleep_and_force() {
         drivers: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 38_106);
-    holds(Suspend, bounds, 196_624);
+    holds(DeviceStop, bounds, 37_248);
+    holds(Suspend, bounds, 196_588);
 }
 
 #[test]
