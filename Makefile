@@ -58,7 +58,7 @@ demo: ## stop and resume a disk under I/O, before your eyes
 	@tools/demo/run
 
 .PHONY: test
-test: ## 10 min: check, and the guest tests on the stock kernel; ends with "N passed, N failed"
+test: ## 12 min: check, and the guest tests on the stock kernel; ends with "N passed, N failed"
 	@tools/testing/tier test
 
 .PHONY: test-debug
@@ -74,7 +74,7 @@ bench: modules tools ## 10 min: what a stop costs, a table, and pictures in buil
 	@build/bin/bench $(BENCH)
 
 .PHONY: check
-check: ## 1 min: formatting, lints and host tests
+check: ## 2 min: formatting, lints and host tests
 	@tools/testing/quick
 
 .PHONY: install
