@@ -26,6 +26,7 @@ pub mod state;
 pub mod status;
 
 // They act.
+mod actions;
 mod announce;
 mod attrs;
 mod device;
