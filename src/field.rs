@@ -132,7 +132,9 @@ impl Field {
             self.wanted = match access {
                 Access::Stop => Wanted::Yes,
                 Access::CallOff if !has_stopped => Wanted::No,
-                Access::Read | Access::CallOff | Access::Resume => Wanted::Resuming,
+                Access::Read | Access::CallOff | Access::Resume | Access::ResumeByClearing => {
+                    Wanted::Resuming
+                }
             };
             register.write(status);
         }

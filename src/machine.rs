@@ -47,7 +47,7 @@
 //!
 //! The machine does nothing itself. Whoever has something to tell enters it, with the device's
 //! `machine` lock held. It tells the machine what has happened (`ask.rs`: people; `handshake.rs`:
-//! the device; `world.rs`: the kernel; `time.rs`: the clock), and carries out what
+//! the device; `world.rs` and `configure.rs`: the kernel; `time.rs`: the clock), and carries out what
 //! [`Machine::next`] says until there is nothing left. When it leaves, it arms the timer for
 //! [`Machine::deadline`], and the timer enters the machine then. Nobody else touches the device.
 //!
@@ -55,6 +55,7 @@
 
 mod action;
 mod ask;
+mod configure;
 mod handshake;
 #[cfg(not(CONFIG_RUST))]
 mod normal;
@@ -81,6 +82,7 @@ pub use action::{
     Action,
     Attempt, //
 };
+pub use configure::Permit;
 pub use phase::Leaver;
 use phase::{
     Above,
@@ -125,6 +127,8 @@ pub struct Machine {
     effects: Effects,
     /// Somebody has the device reset: no stop may begin.
     refuses_stops: bool,
+    /// So many tasks write to the configuration space just now, or reset a virtqueue.
+    configuring: u32,
     /// User space was told of a stop, and not of its end.
     announced: bool,
     /// The last stop has ended, not by a resume, and nobody was told.
@@ -163,6 +167,7 @@ impl Machine {
             requests: Requests::new(),
             effects: Effects::NONE,
             refuses_stops: false,
+            configuring: 0,
             announced: false,
             lapsed: false,
             generation,

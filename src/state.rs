@@ -106,6 +106,11 @@ pub struct Stats {
     pub dropped: u64,
     /// Stops that were ended because their owner did not.
     pub lease_expiries: u64,
+    /// Resumes that were asked for by clearing SUSPEND, since the device was about not to resume in
+    /// time.
+    pub suspend_cleared: u64,
+    /// Writes to the configuration space that were dropped, since the device was stopped.
+    pub config_writes_dropped: u64,
     /// What the last stop took.
     pub last_stop: Cost,
     /// What the last resume took.
@@ -131,6 +136,8 @@ impl Stats {
         late_acks: 0,
         dropped: 0,
         lease_expiries: 0,
+        suspend_cleared: 0,
+        config_writes_dropped: 0,
         last_stop: Cost::NONE,
         last_resume: Cost::NONE,
     };

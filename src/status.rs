@@ -8,7 +8,7 @@
 //! | to stop, the driver writes | status with 32 | status with 16 |
 //! | a pending stop shows | without 32 | with 4, without 16 |
 //! | stopped shows | with 32 | with 16, without 4 |
-//! | to resume, the driver writes | status without 32 | status with 4, and 16 as it is |
+//! | to resume, the driver writes | status without 32 | status with 4, and 16 as it is; some devices take only 4 without 16 |
 //! | running again shows | without 32 | with 4, without 16 |
 //! | a pending stop | can be called off | has to be waited for |
 
@@ -78,6 +78,10 @@ pub enum Access {
     CallOff,
     /// It asks the device to resume.
     Resume,
+    /// The same, for devices that suspend again when SUSPEND is written (VIRTIO_F_SUSPEND only).
+    /// Virtio 1.4, 2.1.1 forbids a driver to clear a status bit; the one device that is published
+    /// needs it.
+    ResumeByClearing,
 }
 
 impl Status {
@@ -160,6 +164,9 @@ impl Status {
             // A driver must not clear a status bit: SUSPEND is the device's to clear.
             (Access::Resume, Protocol::Suspend, Seen::Stopped) => {
                 Some(Self(self.0 | Self::DRIVER_OK))
+            }
+            (Access::ResumeByClearing, Protocol::Suspend, Seen::Stopped) => {
+                Some(Self((self.0 | Self::DRIVER_OK) & !Self::SUSPEND))
             }
             _ => None,
         }
@@ -248,11 +255,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_changes_one_bit_of_an_answer() {
+    fn what_is_written_changes_one_bit_of_an_answer_but_for_devices_that_want_two() {
         for status in all() {
             for protocol in BOTH {
                 let seen = status.seen(protocol);
-                for access in [Access::Read, Access::Stop, Access::CallOff, Access::Resume] {
+                for access in [
+                    Access::Read,
+                    Access::Stop,
+                    Access::CallOff,
+                    Access::Resume,
+                    Access::ResumeByClearing,
+                ] {
                     let expected = match (protocol, access, seen) {
                         (Protocol::DeviceStop, Access::Stop, Seen::Running | Seen::Stopped) => {
                             Some(status.0 | 32)
@@ -263,6 +276,9 @@ mod tests {
                         }
                         (Protocol::Suspend, Access::Stop, Seen::Running) => Some(status.0 | 16),
                         (Protocol::Suspend, Access::Resume, Seen::Stopped) => Some(status.0 | 4),
+                        (Protocol::Suspend, Access::ResumeByClearing, Seen::Stopped) => {
+                            Some(status.0 & !16 | 4)
+                        }
                         _ => None,
                     };
                     let written = status.written(access, protocol);

@@ -64,6 +64,11 @@ impl Machine {
                         return Some(Action::Settle(self.generation));
                     }
                     Quiescing::Announcing | Quiescing::Settling => return None,
+                    // Somebody writes to the configuration space still.
+                    Quiescing::Ask if !protocol.allows_buffers() && self.configuring > 0 => {
+                        self.look_again(now);
+                        return None;
+                    }
                     Quiescing::Ask => Access::Stop,
                 }
             }
@@ -73,6 +78,13 @@ impl Machine {
                     called_off: false, ..
                 } if protocol == Protocol::DeviceStop => Access::CallOff,
                 Handshake::Stopped | Handshake::ResumeAsked { again: true, .. } => Access::Resume,
+                Handshake::ResumeAsked {
+                    since,
+                    cleared: false,
+                    ..
+                } if protocol == Protocol::Suspend && self.is_late(now, since) => {
+                    Access::ResumeByClearing
+                }
                 _ => Access::Read,
             },
         };
@@ -260,6 +272,10 @@ impl Machine {
             }
             (Handshake::Stopped, Seen::Stopped) => self.resume_is_asked(now),
             (Handshake::ResumeAsked { again, .. }, Seen::Stopped) if *again => *again = false,
+            (Handshake::ResumeAsked { cleared, .. }, Seen::Stopped) if written => {
+                *cleared = true;
+                self.stats.suspend_cleared += 1;
+            }
             (Handshake::Stopped | Handshake::ResumeAsked { .. }, Seen::Running) => {
                 self.runs(now);
                 return false;
@@ -273,7 +289,18 @@ impl Machine {
         self.handshake = Handshake::ResumeAsked {
             since: now,
             again: false,
+            cleared: false,
         };
+    }
+
+    /// Whether the last quarter of the time has begun in which the device is to resume, and it was
+    /// asked at least as long ago.
+    fn is_late(&self, now: u64, asked: u64) -> bool {
+        let Phase::Resuming { since, until, .. } = self.phase else {
+            return false;
+        };
+        let quarter = until.saturating_sub(since) / 4;
+        now >= until.saturating_sub(quarter) && now >= asked.saturating_add(quarter)
     }
 
     /// The device was found stopped when this module was loaded: nobody wants that.
@@ -286,11 +313,12 @@ impl Machine {
 
     /// A resume that the device has not acknowledged is asked for once more. Not under
     /// VIRTIO_F_SUSPEND: what asks for it has SUSPEND set, and would ask for another stop if the
-    /// device resumed just before.
+    /// device resumed just before. What clears SUSPEND may be written once more.
     pub(super) fn ask_again(&mut self) {
         let may = self.protocol() == Some(Protocol::DeviceStop);
-        if let Handshake::ResumeAsked { again, .. } = &mut self.handshake {
+        if let Handshake::ResumeAsked { again, cleared, .. } = &mut self.handshake {
             *again = may;
+            *cleared = false;
         }
     }
 

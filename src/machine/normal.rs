@@ -37,9 +37,14 @@ impl Machine {
                 since: past(since),
                 called_off,
             },
-            Handshake::ResumeAsked { since, again } => Handshake::ResumeAsked {
+            Handshake::ResumeAsked {
+                since,
+                again,
+                cleared,
+            } => Handshake::ResumeAsked {
                 since: past(since),
                 again,
+                cleared,
             },
             handshake => handshake,
         };
@@ -127,6 +132,7 @@ impl Machine {
                 &self.look_at,
                 &self.look_wanted,
                 &self.refuses_stops,
+                &self.configuring,
             ),
             (&self.requests, &self.effects, &self.announced, &self.lapsed),
             self.generation,

@@ -90,8 +90,13 @@ pub(super) enum Handshake {
     StopAsked { since: u64, called_off: bool },
     /// It has stopped, and was not asked to resume.
     Stopped,
-    /// To resume. `again`: to be asked once more, which VIRTIO_F_SUSPEND does not allow.
-    ResumeAsked { since: u64, again: bool },
+    /// To resume. `again`: to be asked once more, which VIRTIO_F_SUSPEND does not allow. `cleared`:
+    /// it was asked by clearing SUSPEND, too.
+    ResumeAsked {
+        since: u64,
+        again: bool,
+        cleared: bool,
+    },
 }
 
 /// How far a stop has come before the device is asked.

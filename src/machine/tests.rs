@@ -385,7 +385,11 @@ fn a_device_that_shows_both_bits_while_it_resumes_does_not_run_yet() {
     bench.device.shows = Some(READY);
     bench.pass(2 * SECOND);
     bench.is(State::Running, Reason::None);
-    assert_eq!(bench.device.writes.len(), 2, "a second one would be a stop");
+    assert_eq!(
+        bench.device.writes,
+        [READY | 16, READY | 16, READY],
+        "a second one with SUSPEND would be a stop"
+    );
 }
 
 #[test]
@@ -997,4 +1001,80 @@ fn the_system_stays_awake_while_a_stop_is_under_way() {
     assert!(bench.machine.ask_stop(0, ALL, false).is_ok());
     bench.run();
     assert!(!bench.machine.is_quiesced() && bench.machine.keeps_awake());
+}
+
+#[test]
+fn a_resume_that_is_late_is_asked_for_in_the_other_form_once() {
+    let mut bench = stopped(S);
+    bench.device.resumes_after = NEVER;
+    let asked = bench.now;
+    let ask = bench.machine.ask_resume(asked, ALL, None);
+    bench.pass(SECOND * 3 / 4 - 11 * MS);
+    assert_eq!(bench.device.writes, [READY | 16, READY | 16]);
+    bench.pass(22 * MS);
+    assert_eq!(bench.device.writes, [READY | 16, READY | 16, READY]);
+    assert_eq!(bench.wait(ask), Err(Error::TimedOut));
+    bench.pass(100 * SECOND);
+    assert_eq!(bench.device.writes.len(), 3, "not while nobody waits");
+    assert_eq!(bench.machine.stats().suspend_cleared, 1);
+    bench.device.status = READY;
+    assert_eq!(bench.resume(), Ok(()));
+    assert_eq!(bench.device.writes.len(), 3, "it runs");
+}
+
+#[test]
+fn a_resume_that_is_asked_for_late_is_given_time() {
+    let mut bench = given_up(S);
+    bench.device.resumes_after = NEVER;
+    let ask = bench.machine.ask_resume(bench.now, ALL, None);
+    bench.pass(SECOND * 9 / 10);
+    bench.device.asked = Some((0, true));
+    bench.device.stops_after = 0;
+    assert_eq!(bench.wait(ask), Err(Error::TimedOut));
+    assert_eq!(bench.device.writes, [READY | 16; 2]);
+    assert_eq!(bench.machine.stats().suspend_cleared, 0);
+}
+
+#[test]
+fn device_stop_has_one_form_of_resume() {
+    let mut bench = stopped(D);
+    bench.device.resumes_after = NEVER;
+    assert_eq!(bench.resume(), Err(Error::TimedOut));
+    assert_eq!(bench.device.writes, [READY | 32, READY]);
+}
+
+#[test]
+fn a_device_is_configured_under_suspend_only_while_it_runs() {
+    for (protocol, permit) in [(D, Permit::Granted), (S, Permit::NotNow)] {
+        let mut bench = stopped(protocol);
+        assert_eq!(bench.machine.configure(), permit);
+        bench.device.resumes_after = SECOND / 2;
+        let ask = bench.machine.ask_resume(bench.now, ALL, None);
+        bench.pass(SECOND / 4);
+        assert_eq!(bench.machine.configure(), permit);
+        assert_eq!(bench.wait(ask), Ok(()));
+        assert_eq!(bench.machine.configure(), Permit::Granted);
+    }
+    let mut bench = given_up(S);
+    assert_eq!(bench.machine.configure(), Permit::NotNow);
+    bench.machine.leaves(bench.now, Leaver::Driver);
+    assert_eq!(bench.machine.configure(), Permit::Never);
+}
+
+#[test]
+fn a_device_that_is_being_configured_is_not_asked_to_suspend() {
+    for protocol in BOTH {
+        let mut bench = bench(protocol);
+        assert_eq!(bench.machine.configure(), Permit::Granted);
+        let ask = bench.machine.ask_stop(bench.now, ALL, false);
+        bench.pass(SECOND / 2);
+        assert_eq!(bench.device.writes.is_empty(), protocol == S);
+        bench.machine.configured();
+        assert_eq!(bench.wait(ask), Ok(()));
+    }
+    let mut bench = bench(S);
+    assert_eq!(bench.machine.configure(), Permit::Granted);
+    assert_eq!(bench.stop(), Err(Error::Busy));
+    bench.is(State::Running, Reason::None);
+    bench.is_released();
 }

@@ -106,6 +106,12 @@ const FAULTS: &[Fault] = &[
         "            ..self.effects\n",
     ),
     (
+        "asked_to_suspend_during_a_write",
+        "machine/handshake.rs",
+        "!protocol.allows_buffers() && self.configuring > 0",
+        "!protocol.allows_buffers() && self.configuring > 1",
+    ),
+    (
         "sleep_while_the_driver_above_is_being_quiesced",
         "machine.rs",
         "self.is_quiesced() || self.state().0 == State::Stopping",
@@ -118,6 +124,7 @@ const FILES: &[&str] = &[
     "machine.rs",
     "machine/action.rs",
     "machine/ask.rs",
+    "machine/configure.rs",
     "machine/handshake.rs",
     "machine/normal.rs",
     "machine/outcome.rs",

@@ -57,6 +57,7 @@ finds! {
     ];
     a_resume_that_is_written_twice: Suspend, [], ["asked for what nobody wants"];
     core_writes_what_adds_nothing: Suspend, [core], ["asked for what nobody wants"];
+    asked_to_suspend_during_a_write: Suspend, [writer], ["asked to suspend during a write to the configuration space"];
     what_was_meant_for_virtqueues_that_are_gone: DeviceStop, [core], ["notified of virtqueues that are gone"];
     sleep_while_the_driver_above_is_being_quiesced: DeviceStop, [busy, sleep_and_force], ["nothing is held while the system sleeps"];
 }

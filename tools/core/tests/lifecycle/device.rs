@@ -167,6 +167,12 @@ impl Device {
         let kept = match self.protocol {
             Protocol::DeviceStop => !own,
             Protocol::Suspend if self.pending == Pending::Stop => !own & !Status::DRIVER_OK,
+            // Some devices want SUSPEND cleared, after they were asked as the text has it.
+            Protocol::Suspend
+                if self.pending == Pending::Resume && new & Status::DRIVER_OK != 0 =>
+            {
+                !own
+            }
             Protocol::Suspend => 0xff,
         };
         if old & !new & kept != 0 {

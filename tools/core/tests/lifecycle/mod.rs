@@ -17,6 +17,7 @@ use super::module::machine::{
     Leaver,
     Limits,
     Machine,
+    Permit,
     Settings,
     Ticket, //
 };
@@ -71,6 +72,7 @@ pub struct Bounds {
     pub drivers: bool,
     pub nonsense: bool,
     pub holder: bool,
+    pub writer: bool,
 }
 
 impl Bounds {
@@ -81,6 +83,7 @@ impl Bounds {
         drivers: true,
         nonsense: true,
         holder: true,
+        writer: true,
     };
 }
 
@@ -129,6 +132,8 @@ pub struct World {
     /// What comes of the next attempt to hold it.
     attempt: Attempt,
     letting_go: bool,
+    /// Somebody writes to the configuration space.
+    configuring: bool,
     asleep: bool,
     /// The last answer was that the device has stopped, or is about to run.
     seen_stopped: bool,
@@ -151,6 +156,8 @@ pub enum Step {
     Settled,
     Unquiesced,
     Quiesces(Attempt),
+    Configures,
+    Configured,
     Force(bool),
     Sleep(bool),
     Acts,
@@ -196,6 +203,7 @@ impl World {
             held: false,
             attempt: Attempt::Done,
             letting_go: false,
+            configuring: false,
             asleep: false,
             seen_stopped: false,
             reset_soon: false,
@@ -255,6 +263,9 @@ impl World {
                 let pending = self.device.pending;
                 let window = Window::of(&mut self.device);
                 let answer = self.field.access(&window, self.machine.epoch(), access);
+                if self.configuring && pending != self.device.pending && self.suspends() {
+                    self.breaches("asked to suspend during a write to the configuration space");
+                }
                 if access != Access::Stop {
                     self.asks_for_nothing(pending, access != Access::Read);
                 }
@@ -305,6 +316,13 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Whether the device suspends, is suspended, or resumes, as far as the driver can know.
+    fn suspends(&self) -> bool {
+        self.device.protocol == Protocol::Suspend
+            && !self.is_lost()
+            && (self.device.has_stopped() || self.device.pending != Pending::Nothing)
     }
 
     /// What was written asks for no stop, and for no resume if that is not meant.
@@ -395,6 +413,18 @@ impl World {
                 self.machine.unquiesced();
             }
             Step::Quiesces(attempt) => self.attempt = attempt,
+            Step::Configures => {
+                if self.machine.configure() == Permit::Granted {
+                    self.configuring = true;
+                    if self.suspends() {
+                        self.breaches("the configuration space is written while it is suspended");
+                    }
+                }
+            }
+            Step::Configured => {
+                self.configuring = false;
+                self.machine.configured();
+            }
             Step::Force(force) => {
                 let settings = self.machine.settings();
                 self.machine.set(Settings { force, ..settings });
@@ -635,6 +665,10 @@ impl Model for Lifecycle {
         may(true, Step::Look);
         may(world.settling.is_some(), Step::Settled);
         may(world.letting_go, Step::Unquiesced);
+        if bounds.writer {
+            may(!world.configuring, Step::Configures);
+            may(world.configuring, Step::Configured);
+        }
         if bounds.busy {
             for attempt in [Attempt::Done, Attempt::NotNow, Attempt::NotFound] {
                 may(

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 OR MIT
+
+//! Drivers that write to the configuration space, or reset a virtqueue.
+//!
+//! Under VIRTIO_F_SUSPEND they must not, from the request for a stop until the device runs again
+//! (virtio 1.4, "Device Suspend"). DEVICE_STOP has no such rule.
+
+use super::super::status::Protocol;
+use super::phase::{
+    Handshake,
+    Phase, //
+};
+use super::Machine;
+
+/// Whether a driver may configure its device now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Permit {
+    /// It may, and says when it has: [`Machine::configured`].
+    Granted,
+    /// It may when the device runs again.
+    NotNow,
+    /// It is about to leave a device that does not run: nobody may wait for that.
+    Never,
+}
+
+impl Machine {
+    /// A driver wants to configure its device.
+    pub fn configure(&mut self) -> Permit {
+        if !self.forbids_configuring() {
+            self.configuring += 1;
+            return Permit::Granted;
+        }
+        if self.is_leaving() {
+            Permit::Never
+        } else {
+            Permit::NotNow
+        }
+    }
+
+    /// It has.
+    pub fn configured(&mut self) {
+        self.configuring = self.configuring.saturating_sub(1);
+    }
+
+    /// A write to the configuration space was dropped.
+    pub fn configuration_dropped(&mut self) {
+        self.stats.config_writes_dropped += 1;
+    }
+
+    fn forbids_configuring(&self) -> bool {
+        let asked =
+            self.handshake != Handshake::Idle || matches!(self.phase, Phase::Stopping { .. });
+        self.protocol() == Some(Protocol::Suspend) && (asked || self.is_held())
+    }
+}
