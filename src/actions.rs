@@ -15,13 +15,12 @@ use crate::{
         Machine, //
     },
     negotiate::VIRTIO_F_NOTIFICATION_DATA,
-    policy::Policy,
     quiesce::Quiesced,
     status::{
         Access,
         Seen, //
     },
-    sys::shadow::Transport, //
+    sys::transport::Transport, //
 };
 use kernel::sync::Arc;
 
@@ -43,11 +42,12 @@ impl Device {
             }
             Action::BreakVirtqueues => {
                 let may_break = guarded.quiesced.as_ref().is_some_and(Quiesced::may_break);
-                self.to_virtqueues(guarded, |transport| {
-                    if may_break {
-                        transport.device().break_virtqueues();
+                if may_break {
+                    self.to_virtqueues(guarded, |transport| transport.device().break_virtqueues());
+                    if let Some(quiesced) = &mut guarded.quiesced {
+                        quiesced.device_is_lost();
                     }
-                });
+                }
             }
             Action::NotifyVirtqueues => self.notify(guarded),
             Action::Unquiesce => {
@@ -78,7 +78,10 @@ impl Device {
             return Attempt::NotNow;
         }
         let device = self.transport().device();
-        match Quiesced::try_begin(device, Policy::of(device.device_type()).quiesce) {
+        let Some(protocol) = guarded.machine.protocol() else {
+            return Attempt::NotNow;
+        };
+        match Quiesced::try_begin(device, self.policy().quiesce, protocol) {
             Ok(Some(quiesced)) => {
                 guarded.quiesced = Some(quiesced);
                 Attempt::Done

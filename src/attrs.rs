@@ -52,6 +52,7 @@ pub(crate) static FILES: Files<Device> = Files {
         Attribute::read_write(c"lease_ms", show_lease_ms, store_lease_ms),
         Attribute::write_only(c"renew", store_renew),
         Attribute::read_only(c"generation", show_generation),
+        Attribute::read_only(c"in_flight", show_in_flight),
         Attribute::read_write(c"force", show_force, store_force),
         Attribute::read_write(
             c"accept_bit39",
@@ -80,6 +81,12 @@ pub(crate) static STATS: Files<Device> = Files {
         Attribute::read_only(c"dropped", |device, text| show(text, stats(device).dropped)),
         Attribute::read_only(c"lease_expiries", |device, text| {
             show(text, stats(device).lease_expiries)
+        }),
+        Attribute::read_only(c"suspend_cleared", |device, text| {
+            show(text, stats(device).suspend_cleared)
+        }),
+        Attribute::read_only(c"config_writes_dropped", |device, text| {
+            show(text, stats(device).config_writes_dropped)
         }),
         Attribute::read_only(c"last_stop_us", |device, text| {
             show(text, stats(device).last_stop.elapsed_us)
@@ -207,6 +214,13 @@ fn show_generation(device: &Arc<Device>, text: &mut Text) -> Result {
         return Err(EAGAIN);
     }
     show(text, snapshot.generation)
+}
+
+fn show_in_flight(device: &Arc<Device>, text: &mut Text) -> Result {
+    match device.in_flight() {
+        Some(requests) => show(text, requests),
+        None => show(text, "unknown"),
+    }
 }
 
 fn errno(error: Error) -> kernel::error::Error {

@@ -32,11 +32,11 @@ use crate::{
     sys::{
         feature_reg::CommonConfig,
         module::ModuleRef,
-        shadow::Transport,
         sysfs::{
             Group,
             Poll, //
         },
+        transport::Transport,
         virtio::Parent,
         wait::Waiters,
         work, //

@@ -19,11 +19,11 @@ use crate::{
         },
         shadow::{
             Attached,
-            Shadows,
-            Transport, //
+            Shadows, //
         },
         sysfs::Group,
         system,
+        transport::Transport,
         virtio::{
             self,
             Bus,

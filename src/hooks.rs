@@ -4,10 +4,12 @@
 //! resets.
 //!
 //! Takes the lock `status` only: its callers have locks that whoever is in the machine may wait
+//! for. But for drivers that configure their device: what these have, nobody in the machine waits
 //! for.
 
 use crate::{
     device::Device,
+    machine::Permit,
     negotiate::{
         self,
         Offer,
@@ -24,10 +26,8 @@ use crate::{
     },
     sys::{
         feature_reg::CommonConfig,
-        shadow::{
-            Features,
-            Hooks, //
-        }, //
+        shadow::Hooks,
+        transport::Features, //
     },
 };
 use kernel::{
@@ -200,6 +200,18 @@ impl Hooks for Device {
         self.status.lock().field.reset_ends();
         self.kick();
     }
+
+    fn may_write_configuration(self: Arc<Self>) -> bool {
+        self.may_write()
+    }
+
+    fn may_reset_queue(self: Arc<Self>) -> bool {
+        self.permit() == Permit::Granted
+    }
+
+    fn configured(self: Arc<Self>) {
+        self.has_configured();
+    }
 }
 
 #[cfg(CONFIG_VIRTIO_DEVICE_STOP_KUNIT_TEST)]
@@ -219,7 +231,7 @@ mod tests {
         },
         sys::{
             fake::Fake,
-            shadow::Transport,
+            transport::Transport,
             virtio::Parent,
             work::Queue, //
         },

@@ -9,9 +9,7 @@
 //! still owns.
 //!
 //! Under VIRTIO_F_SUSPEND the driver may not touch the device while it is stopped: what is not
-//! quiesced wholly may break that rule, and is stopped only where the administrator insists. A
-//! network driver gives the device receive buffers from its poll function and from work of its own,
-//! which nothing from outside can hold without holding up whoever shuts the interface down, too.
+//! quiesced wholly may break that rule, and is stopped only where the administrator insists.
 
 use super::status::Protocol;
 
@@ -31,11 +29,12 @@ pub enum Verdict {
 pub enum Quiesce {
     /// The request queue of the disk is quiesced.
     Block,
-    /// The network interface is detached, and the control virtqueue not used. The device still gets
-    /// receive buffers.
+    /// The network interface is detached, and the control virtqueue not used. Under DEVICE_STOP the
+    /// device still gets receive buffers; under SUSPEND no virtqueue is used.
     Net,
-    /// The request queues of the SCSI host's units are quiesced. The device still gets task
-    /// management requests, and requests of units that are found meanwhile.
+    /// The request queues of the SCSI host's units are quiesced. Under DEVICE_STOP the device still
+    /// gets task management requests, and requests of units that are found meanwhile; under SUSPEND
+    /// the former fail, and the latter wait.
     Scsi,
     /// It is not: what it submits waits in the virtqueues.
     Nothing,
@@ -121,8 +120,8 @@ impl Policy {
     const fn quiesced(self, quiesce: Quiesce) -> Self {
         Self {
             suspend: match quiesce {
-                Quiesce::Block => Verdict::Allowed,
-                Quiesce::Net | Quiesce::Scsi | Quiesce::Nothing => self.suspend,
+                Quiesce::Block | Quiesce::Net | Quiesce::Scsi => Verdict::Allowed,
+                Quiesce::Nothing => self.suspend,
             },
             quiesce,
             ..self
@@ -134,12 +133,7 @@ const UNKNOWN: Policy = Policy::new(0, "any other", "not looked into").with_forc
 
 /// All types that were looked into, by number.
 pub const TABLE: &[Policy] = &[
-    Policy::new(
-        1,
-        "network",
-        "is detached; but gives the device receive buffers still",
-    )
-    .quiesced(Quiesce::Net),
+    Policy::new(1, "network", "is detached; configuring it fails meanwhile").quiesced(Quiesce::Net),
     Policy::new(2, "block", "waits, without errors; is quiesced").quiesced(Quiesce::Block),
     Policy::new(3, "console", "spins with interrupts disabled").never(),
     Policy::new(4, "entropy", "waits, and can be killed"),
@@ -149,12 +143,7 @@ pub const TABLE: &[Policy] = &[
         "waits while memory is reclaimed or compacted",
     )
     .with_force(),
-    Policy::new(
-        8,
-        "SCSI host",
-        "waits, without errors; is quiesced, but for task management and new units",
-    )
-    .quiesced(Quiesce::Scsi),
+    Policy::new(8, "SCSI host", "waits, without errors; is quiesced").quiesced(Quiesce::Scsi),
     Policy::new(9, "9P transport", "waits, and can be killed"),
     Policy::new(16, "GPU", "waits, and gives up after 5 to 15 s").with_force(),
     Policy::new(18, "input", "does not wait; may drop what goes to a LED"),
@@ -230,7 +219,7 @@ mod tests {
     #[test]
     fn only_what_leaves_the_device_alone_is_stopped_without_force_under_suspend() {
         for policy in TABLE {
-            let leaves_alone = policy.quiesce == Quiesce::Block;
+            let leaves_alone = policy.quiesce != Quiesce::Nothing;
             assert_eq!(policy.permits(Protocol::Suspend, false), leaves_alone);
             let never = policy.device_stop == Verdict::Never;
             assert_eq!(policy.suspend == Verdict::Never, never);

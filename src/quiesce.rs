@@ -4,6 +4,7 @@
 
 use crate::{
     policy::Quiesce,
+    status::Protocol,
     sys::{
         block::{
             self,
@@ -12,7 +13,8 @@ use crate::{
         netdev::{
             Detached,
             Netdev,
-            Rtnl, //
+            Rtnl,
+            Uses, //
         },
         rcu::GracePeriod,
         scsi,
@@ -37,7 +39,11 @@ pub(crate) struct NotFound;
 
 impl Quiesced {
     /// Quiesces the driver of `device`. Nothing if that can't be done now: to be tried again.
-    pub(crate) fn try_begin(device: &Device, how: Quiesce) -> Result<Option<Self>, NotFound> {
+    pub(crate) fn try_begin(
+        device: &Device,
+        how: Quiesce,
+        protocol: Protocol,
+    ) -> Result<Option<Self>, NotFound> {
         match how {
             Quiesce::Block => {
                 let disk = Disk::find(device).ok_or(NotFound)?;
@@ -46,24 +52,31 @@ impl Quiesced {
             Quiesce::Net => {
                 let netdev = Netdev::find(device).ok_or(NotFound)?;
                 let lock = Rtnl::try_lock();
-                Ok(lock.and_then(|lock| netdev.detach(&lock).map(Self::Net)))
+                let uses = if protocol.allows_buffers() {
+                    Uses::Queues
+                } else {
+                    Uses::Nothing
+                };
+                Ok(lock.and_then(|lock| netdev.detach(uses, &lock).map(Self::Net)))
             }
             Quiesce::Scsi => {
                 let host = scsi::Host::find(device).ok_or(NotFound)?;
-                Ok(host.quiesce().map(Self::Scsi))
+                Ok(host
+                    .quiesce(device, !protocol.allows_buffers())
+                    .map(Self::Scsi))
             }
             Quiesce::Nothing => Ok(Some(Self::Nothing)),
         }
     }
 
     /// When it is over, the driver was given the last request. Devices that were quiesced one after
-    /// the other have one wait in common. Nothing if the driver is not held at request queues, and
-    /// goes on.
+    /// the other have one wait in common. Nothing if the driver goes on.
     pub(crate) fn dispatched(&self) -> Option<GracePeriod> {
         match self {
             Self::Block(disk) => Some(disk.dispatched()),
             Self::Scsi(host) => Some(host.dispatched()),
-            Self::Net(_) | Self::Nothing => None,
+            Self::Net(netdev) => netdev.dispatched(),
+            Self::Nothing => None,
         }
     }
 
@@ -87,12 +100,30 @@ impl Quiesced {
         }
     }
 
+    /// The virtqueues were broken: nothing can be expected of the device any more.
+    pub(crate) fn device_is_lost(&mut self) {
+        match self {
+            Self::Net(netdev) => netdev.device_is_lost(),
+            Self::Scsi(host) => host.device_is_lost(),
+            Self::Block(_) | Self::Nothing => {}
+        }
+    }
+
+    /// How many requests the driver has still. Nothing if that can't be known.
+    pub(crate) fn in_flight(&self) -> Option<u32> {
+        match self {
+            Self::Block(disk) => Some(disk.in_flight()),
+            Self::Scsi(host) => Some(host.in_flight()),
+            Self::Net(_) | Self::Nothing => None,
+        }
+    }
+
     /// Whether nothing is lost when what the driver submits ends with an error from now on: the
     /// device has none of its requests, or they may get lost.
     pub(crate) fn may_break(&self) -> bool {
         match self {
-            Self::Block(disk) => disk.is_idle(),
-            Self::Scsi(host) => host.is_idle(),
+            Self::Block(disk) => disk.in_flight() == 0,
+            Self::Scsi(host) => host.in_flight() == 0,
             Self::Net(_) => true,
             Self::Nothing => false,
         }

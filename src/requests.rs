@@ -10,6 +10,7 @@ use crate::{
         Leaver,
         Machine, //
     },
+    quiesce::Quiesced,
     state::{
         Error,
         Reason,
@@ -129,6 +130,23 @@ impl Device {
             // The work may be taken back before it has.
             self.announce(None);
         }
+    }
+
+    /// How many requests the driver above has with the device that has stopped. Nothing if it has
+    /// not, or if that can't be known.
+    pub(crate) fn in_flight(self: &Arc<Self>) -> Option<u32> {
+        let entered = self.look();
+        let generation = entered.guarded.machine.generation();
+        let quiesced = entered.guarded.quiesced.as_ref();
+        if let Some(dispatched) = quiesced.and_then(Quiesced::dispatched) {
+            drop(entered);
+            dispatched.wait();
+        }
+        let entered = self.enter();
+        let machine = &entered.guarded.machine;
+        let stands = machine.state().0 == State::Stopped && machine.generation() == generation;
+        let quiesced = entered.guarded.quiesced.as_ref().filter(|_| stands);
+        quiesced.and_then(Quiesced::in_flight)
     }
 
     /// What can be told of the device.

@@ -5,6 +5,7 @@
 mod bindings;
 
 pub(crate) mod block;
+mod bottom_halves;
 #[cfg(CONFIG_VIRTIO_DEVICE_STOP_KUNIT_TEST)]
 pub(crate) mod fake;
 pub(crate) mod feature_reg;
@@ -19,6 +20,7 @@ pub(crate) mod scsi;
 pub(crate) mod shadow;
 pub(crate) mod sysfs;
 pub(crate) mod system;
+pub(crate) mod transport;
 pub(crate) mod virtio;
 pub(crate) mod wait;
 pub(crate) mod work;

@@ -29,6 +29,7 @@ pub mod status;
 mod actions;
 mod announce;
 mod attrs;
+mod configuration;
 mod device;
 mod entered;
 mod events;

@@ -14,6 +14,7 @@
 #include <linux/wait.h>
 #include <uapi/linux/virtio_blk.h>
 #include <uapi/linux/virtio_pci.h>
+#include <uapi/linux/virtio_scsi.h>
 
 struct blk_mq_tag_set;
 struct gendisk;
@@ -32,14 +33,21 @@ void virtio_device_stop_init_attribute(struct attribute *attribute);
 void virtio_device_stop_put_disk(struct gendisk *disk);
 struct Scsi_Host *virtio_device_stop_find_scsi_host(struct virtio_device *vdev);
 struct blk_mq_tag_set *virtio_device_stop_scsi_host_tags(struct Scsi_Host *host);
+void virtio_device_stop_block_scsi_host(struct Scsi_Host *host, bool block);
+struct blk_mq_tag_set *virtio_device_stop_disk_tags(struct gendisk *disk);
 bool virtio_device_stop_is_completed(struct request *request);
 void virtio_device_stop_put_scsi_host(struct Scsi_Host *host);
 struct net_device *virtio_device_stop_find_netdev(struct virtio_device *vdev);
+void virtio_device_stop_break_tx(struct net_device *netdev, unsigned int index,
+				 struct virtqueue *vq);
+void virtio_device_stop_start_tx(struct net_device *netdev);
 void virtio_device_stop_put_netdev(struct net_device *netdev);
 void virtio_device_stop_note_vlans(struct net_device *netdev, unsigned long *vids);
 void virtio_device_stop_remove_vlans(struct net_device *netdev, const unsigned long *before);
 void virtio_device_stop_attach_netdev(struct net_device *netdev);
 void virtio_device_stop_set_rx_mode(struct net_device *netdev);
+void virtio_device_stop_disable_bh(void);
+void virtio_device_stop_enable_bh(void);
 void virtio_device_stop_lock(struct device *dev);
 bool virtio_device_stop_trylock(struct device *dev);
 void virtio_device_stop_unlock(struct device *dev);

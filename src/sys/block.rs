@@ -14,6 +14,10 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
+    bindings::{
+        blk_mq_tag_set,
+        request, //
+    },
     error::to_result,
     prelude::*,
     time::Jiffies, //
@@ -154,14 +158,43 @@ impl Quiesced {
         self.dispatched
     }
 
-    /// Whether the driver has no request either: it has completed all that it was given before.
-    /// Waits until it was given the last one.
-    pub(crate) fn is_idle(&self) -> bool {
+    /// How many requests the driver has, and has not completed. Waits until it was given the last
+    /// one.
+    pub(crate) fn in_flight(&self) -> u32 {
         self.dispatched.wait();
         let Disk(disk) = &self.disk;
-        // SAFETY: By the invariant the disk is valid, and with it its queue.
-        unsafe { !kernel::bindings::blk_mq_queue_inflight((*disk.as_ptr()).queue) }
+        // SAFETY: By the invariant the disk is valid, and with it its tags, which it shares with no
+        // other.
+        unsafe { started_requests(bindings::virtio_device_stop_disk_tags(disk.as_ptr())) }
     }
+}
+
+/// How many requests a driver was given, and has not completed. Completed ones are the block
+/// layer's again: that of a flush whose queue is quiesced stays so.
+///
+/// # Safety
+///
+/// `tags` is valid.
+pub(super) unsafe fn started_requests(tags: *mut blk_mq_tag_set) -> u32 {
+    /// # Safety
+    ///
+    /// `request` is valid, and `count` points to a `u32` that nobody else uses.
+    unsafe extern "C" fn see(request: *mut request, count: *mut c_void) -> bool {
+        // SAFETY: By the contract of this function.
+        unsafe {
+            if !bindings::virtio_device_stop_is_completed(request) {
+                *count.cast::<u32>() += 1;
+            }
+        }
+        true
+    }
+
+    let mut count = 0_u32;
+    // SAFETY: By the contract of this function. `see` is called only before this returns.
+    unsafe {
+        kernel::bindings::blk_mq_tagset_busy_iter(tags, Some(see), (&raw mut count).cast());
+    }
+    count
 }
 
 impl Drop for Quiesced {

@@ -6,6 +6,7 @@
 
 use super::{
     bindings,
+    rcu::GracePeriod,
     virtio::{
         Device,
         DeviceRef,
@@ -73,7 +74,24 @@ unsafe impl Send for Netdev {}
 
 /// A network interface that passes nothing on to its driver, until this is dropped. It keeps its
 /// addresses, its routes and its carrier. Neither the driver nor the device may go meanwhile.
-pub(crate) struct Detached(Option<(Netdev, KBox<Vlans>)>);
+pub(crate) struct Detached {
+    netdev: Option<(Netdev, KBox<Vlans>)>,
+    uses: Uses,
+    /// Nothing can be expected of the device any more, and all its virtqueues are broken.
+    is_lost: bool,
+    dispatched: GracePeriod,
+}
+
+/// What the driver may use while its interface is detached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Uses {
+    /// The virtqueues for frames: it gives the device buffers to receive with, and may send what
+    /// comes late.
+    Queues,
+    /// Nothing: all virtqueues are broken, in which it can neither put nor find anything. When
+    /// [`Detached::dispatched`] is over, it has used them for the last time.
+    Nothing,
+}
 
 /// A bit for each VLAN.
 type Vlans = [c_ulong; 4096 / c_ulong::BITS as usize];
@@ -93,7 +111,7 @@ impl Netdev {
     /// Keeps the driver from being asked for anything, and has its commands to the device fail: it
     /// would wait for their end with the lock held, and without sleeping. Nothing if the device has
     /// a command still.
-    pub(crate) fn detach(self, _lock: &Rtnl) -> Option<Detached> {
+    pub(crate) fn detach(self, uses: Uses, _lock: &Rtnl) -> Option<Detached> {
         let mut vlans = KBox::new([0; 4096 / c_ulong::BITS as usize], GFP_NOWAIT).ok()?;
         if !self.breaks_control_queue() {
             return None;
@@ -104,7 +122,34 @@ impl Netdev {
             bindings::virtio_device_stop_note_vlans(self.netdev.as_ptr(), vlans.as_mut_ptr());
             bindings::netif_device_detach(self.netdev.as_ptr());
         }
-        Some(Detached(Some((self, vlans))))
+        if uses == Uses::Nothing {
+            self.break_queues();
+        }
+        Some(Detached {
+            netdev: Some((self, vlans)),
+            uses,
+            is_lost: false,
+            dispatched: GracePeriod::begin(),
+        })
+    }
+
+    /// Breaks the virtqueues for frames. Those to send with are held first, so that the driver is
+    /// not given a frame that it would drop.
+    fn break_queues(&self) {
+        for queue in Virtqueues::lock(&self.device).iter() {
+            // Virtio 1.4, 5.1.2: receiveq1, transmitq1, receiveq2, and so on.
+            let (pair, sends) = (queue.index() / 2, queue.index() % 2 == 1);
+            if sends {
+                // SAFETY: By the invariant the network interface is valid. The queue is one of its own,
+                // and does not go meanwhile.
+                unsafe {
+                    let netdev = self.netdev.as_ptr();
+                    bindings::virtio_device_stop_break_tx(netdev, pair, queue.as_raw());
+                }
+            } else {
+                queue.set_broken(true);
+            }
+        }
     }
 
     /// Not if the device has a command that the driver waits for: its end would be taken for that
@@ -126,24 +171,18 @@ impl Netdev {
         idle
     }
 
-    /// Unless all virtqueues were broken meanwhile, because the device is gone, or the device has a
-    /// command that nobody waits for.
-    fn repair_control_queue(&self) {
-        let queues = Virtqueues::lock(&self.device);
-        let (mut control, mut all_broken) = (None, true);
-        for queue in queues.iter() {
-            if queue.is_control() {
-                control = Some(queue);
-            } else {
-                all_broken &= queue.is_broken();
-            }
-        }
-        let Some(control) = control.filter(|_| !all_broken) else {
-            return;
-        };
-        if control.is_empty() {
-            control.set_broken(false);
-        } else {
+    /// What was broken works again, but for a control virtqueue with a command that nobody waits
+    /// for.
+    fn mend_queues(&self, uses: Uses) {
+        let left = Virtqueues::lock(&self.device)
+            .iter()
+            .any(|queue| queue.is_control() && !queue.is_empty());
+        self.device.mend_virtqueues(|queue| match uses {
+            _ if queue.is_control() => !left,
+            Uses::Queues => false,
+            Uses::Nothing => true,
+        });
+        if left {
             // Somebody has put it there without the lock just when the virtqueue was broken, and
             // has given up. Its end would be taken for that of the next one.
             dev_warn!(
@@ -152,26 +191,14 @@ impl Netdev {
             );
         }
     }
-}
 
-impl Detached {
-    /// The device has stopped. A driver that was told meanwhile that the device had sent something
-    /// goes on sending, and may be told so even after this: what it sends then waits in the
-    /// virtqueue.
-    pub(crate) fn stop_queues(&self) {
-        if let Some((netdev, _)) = &self.0 {
-            // SAFETY: By the invariant the network interface is valid.
-            unsafe { bindings::netif_tx_stop_all_queues(netdev.netdev.as_ptr()) };
-        }
-    }
-}
-
-impl Netdev {
-    fn attach(&self, before: &Vlans, _lock: &Rtnl) {
-        self.repair_control_queue();
+    fn attach(&self, before: &Vlans, uses: Uses, _lock: &Rtnl) {
         // SAFETY: By the invariant the network interface is valid; the lock is held.
         unsafe {
             bindings::virtio_device_stop_attach_netdev(self.netdev.as_ptr());
+            if uses == Uses::Nothing {
+                bindings::virtio_device_stop_start_tx(self.netdev.as_ptr());
+            }
             // What was asked for meanwhile, the driver does not know.
             bindings::virtio_device_stop_set_rx_mode(self.netdev.as_ptr());
             bindings::virtio_device_stop_remove_vlans(self.netdev.as_ptr(), before.as_ptr());
@@ -180,18 +207,46 @@ impl Netdev {
 }
 
 impl Detached {
+    /// When it is over, the driver has used its virtqueues for the last time. Nothing if it goes
+    /// on.
+    pub(crate) fn dispatched(&self) -> Option<GracePeriod> {
+        (self.uses == Uses::Nothing).then_some(self.dispatched)
+    }
+
+    /// The device has stopped. A driver that was told meanwhile that the device had sent something
+    /// goes on sending, and may be told so even after this: what it sends then waits in the
+    /// virtqueue.
+    pub(crate) fn stop_queues(&self) {
+        if let Some((netdev, _)) = &self.netdev {
+            // SAFETY: By the invariant the network interface is valid.
+            unsafe { bindings::netif_tx_stop_all_queues(netdev.netdev.as_ptr()) };
+        }
+    }
+
+    /// The virtqueues were broken, and stay so.
+    pub(crate) fn device_is_lost(&mut self) {
+        self.is_lost = true;
+    }
+
     /// As when it is dropped, for whoever has the lock already.
     pub(crate) fn attach(mut self, lock: &Rtnl) {
-        if let Some((netdev, vlans)) = self.0.take() {
-            netdev.attach(&vlans, lock);
+        self.end(lock);
+    }
+
+    fn end(&mut self, lock: &Rtnl) {
+        if let Some((netdev, vlans)) = self.netdev.take() {
+            if !self.is_lost {
+                netdev.mend_queues(self.uses);
+            }
+            netdev.attach(&vlans, self.uses, lock);
         }
     }
 }
 
 impl Drop for Detached {
     fn drop(&mut self) {
-        if let Some((netdev, vlans)) = self.0.take() {
-            netdev.attach(&vlans, &Rtnl::lock());
+        if self.netdev.is_some() {
+            self.end(&Rtnl::lock());
         }
     }
 }

@@ -6,17 +6,26 @@
 
 use super::{
     bindings,
+    block,
     rcu::GracePeriod,
-    virtio::Device, //
+    virtio::{
+        Device,
+        DeviceRef,
+        Virtqueue,
+        Virtqueues, //
+    }, //
 };
 use core::ptr::NonNull;
 use kernel::{
     bindings::{
         blk_mq_tag_set,
-        request,
         request_queue, //
     },
-    prelude::*, //
+    prelude::*,
+    sync::barrier::{
+        smp_mb,
+        Full, //
+    }, //
 };
 
 /// The SCSI host of a virtio SCSI host device.
@@ -42,12 +51,88 @@ unsafe impl Send for Queue {}
 /// A SCSI host whose driver is given no more requests by the units that it had, until this is
 /// dropped. Whoever was about to give it one may do so until [`Self::dispatched`] is over.
 pub(crate) struct Quiesced {
+    blocked: Option<Blocked>,
     // Each unit by itself: what is found meanwhile was not quiesced, and must not be let go.
     _queues: KVec<Queue>,
     host: Host,
     // virtio_scsi never blocks when it is given a request: the block layer does that under RCU, not
     // under SRCU.
     dispatched: GracePeriod,
+}
+
+/// What the driver gives its device besides the requests of units that it has: nothing, until this
+/// is dropped.
+struct Blocked {
+    host: NonNull<bindings::Scsi_Host>,
+    device: DeviceRef,
+    /// Nothing can be expected of the device any more, and all its virtqueues are broken.
+    is_lost: bool,
+}
+
+// SAFETY: A SCSI host may be used from any task.
+unsafe impl Send for Blocked {}
+
+impl Virtqueue<'_> {
+    /// Virtio 1.4, 5.6.2. Before it comes the one for task management, and after it those for
+    /// requests.
+    const EVENTS: u32 = 1;
+
+    fn is_for_requests(&self) -> bool {
+        self.index() > Self::EVENTS
+    }
+}
+
+/// So many buffers for events the driver gives its device, in so many descriptors. Some versions do
+/// so only under VIRTIO_SCSI_F_HOTPLUG.
+const EVENT_BUFFERS: u32 = 8;
+
+impl Blocked {
+    /// Breaks the virtqueues for task management and for events, which the driver uses whenever it
+    /// likes: a reset of a unit fails at once. Those for requests are not broken, since the units
+    /// would be taken for removed. Nothing if the driver has one of the buffers for events: it
+    /// could not give it back.
+    fn begin(device: &Device, host: &Host) -> Option<Self> {
+        if !Self::breaks_queues(device) {
+            // Of what the device has done meanwhile the driver was not told.
+            device.mend_virtqueues(|queue| !queue.is_for_requests());
+            return None;
+        }
+        // SAFETY: By the invariant of `Host` it is valid.
+        unsafe { bindings::virtio_device_stop_block_scsi_host(host.0.as_ptr(), true) };
+        Some(Self {
+            host: host.0,
+            device: device.into(),
+            is_lost: false,
+        })
+    }
+
+    /// Whether the device has all the buffers for events.
+    fn breaks_queues(device: &Device) -> bool {
+        let queues = Virtqueues::lock(device);
+        for queue in queues.iter().filter(|queue| !queue.is_for_requests()) {
+            queue.set_broken(true);
+        }
+        smp_mb(Full);
+        let mut queues = queues.iter();
+        let Some(events) = queues.find(|queue| queue.index() == Virtqueue::EVENTS) else {
+            return false;
+        };
+        match events.in_use() {
+            0 => !device.has_feature(bindings::VIRTIO_SCSI_F_HOTPLUG),
+            given => given == EVENT_BUFFERS.min(events.size()),
+        }
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        // SAFETY: Whoever has this has a reference to the host.
+        unsafe { bindings::virtio_device_stop_block_scsi_host(self.host.as_ptr(), false) };
+        if !self.is_lost {
+            self.device
+                .mend_virtqueues(|queue| !queue.is_for_requests());
+        }
+    }
 }
 
 impl Host {
@@ -65,9 +150,16 @@ impl Host {
     }
 
     /// Gives the driver no more requests. Can be nested with whatever else quiesces the units.
-    /// Nothing if a unit comes or goes just now, or if there is no memory at once.
-    pub(crate) fn quiesce(self) -> Option<Quiesced> {
+    /// `wholly`: no task management either, and no requests of units that are found meanwhile;
+    /// these wait. Nothing if a unit comes or goes just now, or if there is no memory at once.
+    pub(crate) fn quiesce(self, device: &Device, wholly: bool) -> Option<Quiesced> {
+        let blocked = if wholly {
+            Some(Blocked::begin(device, &self)?)
+        } else {
+            None
+        };
         Some(Quiesced {
+            blocked,
             _queues: self.quiesce_queues()?,
             host: self,
             dispatched: GracePeriod::begin(),
@@ -126,38 +218,20 @@ impl Quiesced {
         self.dispatched
     }
 
-    /// Whether the driver has no request either: it has completed all that it was given before, by
-    /// new units too. Waits until it was given the last one.
-    pub(crate) fn is_idle(&self) -> bool {
+    /// How many requests the driver has, those of new units included, and has not completed. Waits
+    /// until it was given the last one.
+    pub(crate) fn in_flight(&self) -> u32 {
         self.dispatched.wait();
-        let mut found = false;
-        // SAFETY: By the invariant the tags are valid. `see` is called only before this returns.
-        unsafe {
-            kernel::bindings::blk_mq_tagset_busy_iter(
-                self.host.tags(),
-                Some(see),
-                (&raw mut found).cast(),
-            );
-        }
-        !found
+        // SAFETY: By the invariant the tags are valid.
+        unsafe { block::started_requests(self.host.tags()) }
     }
-}
 
-/// Completed requests are the block layer's again: that of a flush whose queue is quiesced stays
-/// so.
-///
-/// # Safety
-///
-/// `request` is valid, and `found` points to a `bool` that nobody else uses.
-unsafe extern "C" fn see(request: *mut request, found: *mut c_void) -> bool {
-    // SAFETY: By the contract of this function.
-    unsafe {
-        if bindings::virtio_device_stop_is_completed(request) {
-            return true;
+    /// The virtqueues were broken, and stay so.
+    pub(crate) fn device_is_lost(&mut self) {
+        if let Some(blocked) = &mut self.blocked {
+            blocked.is_lost = true;
         }
-        *found.cast() = true;
     }
-    false
 }
 
 impl Drop for Queue {

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Between the virtio core and a transport: copies of the transport's operations, with three of
-//! them replaced.
+//! Between the virtio core and a transport: copies of the transport's operations, with five of them
+//! replaced.
 //!
 //! `virtio_device.config` points to a constant table of the transport. For each such table one copy
-//! is made, and devices are pointed at it. All its slots but three are the transport's own
+//! is made, and devices are pointed at it. All its slots but five are the transport's own
 //! functions: the data path does not come by here. The copies are never freed, since readers of
 //! `config` hold no lock; there are as many as there are transports.
 //!
-//! The callers of the three, in the virtio core, all hold the device's lock or its parent's.
-//! Whoever holds both locks can point a device back to the transport's own table, and be sure that
-//! no call comes by here any more.
+//! Those who call `finalize_features`, `set_status` and `reset`, in the virtio core, all hold the
+//! device's lock or its parent's. Whoever holds both locks can point a device back to the
+//! transport's own table, and be sure that none of these calls comes by here any more. Drivers call
+//! `set` and `disable_vq_and_reset` without these locks, and may have to wait here. So these calls
+//! are counted, and waited for before this module goes.
 //!
 //! C header: [`include/linux/virtio_config.h`](srctree/include/linux/virtio_config.h)
 
@@ -18,13 +20,16 @@ use super::{
     bindings::{
         self,
         virtio_config_ops,
-        virtio_device, //
+        virtio_device,
+        virtqueue, //
     },
-    feature_reg::CommonConfig,
     memory::NoIo,
+    transport::{
+        Features,
+        Transport, //
+    },
     virtio::{
         Device,
-        DeviceRef,
         Exclusive, //
     },
 };
@@ -34,15 +39,20 @@ use core::{
     ptr, //
 };
 use kernel::{
-    error::to_result,
     prelude::*,
     sync::{
-        aref::ARef,
         atomic::{
+            Acquire,
+            Atomic,
             AtomicFlag,
-            Relaxed, //
+            Relaxed,
+            Release, //
         },
         Arc, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
     }, //
 };
 
@@ -54,22 +64,14 @@ pub(crate) trait Hooks: Send + Sync {
     fn set_status(self: Arc<Self>, status: u8);
     /// The device is to be reset.
     fn reset(self: Arc<Self>);
+    /// The driver wants to write to the configuration space: whether it may. Waits until it may, or
+    /// never will.
+    fn may_write_configuration(self: Arc<Self>) -> bool;
+    /// The driver wants to reset a virtqueue: whether it may now.
+    fn may_reset_queue(self: Arc<Self>) -> bool;
+    /// What it was allowed to do is done.
+    fn configured(self: Arc<Self>);
 }
-
-/// A device, by the transport's own operations.
-///
-/// # Invariants
-///
-/// `ops` is the transport's table, which is valid for as long as the device is on the bus.
-pub(crate) struct Transport {
-    device: DeviceRef,
-    ops: *const virtio_config_ops,
-}
-
-// SAFETY: The operations may be called from any task.
-unsafe impl Send for Transport {}
-// SAFETY: As above.
-unsafe impl Sync for Transport {}
 
 impl Transport {
     /// The transport of a device.
@@ -87,113 +89,17 @@ impl Transport {
         let hook = set_status as *const () as usize;
         // SAFETY: The table is valid.
         let is_copy = unsafe { (*ops).set_status }.is_some_and(|slot| slot as usize == hook);
-        // INVARIANT: That is the transport's own table.
-        Self::new(
-            device,
-            if is_copy {
-                // SAFETY: Only the table of a `Shadow` has that function.
-                unsafe {
-                    let ops: *const UnsafeCell<virtio_config_ops> = ops.cast();
-                    (*kernel::container_of!(ops, Shadow, ops)).original
-                }
-            } else {
-                ops
-            },
-        )
-    }
-
-    fn new(device: &Device, ops: *const virtio_config_ops) -> Self {
-        Self {
-            device: ARef::from(device),
-            ops,
-        }
-    }
-
-    /// The device.
-    pub(crate) fn device(&self) -> &Device {
-        &self.device
-    }
-
-    /// The features 0 to 63 that the device offers.
-    pub(crate) fn offered(&self) -> u64 {
-        // SAFETY: The device is valid. This operation was not replaced.
-        unsafe { bindings::virtio_device_stop_offered(self.device.as_raw()) }
-    }
-
-    /// Reads the status from the device.
-    pub(crate) fn status(&self) -> u8 {
-        // SAFETY: By the invariant; every transport has this operation.
-        unsafe {
-            (*self.ops)
-                .get_status
-                .map_or(0, |get| get(self.device.as_raw()))
-        }
-    }
-
-    /// Writes the status to the device. Never 0: that would be a reset.
-    pub(crate) fn set_status(&self, status: u8) {
-        // SAFETY: By the invariant.
-        if let (Some(set), true) = (unsafe { (*self.ops).set_status }, status != 0) {
-            // SAFETY: As above.
-            unsafe { set(self.device.as_raw(), status) };
-        }
-    }
-
-    /// Resets the device. May wait for it without a time limit.
-    pub(crate) fn reset(&self) {
-        // SAFETY: By the invariant.
-        if let Some(reset) = unsafe { (*self.ops).reset } {
-            // SAFETY: As above.
-            unsafe { reset(self.device.as_raw()) };
-        }
-    }
-
-    /// Notifies the device of every virtqueue.
-    ///
-    /// The caller makes sure that no reset begins meanwhile: the virtqueues may go with it.
-    pub(crate) fn notify_virtqueues(&self) {
-        self.device.notify_virtqueues();
-    }
-}
-
-/// What can be done while the features are written.
-pub(crate) struct Features<'a>(&'a Transport);
-
-impl Features<'_> {
-    /// The features 0 to 63 that the device offers.
-    pub(crate) fn offered(&self) -> u64 {
-        self.0.offered()
-    }
-
-    /// Lets the transport write the features that the virtio core has chosen.
-    pub(crate) fn finalize(&self) -> Result {
-        let Self(transport) = self;
-        // SAFETY: By the invariant of the transport.
-        let finalize = unsafe { (*transport.ops).finalize_features }.ok_or(ENOTSUPP)?;
-        // SAFETY: As above.
-        to_result(unsafe { finalize(transport.device.as_raw()) })
-    }
-
-    /// As [`Features::finalize`], with one feature more that the virtio core does not choose.
-    /// Returns whether it was written: neither core nor the transport may clear it.
-    pub(crate) fn finalize_with(&self, feature: u32) -> Result<bool> {
-        let device = &self.0.device;
-        device.set_feature(feature);
-        self.finalize().inspect_err(|_| self.retract(feature))?;
-        Ok(device.has_feature(feature))
-    }
-
-    /// Does not have that feature written from now on. Core keeps what was chosen when it brings
-    /// the device up again.
-    pub(crate) fn retract(&self, feature: u32) {
-        self.0.device.clear_feature(feature);
-    }
-
-    /// Accepts one feature, from 32 to 63, on top of those that were written before.
-    pub(crate) fn accept(&self, common: &CommonConfig, feature: u32) {
-        let device = &self.0.device;
-        device.set_feature(feature);
-        common.write_upper_features((device.features() >> 32) as u32);
+        let own = if is_copy {
+            // SAFETY: Only the table of a `Shadow` has that function.
+            unsafe {
+                let ops: *const UnsafeCell<virtio_config_ops> = ops.cast();
+                (*kernel::container_of!(ops, Shadow, ops)).original
+            }
+        } else {
+            ops
+        };
+        // SAFETY: That is the transport's own table.
+        unsafe { Self::new(device, own) }
     }
 }
 
@@ -247,8 +153,8 @@ impl Shadows {
     /// # Errors
     ///
     /// EBUSY if it was called before. EOPNOTSUPP if the transports' tables are not what was looked
-    /// into: what is copied blindly could be more than functions, and the three that are replaced
-    /// be called where nobody may sleep.
+    /// into: what is copied blindly could be more than functions, and those that are replaced be
+    /// called where nobody may sleep.
     pub(crate) fn new() -> Result<Self> {
         static USED: AtomicFlag = AtomicFlag::new(false);
 
@@ -280,11 +186,11 @@ impl Shadows {
         let shadow = match state
             .shadows
             .iter()
-            .find(|shadow| shadow.is_of(transport.ops))
+            .find(|shadow| shadow.is_of(transport.ops()))
         {
             Some(shadow) => shadow,
             None => {
-                let shadow = Shadow::leak(transport.ops)?;
+                let shadow = Shadow::leak(transport.ops())?;
                 state.shadows.push(shadow, GFP_KERNEL)?;
                 shadow
             }
@@ -293,7 +199,7 @@ impl Shadows {
         // SAFETY: The device is valid; the table is complete, and never freed.
         unsafe { bindings::virtio_device_stop_publish(device, shadow.ops.get()) };
         Ok(Attached {
-            original: transport.ops,
+            original: transport.ops(),
         })
     }
 }
@@ -310,13 +216,26 @@ impl Drop for Shadows {
                 ptr::write_volatile(&raw mut (*ops).finalize_features, was.finalize_features);
                 ptr::write_volatile(&raw mut (*ops).set_status, was.set_status);
                 ptr::write_volatile(&raw mut (*ops).reset, was.reset);
+                ptr::write_volatile(&raw mut (*ops).set, was.set);
+                ptr::write_volatile(
+                    &raw mut (*ops).disable_vq_and_reset,
+                    was.disable_vq_and_reset,
+                );
             }
         }
         state.shadows = KVec::new();
         state.attached = KVec::new();
         drop(state);
-        // Whoever has read a slot before, but not called it yet, does so before this returns.
+        // Whoever has read a slot before, but not called it yet, does so before this returns. Who has
+        // to wait in there has been counted.
         // SAFETY: May sleep.
+        unsafe { bindings::virtio_device_stop_synchronize() };
+        while CALLS.load(Acquire) != 0 {
+            // All devices were left: nobody waits for anything but this processor.
+            fsleep(Delta::from_millis(1));
+        }
+        // And who was counted returns.
+        // SAFETY: As above.
         unsafe { bindings::virtio_device_stop_synchronize() };
     }
 }
@@ -330,6 +249,12 @@ impl Shadow {
         ops.finalize_features = Some(finalize_features);
         ops.set_status = Some(set_status);
         ops.reset = Some(reset);
+        if contents.set.is_some() {
+            ops.set = Some(set);
+        }
+        if contents.disable_vq_and_reset.is_some() {
+            ops.disable_vq_and_reset = Some(disable_vq_and_reset);
+        }
         let shadow = KBox::new(
             Self {
                 ops: UnsafeCell::new(ops),
@@ -381,6 +306,25 @@ impl Attached {
             at.and_then(|at| state.attached.remove(at).ok())
         };
         drop(entry);
+    }
+}
+
+/// Calls by drivers that are under way.
+static CALLS: Atomic<u32> = Atomic::new(0);
+
+/// A call by a driver, while this lives.
+struct Call;
+
+impl Call {
+    fn begin() -> Self {
+        CALLS.fetch_add(1, Acquire);
+        Self
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        CALLS.fetch_sub(1, Release);
     }
 }
 
@@ -443,6 +387,48 @@ unsafe extern "C" fn reset(device: *mut virtio_device) {
     }
 }
 
+/// # Safety
+///
+/// As for the operation: `value` has `length` bytes, and the configuration space of `device`, which
+/// is valid, has them at `offset`.
+unsafe extern "C" fn set(
+    device: *mut virtio_device,
+    offset: c_uint,
+    value: *const c_void,
+    length: c_uint,
+) {
+    let _call = Call::begin();
+    // SAFETY: By the contract of this function.
+    let (transport, hooks) = unsafe { called(device) };
+    let may = |hooks: &Arc<dyn Hooks>| hooks.clone().may_write_configuration();
+    if hooks.as_ref().is_none_or(may) {
+        // SAFETY: By the contract of this function.
+        unsafe { transport.configure(offset, value, length) };
+        if let Some(hooks) = hooks {
+            hooks.configured();
+        }
+    }
+}
+
+/// # Safety
+///
+/// As for the operation: `queue` is a virtqueue of a valid device, and nobody uses it.
+unsafe extern "C" fn disable_vq_and_reset(queue: *mut virtqueue) -> c_int {
+    let _call = Call::begin();
+    // SAFETY: By the contract of this function.
+    let (transport, hooks) = unsafe { called((*queue).vdev) };
+    let may = |hooks: &Arc<dyn Hooks>| hooks.clone().may_reset_queue();
+    if !hooks.as_ref().is_none_or(may) {
+        return EBUSY.to_errno();
+    }
+    // SAFETY: By the contract of this function.
+    let result = unsafe { transport.reset_queue(queue) };
+    if let Some(hooks) = hooks {
+        hooks.configured();
+    }
+    result.map_or_else(|error| error.to_errno(), |()| 0)
+}
+
 #[cfg(CONFIG_VIRTIO_DEVICE_STOP_KUNIT_TEST)]
 #[kunit_tests(virtio_device_stop_shadow)]
 mod tests {
@@ -455,7 +441,7 @@ mod tests {
         forget,
         offset_of, //
     };
-    use kernel::sync::atomic::Atomic;
+    use kernel::error::to_result;
 
     struct Counts {
         statuses: Atomic<u32>,
@@ -474,6 +460,16 @@ mod tests {
         fn reset(self: Arc<Self>) {
             self.resets.add(1, Relaxed);
         }
+
+        fn may_write_configuration(self: Arc<Self>) -> bool {
+            false
+        }
+
+        fn may_reset_queue(self: Arc<Self>) -> bool {
+            false
+        }
+
+        fn configured(self: Arc<Self>) {}
     }
 
     fn counts() -> Result<Arc<Counts>> {
@@ -505,16 +501,18 @@ mod tests {
         unsafe { (*fake.device().as_raw()).config }
     }
 
-    /// Whether the three operations are others, and all others the same.
-    fn differ_in_three(now: *const virtio_config_ops, before: *const virtio_config_ops) -> bool {
+    /// Whether the five operations are others where there are any, and all others the same.
+    fn differ_in_five(now: *const virtio_config_ops, before: *const virtio_config_ops) -> bool {
         let replaced = [
             offset_of!(virtio_config_ops, finalize_features),
             offset_of!(virtio_config_ops, set_status),
             offset_of!(virtio_config_ops, reset),
+            offset_of!(virtio_config_ops, set),
+            offset_of!(virtio_config_ops, disable_vq_and_reset),
         ];
         let (now, before) = (slots(now), slots(before));
         (0..SLOTS).all(|slot| {
-            let is_replaced = replaced.contains(&(slot * size_of::<usize>()));
+            let is_replaced = before[slot] != 0 && replaced.contains(&(slot * size_of::<usize>()));
             (now[slot] != before[slot]) == is_replaced
         })
     }
@@ -526,7 +524,7 @@ mod tests {
         let mut transports = 0;
         for shadow in &state.shadows {
             if !ptr::eq(shadow.original, &OPS.0) {
-                assert!(differ_in_three(shadow.ops.get(), shadow.original));
+                assert!(differ_in_five(shadow.ops.get(), shadow.original));
                 transports += 1;
             }
         }
@@ -534,10 +532,10 @@ mod tests {
     }
 
     #[test]
-    fn three_slots_are_replaced_and_the_others_are_the_transports() -> Result {
+    fn five_slots_are_replaced_and_the_others_are_the_transports() -> Result {
         let fake = Fake::new()?;
         let attached = attach(&fake, counts()?)?;
-        assert!(differ_in_three(config(&fake), &OPS.0));
+        assert!(differ_in_five(config(&fake), &OPS.0));
         attached.detach(fake.exclusive());
         assert!(ptr::eq(config(&fake), &OPS.0));
         Ok(())

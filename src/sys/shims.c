@@ -131,6 +131,26 @@ struct blk_mq_tag_set *virtio_device_stop_scsi_host_tags(struct Scsi_Host *host)
 	return &host->tag_set;
 }
 
+/*
+ * Has the host's units give the driver no more requests, those that are found meanwhile included;
+ * or again. As scsi_block_requests(), which would need the module scsi_mod to be there. Units that
+ * have requests look again every 3 ms.
+ */
+void virtio_device_stop_block_scsi_host(struct Scsi_Host *host, bool block)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(host->host_lock, flags);
+	host->host_self_blocked = block;
+	spin_unlock_irqrestore(host->host_lock, flags);
+}
+
+/* The tags of the disk's requests. */
+struct blk_mq_tag_set *virtio_device_stop_disk_tags(struct gendisk *disk)
+{
+	return disk->queue->tag_set;
+}
+
 bool virtio_device_stop_is_completed(struct request *request)
 {
 	return blk_mq_request_completed(request);
@@ -154,6 +174,41 @@ struct net_device *virtio_device_stop_find_netdev(struct virtio_device *vdev)
 	struct device *dev = device_find_child(&vdev->dev, vdev->priv, is_netdev);
 
 	return dev ? to_net_dev(dev) : NULL;
+}
+
+/*
+ * Has the stack pass nothing on to that queue of the interface, and its virtqueue take nothing: no
+ * frame is on its way between the two. The bit is the one that the stack sets while too many bytes
+ * are with the device. Nobody clears it but who completes some, which the driver can't with a
+ * virtqueue that is broken; it wakes the queue whatever it was stopped for.
+ */
+void virtio_device_stop_break_tx(struct net_device *netdev, unsigned int index,
+				 struct virtqueue *vq)
+{
+	struct netdev_queue *txq;
+
+	if (index >= netdev->num_tx_queues) {
+		__virtqueue_break(vq);
+		return;
+	}
+	txq = netdev_get_tx_queue(netdev, index);
+	__netif_tx_lock_bh(txq);
+	set_bit(__QUEUE_STATE_STACK_XOFF, &txq->state);
+	__virtqueue_break(vq);
+	__netif_tx_unlock_bh(txq);
+}
+
+/* Has it pass on again what it has. */
+void virtio_device_stop_start_tx(struct net_device *netdev)
+{
+	unsigned int i;
+
+	for (i = 0; i < netdev->num_tx_queues; i++) {
+		struct netdev_queue *txq = netdev_get_tx_queue(netdev, i);
+
+		clear_bit(__QUEUE_STATE_STACK_XOFF, &txq->state);
+		netif_schedule_queue(txq);
+	}
 }
 
 void virtio_device_stop_put_netdev(struct net_device *netdev)
@@ -207,6 +262,16 @@ void virtio_device_stop_set_rx_mode(struct net_device *netdev)
 	if ((netdev->flags & IFF_UP) && ops->ndo_set_rx_mode)
 		ops->ndo_set_rx_mode(netdev);
 	netif_addr_unlock_bh(netdev);
+}
+
+void virtio_device_stop_disable_bh(void)
+{
+	local_bh_disable();
+}
+
+void virtio_device_stop_enable_bh(void)
+{
+	local_bh_enable();
 }
 
 void virtio_device_stop_lock(struct device *dev)

@@ -6,6 +6,7 @@
 
 use super::{
     bindings,
+    bottom_halves::NoBottomHalves,
     memory::NoIo, //
 };
 use core::{
@@ -24,9 +25,15 @@ use kernel::{
     error::to_result,
     prelude::*,
     str::CString,
-    sync::aref::{
-        ARef,
-        AlwaysRefCounted, //
+    sync::{
+        aref::{
+            ARef,
+            AlwaysRefCounted, //
+        },
+        barrier::{
+            smp_mb,
+            Full, //
+        }, //
     },
     types::{
         NotThreadSafe,
@@ -172,6 +179,26 @@ impl Device {
             queue.notify();
         }
     }
+
+    /// The virtqueues that `is_ours`, and that were broken while the device was stopped, work again.
+    /// The device runs, and is told of what it may have missed; so is the driver. Unless the bus
+    /// does not know the device any more: the virtio core breaks the virtqueues then, too, so that
+    /// nobody waits for it.
+    pub(super) fn mend_virtqueues(&self, is_ours: impl Fn(&Virtqueue<'_>) -> bool) {
+        for queue in Virtqueues::lock(self).iter().filter(&is_ours) {
+            queue.set_broken(false);
+        }
+        smp_mb(Full);
+        // SAFETY: The device is on the bus, so that its parent is valid.
+        if !unsafe { bindings::virtio_device_stop_is_present(self.parent()) } {
+            return self.break_virtqueues();
+        }
+        let _no_bh = NoBottomHalves::enter();
+        for queue in Virtqueues::lock(self).iter().filter(&is_ours) {
+            queue.notify();
+            queue.call_back();
+        }
+    }
 }
 
 /// A device on the bus that nobody probes, removes, resets, or puts to sleep meanwhile.
@@ -286,17 +313,30 @@ impl Virtqueue<'_> {
     /// Whether it holds nothing: neither what the device has yet to use, nor what the driver has
     /// yet to take back.
     pub(super) fn is_empty(&self) -> bool {
-        // SAFETY: By the invariant. A driver may be changing the number.
-        unsafe {
-            (&raw const (*self.queue).num_free).read_volatile()
-                == bindings::virtqueue_get_vring_size(self.queue)
-        }
+        self.in_use() == 0
     }
 
-    /// Whether what is put into it ends with an error.
-    pub(super) fn is_broken(&self) -> bool {
+    /// How many descriptors are with the device, or have yet to be taken back by the driver.
+    pub(super) fn in_use(&self) -> u32 {
+        // SAFETY: By the invariant. A driver may be changing the number.
+        let free = unsafe { (&raw const (*self.queue).num_free).read_volatile() };
+        self.size().saturating_sub(free)
+    }
+
+    /// How many descriptors it has.
+    pub(super) fn size(&self) -> u32 {
         // SAFETY: By the invariant.
-        unsafe { bindings::virtqueue_is_broken(self.queue) }
+        unsafe { bindings::virtqueue_get_vring_size(self.queue) }
+    }
+
+    /// Its number (virtio 1.4, section 5, says what each is for).
+    pub(super) fn index(&self) -> u32 {
+        // SAFETY: By the invariant; it never changes.
+        unsafe { (*self.queue).index }
+    }
+
+    pub(super) fn as_raw(&self) -> *mut bindings::virtqueue {
+        self.queue
     }
 
     /// From now on.
@@ -307,6 +347,17 @@ impl Virtqueue<'_> {
                 bindings::__virtqueue_break(self.queue);
             } else {
                 bindings::__virtqueue_unbreak(self.queue);
+            }
+        }
+    }
+
+    /// Has the driver look at it, as an interrupt would: with bottom halves disabled. It may find
+    /// nothing.
+    fn call_back(&self) {
+        // SAFETY: By the invariant. Drivers expect to be called at any time.
+        unsafe {
+            if let Some(callback) = (*self.queue).callback {
+                callback(self.queue);
             }
         }
     }

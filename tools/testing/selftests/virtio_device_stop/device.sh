@@ -300,8 +300,15 @@ nobody_hangs() {
 	! grep -qs '^State:.D' /proc/[0-9]*/status
 }
 
+# Names the breach that the test expects, and that is no fault then.
+EXPECTED_BREACH=/tmp/expected-breach
+
+# no_breach: but for the expected one. The judge keeps 64.
 no_breach() {
-	[ "$(device_get breach_count)" = 0 ] || fail "the driver broke the protocol: $(device_get breaches)"
+	breaches=$(device_get breaches)
+	[ ! -e $EXPECTED_BREACH ] || breaches=$(echo "$breaches" | sed "s/$(cat $EXPECTED_BREACH)//g")
+	case $breaches in *'"rule"'*) fail "the driver broke the protocol: $breaches" ;; esac
+	[ "$(device_get breach_count)" -le 64 ] || fail "the driver broke the protocol too often to tell how"
 }
 
 # The processes that a test has started.
@@ -341,6 +348,7 @@ run_tests() {
 		clean_up_after
 		dmesg -c >/dev/null
 		device_do forget-breaches
+		rm -f $EXPECTED_BREACH
 		if run_test "$test" && (no_breach) && dmesg_is_clean; then
 			ktap_test_pass "$test"
 		else

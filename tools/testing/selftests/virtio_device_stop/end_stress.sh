@@ -32,6 +32,7 @@ reader() {
 
 begin() {
 	rm -f /tmp/enough
+	resumes_may_be_late
 	store "$STOP/timeout_ms" 20 >/dev/null
 	agent stop resume &
 	agents=$!
@@ -80,8 +81,10 @@ test_agents_and_resets_under_io() {
 	while [ $round -lt "$ROUNDS" ]; do
 		echo "# round $round of $ROUNDS"
 		change_its_mind $round
+		device_do forget-breaches
 		wait_until more_changes_than $(($(cat "$STOP/generation") + 40))
 		echo 1 >"$(pci)/reset" || fail "can't be reset in round $round"
+		no_breach
 		round=$((round + 1))
 	done
 	end
@@ -102,6 +105,8 @@ test_agents_while_drivers_and_the_module_come_and_go() {
 		change_its_mind $round
 		echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind || fail "can't be unbound in round $round"
 		echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind || fail "can't be bound in round $round"
+		no_breach
+		device_do forget-breaches
 		store "$STOP/timeout_ms" 20 >/dev/null
 		if [ $((round % 5)) = 4 ]; then
 			device_do behave

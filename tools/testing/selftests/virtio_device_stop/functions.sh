@@ -16,6 +16,17 @@ suspends() {
 	[ "$PROTOCOL" = suspend ]
 }
 
+# resumes_may_be_late: under VIRTIO_F_SUSPEND, the device is asked by clearing SUSPEND then, too. The specification forbids that, and
+# the judge reports it.
+resumes_may_be_late() {
+	! suspends || echo '"rule":"STATUS-1","seen":"0x0f written over 0x1b clears 0x10"' >$EXPECTED_BREACH
+}
+
+device_never_resumes() {
+	resumes_may_be_late
+	device_set resume=never
+}
+
 # Loads the module, as the test finds it: installed, or where tools/vm/boot puts modules.
 load_module() {
 	[ ! -d /sys/module/virtio_device_stop ] || return 0

@@ -34,7 +34,7 @@ enter_stopped() {
 
 enter_resuming() {
 	stop
-	device_set resume=never
+	device_never_resumes
 	begin_request resume
 	wait_until state_is resuming
 }
@@ -52,7 +52,7 @@ enter_aborting() {
 
 enter_failed() {
 	stop
-	device_set resume=never
+	device_never_resumes
 	expect "resume" "$(store "$STOP/state" resume)" "$ETIMEDOUT"
 	expect "state" "$(state)" failed
 }

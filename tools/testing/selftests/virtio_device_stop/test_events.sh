@@ -22,7 +22,7 @@ test_poll_tells_of_every_change() {
 	# What nobody has asked for, too.
 	store "$STOP/lease_ms" 1 >/dev/null
 	store "$STOP/timeout_ms" 600000 >/dev/null
-	device_set resume=never
+	device_never_resumes
 	store "$STOP/state" stop >/dev/null
 	wait_until last_is /tmp/polled resuming
 	device_set resume=at-once

@@ -69,17 +69,12 @@ clean_up() {
 }
 
 is_as_at_first() {
-	if suspends; then
-		state_is unavailable && holds "$STOP/reason" type_refused
-	else
-		state_is running && holds "$STOP/reason" none
-	fi && holds "$STOP/timeout_ms" 1000 && nic_is_up && ip addr show dev "$NIC" | grep -qF "$ADDRESS.2"
+	state_is running && holds "$STOP/reason" none && holds "$STOP/timeout_ms" 1000 && nic_is_up && ip addr show dev "$NIC" | grep -qF "$ADDRESS.2"
 }
 
 bring_back() {
 	store "$STOP/state" resume >/dev/null
 	store "$STOP/timeout_ms" 1000 >/dev/null
-	store "$STOP/force" 0 >/dev/null
 	rebind
 }
 
@@ -421,7 +416,7 @@ test_unbind_resumes_it() {
 
 test_unbind_of_one_that_does_not_resume() {
 	stop
-	device_set resume=never
+	device_never_resumes
 	store "$STOP/timeout_ms" 100 >/dev/null
 	does_not_hang ip link set "$NIC" promisc on
 	does_not_hang unbind
@@ -446,22 +441,6 @@ test_nobody_waits_for_one_that_needs_a_reset() {
 	frames_are_all_back 100
 }
 
-# The driver gives a suspended device receive buffers: only with force, and here without traffic.
-test_suspend_needs_force() {
-	ip link set "$NIC" down
-	expect "state" "$(state)" unavailable
-	expect "reason" "$(cat "$STOP/reason")" type_refused
-	expect "stop" "$(store "$STOP/state" stop)" "$EOPNOTSUPP"
-	store "$STOP/force" 1 >/dev/null
-	stop
-	refused ip link set "$NIC" up
-	resume
-	ip link set "$NIC" up
-	wait_until nic_is_up
-	start_frames 100
-	frames_are_all_back 100
-}
-
 # The debug kernel has no VLANs; the stock one, by which the same is tested, has.
 vlan_tests=
 if modprobe 8021q 2>/dev/null; then
@@ -470,16 +449,12 @@ else
 	echo "# This kernel has no VLANs: what becomes of one that is removed is tested on the stock kernel."
 fi
 
-if suspends; then
-	run_tests test_suspend_needs_force
-else
-	# shellcheck disable=SC2086 # one, or none
-	run_tests test_frames_come_through_stops test_ping_waits_for_the_end_of_a_stop \
-		test_frames_wait_though_one_was_sent_meanwhile test_configuration_is_kept \
-		test_whoever_configures_it_meanwhile_is_refused \
-		test_interface_that_was_shut_down_meanwhile_sends_again test_device_is_told_later_what_it_is_to_receive \
-		test_driver_does_not_wait_for_commands_with_the_lock_held \
-		test_stop_waits_for_the_lock_no_longer_than_it_may test_resume_does_not_wait_for_the_lock \
-		$vlan_tests test_two_are_stopped_in_any_order test_unbind_resumes_it \
-		test_unbind_of_one_that_does_not_resume test_nobody_waits_for_one_that_needs_a_reset
-fi
+# shellcheck disable=SC2086 # one, or none
+run_tests test_frames_come_through_stops test_ping_waits_for_the_end_of_a_stop \
+	test_frames_wait_though_one_was_sent_meanwhile test_configuration_is_kept \
+	test_whoever_configures_it_meanwhile_is_refused \
+	test_interface_that_was_shut_down_meanwhile_sends_again test_device_is_told_later_what_it_is_to_receive \
+	test_driver_does_not_wait_for_commands_with_the_lock_held \
+	test_stop_waits_for_the_lock_no_longer_than_it_may test_resume_does_not_wait_for_the_lock \
+	$vlan_tests test_two_are_stopped_in_any_order test_unbind_resumes_it \
+	test_unbind_of_one_that_does_not_resume test_nobody_waits_for_one_that_needs_a_reset

@@ -37,7 +37,7 @@ reader_is_done() {
 test_resume_that_is_not_answered() {
 	stop
 	start_reader
-	device_set resume=never
+	device_never_resumes
 	store "$STOP/timeout_ms" 200 >/dev/null
 	timeouts=$(stat timeouts)
 	late=$(stat late_acks)
