@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 pub const TABLE: &[(&str, &str, &str)] = &[
     ("acknowledge", Answer::STOP_VALUES, "when a stop is acknowledged whose requests are all finished; given-up: only once the driver has called it off, and that long after (VIRTIO_F_DEVICE_STOP); needs-reset: NEEDS_RESET instead"),
     ("resume", Answer::RESUME_VALUES, "when a resume is acknowledged"),
-    ("resume_form", ResumeForm::VALUES, "VIRTIO_F_SUSPEND: which write resumes: DRIVER_OK with SUSPEND still set, or also with SUSPEND cleared"),
+    ("resume_form", ResumeForm::VALUES, "VIRTIO_F_SUSPEND: which write resumes: DRIVER_OK with SUSPEND still set; also with SUSPEND cleared; or only with SUSPEND cleared, as in an RFC for QEMU of 2025, where SUSPEND still set suspends again (the device stays suspended, and counts no other stop)"),
     ("drop_stop", DropStop::VALUES, "an acknowledged stop ends by itself"),
     ("show_status", ShowStatus::VALUES, "what the driver reads instead of the device status: always, from its write for a stop until the stop has ended, or from its write for a resume until the device has resumed; BYTE such as 0x00 or 0xff"),
     ("refuse_features", FLAG, "FEATURES_OK does not stay set"),
@@ -81,6 +81,9 @@ pub enum ResumeForm {
     Strict,
     /// `any`: DRIVER_OK set, whatever SUSPEND is.
     Any,
+    /// `cleared`: DRIVER_OK set, SUSPEND cleared, as in an RFC for QEMU (September 2025). SUSPEND still set suspends again: a device that
+    /// is suspended stays so, without counting another stop, and a pending resume is taken back.
+    Cleared,
 }
 
 /// Whether an acknowledged stop ends by itself.
@@ -168,7 +171,7 @@ macro_rules! words {
     };
 }
 
-words!(ResumeForm: "strict or any", "strict" => Strict, "any" => Any);
+words!(ResumeForm: "strict, any or cleared", "strict" => Strict, "any" => Any, "cleared" => Cleared);
 words!(IoHold: "no, always or until-stop", "no" => No, "always" => Always, "until-stop" => UntilStop);
 words!(IoOrder: "taken, reversed or shuffled", "taken" => Taken, "reversed" => Reversed, "shuffled" => Shuffled);
 words!(HangUp: "never, on-stop or on-resume", "never" => Never, "on-stop" => OnStop, "on-resume" => OnResume);
@@ -503,7 +506,7 @@ mod tests {
             ],
         ),
         ("resume", &["at-once", "after:7", "never", "needs-reset"]),
-        ("resume_form", &["strict", "any"]),
+        ("resume_form", &["strict", "any", "cleared"]),
         ("drop_stop", &["never", "after:5", "after:5-6"]),
         (
             "show_status",

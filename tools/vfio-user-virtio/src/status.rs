@@ -21,8 +21,12 @@
 //! | the driver asks for a resume | clears 32 | sets DRIVER_OK, and leaves 16 set |
 //! | a pending resume reads | with 32 | with 16, without DRIVER_OK |
 //! | running again reads | without 32 | with DRIVER_OK, without 16 |
+//!
+//! The form of S's resume is disputed: [`ResumeForm`] has the others. The table has the text's.
 
 use serde::Serialize;
+
+use crate::settings::ResumeForm;
 
 /// Driver has noticed the device (virtio 1.4, 2.1).
 pub const ACKNOWLEDGE: u8 = 1;
@@ -76,8 +80,8 @@ pub struct Rules {
     pub protocol: Protocol,
     /// FEATURES_OK may be set now.
     pub features_acceptable: bool,
-    /// A device that was suspended is also resumed by a write that clears SUSPEND.
-    pub any_resume_form: bool,
+    /// Which write resumes a device that was suspended.
+    pub resume_form: ResumeForm,
 }
 
 /// What a write by the driver asks of the rest of the device.
@@ -146,7 +150,7 @@ impl Status {
         match rules.protocol {
             Protocol::None => Effect::None,
             Protocol::DeviceStop => self.device_stop(written),
-            Protocol::Suspend => self.suspend(written, rules.any_resume_form),
+            Protocol::Suspend => self.suspend(written, rules.resume_form),
         }
     }
 
@@ -180,11 +184,23 @@ impl Status {
         effect
     }
 
-    fn suspend(&mut self, written: u8, any_form: bool) -> Effect {
-        let resumes = written & DRIVER_OK != 0 && (any_form || written & SUSPEND != 0);
+    /// Without the device's answer nothing that is pending ends: neither SUSPEND cleared calls a suspension off, nor does it hurt a
+    /// resume. Only where SUSPEND written always means to suspend ([`ResumeForm::Cleared`]) does it take a pending resume back. There a
+    /// device that is suspended and told to suspend again has nothing to do: it stays as it is, and counts no other stop.
+    fn suspend(&mut self, written: u8, form: ResumeForm) -> Effect {
+        let suspends = written & SUSPEND != 0;
+        let resumes = written & DRIVER_OK != 0
+            && match form {
+                ResumeForm::Strict => suspends,
+                ResumeForm::Any => true,
+                ResumeForm::Cleared => !suspends,
+            };
         let (stop, effect) = match self.stop {
-            Stop::Running if written & SUSPEND != 0 => (Stop::Requested, Effect::StopRequested),
+            Stop::Running if suspends => (Stop::Requested, Effect::StopRequested),
             Stop::Stopped if resumes => (Stop::Resuming, Effect::ResumeRequested),
+            Stop::Resuming if suspends && form == ResumeForm::Cleared => {
+                (Stop::Stopped, Effect::ResumeCalledOff)
+            }
             stop => (stop, Effect::None),
         };
         self.stop = stop;
@@ -228,7 +244,7 @@ mod tests {
         Rules {
             protocol,
             features_acceptable: true,
-            any_resume_form: false,
+            resume_form: ResumeForm::Strict,
         }
     }
 
@@ -265,13 +281,16 @@ mod tests {
             for current in 0..=255u8 {
                 for before in every_state(current, protocol) {
                     for written in 0..=255u8 {
-                        for (features_acceptable, any_resume_form) in
-                            [(true, false), (true, true), (false, false)]
-                        {
+                        for (features_acceptable, resume_form) in [
+                            (true, ResumeForm::Strict),
+                            (true, ResumeForm::Any),
+                            (true, ResumeForm::Cleared),
+                            (false, ResumeForm::Strict),
+                        ] {
                             let rules = Rules {
                                 protocol,
                                 features_acceptable,
-                                any_resume_form,
+                                resume_form,
                             };
                             let mut after = before;
                             let effect = after.write(written, rules);
@@ -288,7 +307,7 @@ mod tests {
                 }
             }
         }
-        assert!(pairs >= 3 * 3 * 65_536);
+        assert!(pairs >= 4 * 3 * 65_536);
     }
 
     #[test]
@@ -343,15 +362,20 @@ mod tests {
                 return;
             }
             let bit = |mask: u8| write.written & mask != 0;
+            let form = write.rules.resume_form;
             let expected = match (write.rules.protocol, write.before.stop) {
                 (Protocol::DeviceStop, Stop::Running) if bit(32) => Effect::StopRequested,
                 (Protocol::DeviceStop, Stop::Requested) if !bit(32) => Effect::StopCalledOff,
                 (Protocol::DeviceStop, Stop::Stopped) if !bit(32) => Effect::ResumeRequested,
                 (Protocol::DeviceStop, Stop::Resuming) if bit(32) => Effect::ResumeCalledOff,
                 (Protocol::Suspend, Stop::Running) if bit(16) => Effect::StopRequested,
-                (Protocol::Suspend, Stop::Stopped) if bit(4) && bit(16) => Effect::ResumeRequested,
-                (Protocol::Suspend, Stop::Stopped) if bit(4) && write.rules.any_resume_form => {
-                    Effect::ResumeRequested
+                (Protocol::Suspend, Stop::Stopped) => match (form, bit(4), bit(16)) {
+                    (ResumeForm::Strict | ResumeForm::Any, true, true) => Effect::ResumeRequested,
+                    (ResumeForm::Any | ResumeForm::Cleared, true, false) => Effect::ResumeRequested,
+                    _ => Effect::None,
+                },
+                (Protocol::Suspend, Stop::Resuming) if bit(16) && form == ResumeForm::Cleared => {
+                    Effect::ResumeCalledOff
                 }
                 _ => Effect::None,
             };
@@ -420,6 +444,43 @@ mod tests {
         assert!(status.is_live() && !status.may_serve());
         assert_eq!(status.write(READY | 16, rules(s)), Effect::ResumeRequested);
         assert_eq!(status.value(), READY & !4 | 16);
+        status.acknowledge_resume(s);
+        assert_eq!(status, ready());
+    }
+
+    #[test]
+    fn where_suspend_always_suspends_only_its_absence_resumes() {
+        let (mut status, s) = (ready(), Protocol::Suspend);
+        let cleared = Rules {
+            resume_form: ResumeForm::Cleared,
+            ..rules(s)
+        };
+        assert_eq!(status.write(READY | 16, cleared), Effect::StopRequested);
+        status.acknowledge_stop(s);
+        let suspended = status;
+        assert_eq!(status.write(READY | 16, cleared), Effect::None);
+        assert_eq!(status, suspended, "suspended again");
+        assert_eq!(status.write(READY & !4, cleared), Effect::None);
+        assert_eq!(status, suspended, "a resume needs DRIVER_OK");
+        assert_eq!(status.write(READY, cleared), Effect::ResumeRequested);
+        assert_eq!(status.value(), suspended.value());
+        assert_eq!(status.write(READY | 16, cleared), Effect::ResumeCalledOff);
+        assert_eq!(status, suspended, "and again");
+        assert_eq!(status.write(READY, cleared), Effect::ResumeRequested);
+        status.acknowledge_resume(s);
+        assert_eq!(status, ready());
+    }
+
+    #[test]
+    fn a_pending_resume_by_the_text_goes_on_whatever_is_written() {
+        let (mut status, s) = (ready(), Protocol::Suspend);
+        status.acknowledge_stop(s);
+        assert_eq!(status.write(READY | 16, rules(s)), Effect::ResumeRequested);
+        let resuming = status;
+        for written in [READY, READY & !4, READY | 16, READY & !4 | 16] {
+            assert_eq!(status.write(written, rules(s)), Effect::None);
+            assert_eq!(status, resuming, "{written:#04x}");
+        }
         status.acknowledge_resume(s);
         assert_eq!(status, ready());
     }

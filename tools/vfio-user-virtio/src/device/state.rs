@@ -19,7 +19,7 @@ use crate::memory::Memory;
 use crate::pci::{self, DEVICE_SIZE};
 use crate::registers::{notify_data, Registers};
 use crate::report::{Counters, Report};
-use crate::settings::{self, Answer, HangUp, IoHold, ResumeForm, Settings, ShowStatus};
+use crate::settings::{self, Answer, HangUp, IoHold, Settings, ShowStatus};
 use crate::status::{Effect, Protocol, Rules, Status, Stop, FEATURES_OK};
 use crate::types::{Type, Wants};
 
@@ -233,7 +233,7 @@ impl State {
                 && accepted & (1 << VIRTIO_F_VERSION_1) != 0
                 && !self.settings.refuse_features
                 && !(self.settings.refuse_to_stop && self.accepted_protocol() != Protocol::None),
-            any_resume_form: self.settings.resume_form == ResumeForm::Any,
+            resume_form: self.settings.resume_form,
         };
         match self.status.write(written, rules) {
             Effect::None | Effect::Reset => {}

@@ -175,6 +175,64 @@ fn a_strict_device_is_resumed_by_the_strict_form_only() {
 }
 
 #[test]
+fn a_strict_device_goes_on_resuming_when_suspend_is_cleared_meanwhile() {
+    let mut driver = Driver::suspendable();
+    driver.set("resume", "after:10");
+    driver.stop();
+    assert_eq!(driver.resume(), SUSPENDED);
+    assert_eq!(driver.set_status(READY), SUSPENDED);
+    assert_eq!(driver.report().stop, Stop::Resuming);
+    driver.advance(10 * MS);
+    assert_eq!(driver.status(), READY);
+    let stops = driver.report().counters.stops;
+    assert_eq!((stops.requested, stops.resumed), (1, 1));
+    assert_eq!(stops.last_resume_us, 10_000);
+    assert_eq!(driver.breaches(), ["STATUS-1"]);
+}
+
+#[test]
+fn a_device_by_the_rfc_for_qemu_is_resumed_by_the_other_form_only() {
+    let mut driver = Driver::suspendable();
+    driver.set("resume_form", "cleared");
+    assert_eq!(driver.stop(), SUSPENDED);
+    let at = driver.submit_read(0);
+    driver.device.act("forget-breaches").unwrap();
+    assert_eq!(driver.set_status(READY | SUSPEND), SUSPENDED, "again");
+    driver.serve();
+    assert_eq!(
+        (driver.report().stop, driver.outcome(at)),
+        (Stop::Stopped, 0xff)
+    );
+    assert!(driver.breaches().is_empty(), "which the text asks for");
+    assert_eq!(driver.set_status(READY), READY);
+    driver.serve();
+    assert_eq!(driver.outcome(at), 0);
+    assert_eq!(driver.breaches(), ["STATUS-1"]);
+    let stops = driver.report().counters.stops;
+    assert_eq!(
+        (stops.requested, stops.acknowledged, stops.resumed),
+        (1, 1, 1)
+    );
+}
+
+#[test]
+fn a_device_by_the_rfc_for_qemu_is_suspended_again_while_it_resumes() {
+    let mut driver = Driver::suspendable();
+    driver.set("resume_form", "cleared");
+    driver.set("resume", "after:10");
+    driver.stop();
+    assert_eq!(driver.set_status(READY), SUSPENDED);
+    assert_eq!(driver.set_status(READY | SUSPEND), SUSPENDED);
+    driver.advance(20 * MS);
+    assert_eq!(driver.status(), SUSPENDED);
+    assert_eq!(driver.set_status(READY), SUSPENDED);
+    driver.advance(10 * MS);
+    assert_eq!(driver.status(), READY);
+    let stops = driver.report().counters.stops;
+    assert_eq!((stops.requested, stops.resumed), (1, 1));
+}
+
+#[test]
 fn s_drv_2_buffers_added_without_a_notification_are_seen() {
     let mut driver = Driver::suspendable();
     let (_, buffers) = driver.request(0, 0, 512);
