@@ -21,6 +21,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("take_while_stopped", FLAG, "requests are taken although the device has stopped"),
     ("change_while_stopped", FLAG, "a change of the configuration is shown and signalled at once, although the device has stopped"),
     ("notify_when_stopped", FLAG, "a configuration change notification comes with the acknowledgement of a stop (harmless)"),
+    ("leave_requests", FLAG, "VIRTIO_F_SUSPEND: a stop is acknowledged although requests that were taken are not finished; they are given back after the resume (allowed: that they are finished first is a SHOULD)"),
     ("forget_notifications", FLAG, "after a resume a virtqueue is looked at only when notified, and not for notifications that came before"),
     ("io_delay_us", "0 to 600000000", "how long a request takes at least, in microseconds"),
     ("io_hold", IoHold::VALUES, "requests that were taken are kept: until this is set to no, or until the driver asks for a stop"),
@@ -199,6 +200,8 @@ pub struct Settings {
     pub change_while_stopped: bool,
     /// A configuration change notification comes with the acknowledgement of a stop.
     pub notify_when_stopped: bool,
+    /// A suspension is acknowledged with requests unfinished, which are given back after the resume (VIRTIO_F_SUSPEND).
+    pub leave_requests: bool,
     /// Notifications that came before a resume are forgotten.
     pub forget_notifications: bool,
     /// How long a request takes at least, in microseconds.
@@ -228,6 +231,7 @@ impl Default for Settings {
             take_while_stopped: false,
             change_while_stopped: false,
             notify_when_stopped: false,
+            leave_requests: false,
             forget_notifications: false,
             io_delay_us: 0,
             io_hold: IoHold::default(),
@@ -295,6 +299,7 @@ impl Settings {
             "take_while_stopped" => self.take_while_stopped = value.parse().ok()?,
             "change_while_stopped" => self.change_while_stopped = value.parse().ok()?,
             "notify_when_stopped" => self.notify_when_stopped = value.parse().ok()?,
+            "leave_requests" => self.leave_requests = value.parse().ok()?,
             "forget_notifications" => self.forget_notifications = value.parse().ok()?,
             "io_delay_us" => self.io_delay_us = number(0..=MAX_DELAY_US)?,
             "io_hold" => self.io_hold = value.parse().ok()?,
@@ -320,6 +325,7 @@ impl Settings {
             "take_while_stopped" => self.take_while_stopped.to_string(),
             "change_while_stopped" => self.change_while_stopped.to_string(),
             "notify_when_stopped" => self.notify_when_stopped.to_string(),
+            "leave_requests" => self.leave_requests.to_string(),
             "forget_notifications" => self.forget_notifications.to_string(),
             "io_delay_us" => self.io_delay_us.to_string(),
             "io_hold" => self.io_hold.to_string(),
@@ -517,6 +523,7 @@ mod tests {
         ("take_while_stopped", &["false", "true"]),
         ("change_while_stopped", &["false", "true"]),
         ("notify_when_stopped", &["false", "true"]),
+        ("leave_requests", &["false", "true"]),
         ("forget_notifications", &["false", "true"]),
         ("io_delay_us", &["0", "600000000"]),
         ("io_hold", &["no", "always", "until-stop"]),

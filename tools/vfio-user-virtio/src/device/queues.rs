@@ -59,6 +59,11 @@ impl Waiting {
         self.0.len()
     }
 
+    /// Adds all of `others`, which keep their places.
+    pub(super) fn append(&mut self, others: &mut Self) {
+        self.0.append(&mut others.0);
+    }
+
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }

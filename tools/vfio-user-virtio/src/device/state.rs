@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) interrupts: Interrupts,
     queues: Vec<Virtqueue>,
     waiting: Waiting,
+    /// Those that were not finished when the device was suspended.
+    left: Waiting,
     /// Taken and being carried out by the worker.
     executing: usize,
     /// The driver has reset the device while requests were being carried out. The status reads 0 when they are done with.
@@ -72,6 +74,7 @@ impl State {
             interrupts,
             queues: Vec::new(),
             waiting: Waiting::default(),
+            left: Waiting::default(),
             executing: 0,
             resetting: false,
             schedule: Schedule::default(),
@@ -90,7 +93,7 @@ impl State {
     }
 
     fn in_flight(&self) -> u64 {
-        (self.waiting.len() + self.executing) as u64
+        (self.left.len() + self.waiting.len() + self.executing) as u64
     }
 
     /// What was negotiated.
@@ -297,7 +300,8 @@ impl State {
 
     pub(super) fn reset(&mut self) {
         self.counters.resets += 1;
-        self.counters.requests.dropped += self.waiting.len() as u64;
+        self.counters.requests.dropped += (self.left.len() + self.waiting.len()) as u64;
+        self.left.clear();
         self.waiting.clear();
         self.resetting = true;
         if self.executing == 0 {
@@ -357,9 +361,19 @@ impl State {
         }
     }
 
-    /// D-DEV-2, S-DEV-4: the device acknowledges a stop when everything that it has taken is finished.
+    /// S-DEV-2: the device keeps its hands off the virtqueues and says nothing.
+    fn is_suspended(&self) -> bool {
+        self.protocol() == Protocol::Suspend
+            && matches!(self.status.stop(), Stop::Stopped | Stop::Resuming)
+    }
+
+    /// D-DEV-2, S-DEV-4: the device acknowledges a stop when everything that it has taken is finished. What is being carried out touches
+    /// the driver's buffers, and is finished in any case.
     fn is_quiet(&self) -> bool {
-        self.in_flight() == 0 || self.settings.take_while_stopped
+        let leaves = self.settings.leave_requests
+            && self.protocol() == Protocol::Suspend
+            && self.executing == 0;
+        self.in_flight() == 0 || self.settings.take_while_stopped || leaves
     }
 
     /// Gives the answers whose time has come.
@@ -394,6 +408,9 @@ impl State {
         stops.last_acknowledge_us = micros(self.schedule.waited(now));
         self.unseen = Some(now);
         self.status.acknowledge_stop(self.protocol());
+        if self.is_suspended() {
+            self.left.append(&mut self.waiting);
+        }
         self.frozen = Some(self.type_configuration());
         self.plan(now);
         if self.settings.notify_when_stopped {
@@ -493,18 +510,26 @@ impl State {
         self.in_flight() < self.settings.io_depth
     }
 
-    /// Whether requests that were taken are kept.
-    fn holds_requests(&self) -> bool {
+    /// Which requests are kept although their time has come: those that a suspension left over, and the others.
+    fn held(&self) -> (bool, bool) {
+        // S-DEV-2, whether or not the setting that left them there is still set.
+        if self.is_suspended() && !self.settings.take_while_stopped {
+            return (true, true);
+        }
         match self.settings.io_hold {
-            IoHold::No => false,
-            IoHold::Always => true,
-            IoHold::UntilStop => self.status.stop() == Stop::Running,
+            IoHold::No => (false, false),
+            IoHold::Always => (true, true),
+            // The driver has asked for a stop since those were taken that were left over.
+            IoHold::UntilStop => (false, self.status.stop() == Stop::Running),
         }
     }
 
     /// When the next request is to be carried out.
     fn next_request(&self) -> Option<Instant> {
-        self.waiting.next().filter(|_| !self.holds_requests())
+        let (left, others) = self.held();
+        let left = self.left.next().filter(|_| !left);
+        let others = self.waiting.next().filter(|_| !others);
+        left.into_iter().chain(others).min()
     }
 
     pub(super) fn has_work(&self, now: Instant) -> bool {
@@ -570,10 +595,14 @@ impl State {
 
     /// The requests whose time has come; they are being carried out from now on.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Taken> {
-        let due = match self.next_request() {
-            Some(_) => self.waiting.due(now),
-            None => Vec::new(),
-        };
+        let mut due = Vec::new();
+        let (left, others) = self.held();
+        if !left {
+            due.append(&mut self.left.due(now));
+        }
+        if !others {
+            due.append(&mut self.waiting.due(now));
+        }
         self.executing = due.len();
         due
     }

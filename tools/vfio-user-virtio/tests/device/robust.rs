@@ -65,6 +65,8 @@ fn act() -> impl Strategy<Value = Act> {
         ("show_status", "as-is"),
         ("take_while_stopped", "true"),
         ("take_while_stopped", "false"),
+        ("leave_requests", "true"),
+        ("leave_requests", "false"),
         ("forget_notifications", "true"),
         ("change_while_stopped", "true"),
         ("io_delay_us", "1500"),

@@ -133,6 +133,141 @@ fn s_dev_4_what_was_taken_is_finished_and_signalled_before_the_device_is_suspend
     assert_eq!(stops.last_requests_when_acknowledged, 0);
 }
 
+/// A driver of a suspended device that has three of its requests.
+fn left(settings: &[(&str, &str)]) -> (Driver, [u64; 3]) {
+    let mut driver = Driver::suspendable();
+    driver.set("leave_requests", "true");
+    for (name, value) in settings {
+        driver.set(name, value);
+    }
+    let at = [(); 3].map(|()| {
+        let (at, buffers) = driver.request(0, 0, 512);
+        // Three descriptors each, of sixteen.
+        driver.make_available(&buffers, false);
+        driver.serve();
+        at
+    });
+    assert_eq!(driver.report().counters.requests.in_flight, 3);
+    assert_eq!(driver.stop(), SUSPENDED);
+    let stops = driver.report().counters.stops;
+    assert_eq!(
+        (
+            stops.acknowledged_with_requests,
+            stops.last_requests_when_acknowledged
+        ),
+        (1, 3)
+    );
+    (driver, at)
+}
+
+/// How many interrupts the device has raised. One is 8 bytes in a file.
+fn raised(file: &std::fs::File) -> u64 {
+    file.metadata().unwrap().len() / 8
+}
+
+/// Files that the device signals vector 0 and 1 by: the virtqueue's and the configuration's.
+fn listen(driver: &Driver) -> std::fs::File {
+    let file = tempfile::tempfile().unwrap();
+    let vectors = vec![file.try_clone().unwrap(), file.try_clone().unwrap()];
+    driver.device.set_vectors(0, 2, vectors);
+    driver.write16(0x10, 1);
+    file
+}
+
+#[test]
+fn s_dev_4_what_was_taken_can_be_left_until_the_resume() {
+    for settings in [
+        &[("io_delay_us", "5000")][..],
+        &[("io_hold", "until-stop")],
+        &[("io_delay_us", "5000"), ("resume", "after:20")],
+        &[("io_hold", "until-stop"), ("resume", "after:20")],
+    ] {
+        let (mut driver, at) = left(settings);
+        let signalled = listen(&driver);
+        let outcomes = |driver: &Driver| at.map(|at| driver.outcome(at));
+        driver.advance(100 * MS);
+        assert_eq!((outcomes(&driver), driver.used(0)), ([0xff; 3], 0));
+        if driver.resume() == SUSPENDED {
+            driver.advance(19 * MS);
+            assert_eq!((outcomes(&driver), driver.used(0)), ([0xff; 3], 0));
+            assert_eq!(raised(&signalled), 0);
+            driver.advance(MS);
+        }
+        assert_eq!(driver.status(), READY);
+        driver.serve();
+        assert_eq!((outcomes(&driver), driver.used(0)), ([0; 3], 3));
+        assert_eq!(raised(&signalled), 1);
+        assert_eq!(driver.report().counters.requests.in_flight, 0);
+    }
+}
+
+#[test]
+fn requests_that_are_left_stay_so_though_the_setting_does_not() {
+    let (mut driver, at) = left(&[("io_delay_us", "5000")]);
+    driver.set("leave_requests", "false");
+    driver.set("io_delay_us", "0");
+    driver.advance(100 * MS);
+    assert_eq!(at.map(|at| driver.outcome(at)), [0xff; 3]);
+    driver.resume();
+    assert_eq!(driver.stop(), READY, "now they are waited for");
+    driver.serve();
+    assert_eq!(driver.status(), SUSPENDED);
+    assert_eq!(at.map(|at| driver.outcome(at)), [0; 3]);
+}
+
+#[test]
+fn requests_that_are_left_can_be_left_again_or_kept_or_survive_a_stop_that_is_dropped() {
+    let (mut driver, at) = left(&[("io_hold", "always")]);
+    driver.resume();
+    driver.advance(MS);
+    assert_eq!(driver.used(0), 0, "kept");
+    assert_eq!(driver.stop(), SUSPENDED);
+    let stops = driver.report().counters.stops;
+    assert_eq!(stops.acknowledged_with_requests, 2);
+    driver.set("io_hold", "no");
+    driver.advance(MS);
+    assert_eq!(driver.used(0), 0);
+    driver.set("drop_stop", "after:10");
+    driver.advance(10 * MS);
+    driver.serve();
+    assert_eq!(driver.status(), READY);
+    assert_eq!(at.map(|at| driver.outcome(at)), [0; 3]);
+}
+
+#[test]
+fn a_reset_drops_the_requests_that_are_left() {
+    for by_status in [true, false] {
+        let (mut driver, at) = left(&[("io_delay_us", "5000")]);
+        match by_status {
+            true => assert_eq!(driver.set_status(0), 0),
+            false => driver.device.reset(),
+        }
+        let requests = driver.report().counters.requests;
+        assert_eq!((requests.in_flight, requests.dropped), (0, 3));
+        driver.bring_up(!0);
+        driver.advance(100 * MS);
+        assert_eq!(at.map(|at| driver.outcome(at)), [0xff; 3]);
+        let at = driver.submit_read(0);
+        driver.serve();
+        driver.advance(5 * MS);
+        assert_eq!((driver.status(), driver.outcome(at)), (READY, 0));
+    }
+}
+
+#[test]
+fn device_stop_leaves_no_requests() {
+    let mut driver = Driver::ready();
+    driver.set("leave_requests", "true");
+    driver.set("io_delay_us", "5000");
+    let at = driver.submit_read(0);
+    driver.serve();
+    assert_eq!(driver.stop(), READY);
+    driver.advance(5 * MS);
+    assert_eq!((driver.status(), driver.outcome(at)), (READY | 32, 0));
+    let stops = driver.report().counters.stops;
+    assert_eq!(stops.acknowledged_with_requests, 0);
+}
+
 #[test]
 fn a_pending_suspension_can_not_be_called_off() {
     let mut driver = Driver::suspendable();
