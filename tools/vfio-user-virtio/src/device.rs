@@ -18,7 +18,6 @@ use crate::pci::{self, Structure};
 use crate::registers::{Registers, DEVICE_STATUS};
 use crate::report::Report;
 use crate::settings::{self, Settings};
-use crate::status::FEATURES_OK;
 use crate::types::{ActionError, Request, Type};
 use interrupts::Interrupts;
 use queues::{Done, Taken, MAX_QUEUE_SIZE};
@@ -194,9 +193,8 @@ impl Device {
                 self.wake.notify_all();
             }
             Structure::Common(offset) => {
-                let mut state = self.lock();
-                let open = !state.status.has(FEATURES_OK);
-                state.registers.write(offset, data.len(), value, open);
+                self.lock()
+                    .common_written(offset, data.len(), value, &self.memory, now);
             }
             Structure::Notify(queue) => {
                 self.lock().notified(queue, value, &self.memory, now);

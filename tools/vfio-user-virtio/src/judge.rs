@@ -14,7 +14,10 @@
 //! * S-DRV-1: the driver SHOULD NOT set SUSPEND without DRIVER_OK and the feature.
 //! * S-DRV-2: having set it, the driver MUST re-read the status until it shows SUSPEND without DRIVER_OK; from then on, and until it
 //!   resumes the device, it MUST NOT add buffers, notify, or change the configuration space.
-//! * S-DRV-3: to resume, the driver sets DRIVER_OK, and MUST wait for DRIVER_OK without SUSPEND before it goes on.
+//! * S-DRV-3: to resume, the driver sets DRIVER_OK, and MUST wait for DRIVER_OK without SUSPEND before it does any of that again.
+//! * S-DRV-4: the virtqueues stay live meanwhile, and only a reset ends that (3.3.1): the driver MUST NOT alter or detach the buffers that
+//!   it has exposed, nor lay out a virtqueue or negotiate features anew. Seen of it are an available index that goes back, and writes to
+//!   the registers. Selecting a virtqueue, or half of the features, alters nothing.
 //!
 //! And under whatever protocol, by virtio 1.4, 2.1.1:
 //!
@@ -23,6 +26,7 @@
 
 use serde::Serialize;
 
+use crate::registers::{CONFIG_MSIX_VECTOR, DRIVER_FEATURE, QUEUE_SIZE};
 use crate::status::{Protocol, Stop, DEVICE_STOPPED, DRIVER_OK, FAILED, SUSPEND};
 
 /// The breaches that are kept; more are only counted.
@@ -244,9 +248,28 @@ impl Judge {
         self.fenced(|| format!("virtqueue {queue} notified"));
     }
 
-    /// The driver has added buffers to virtqueue `queue`.
+    /// The driver has moved the available index of virtqueue `queue` on by `buffers`. No virtqueue has half as many as the index can
+    /// count: more were taken back.
     pub fn buffers_added(&mut self, queue: usize, buffers: u16) {
-        self.fenced(|| format!("{buffers} buffers added to virtqueue {queue}"));
+        if buffers <= u16::MAX / 2 {
+            self.fenced(|| format!("{buffers} buffers added to virtqueue {queue}"));
+        } else {
+            let detached = buffers.wrapping_neg();
+            self.live(|| format!("{detached} buffers detached from virtqueue {queue}"));
+        }
+    }
+
+    /// The driver writes to the common configuration, but for the status.
+    pub fn common_written(&mut self, offset: u64) {
+        match offset {
+            DRIVER_FEATURE..CONFIG_MSIX_VECTOR => {
+                self.live(|| "driver_feature written".to_owned());
+            }
+            QUEUE_SIZE.. => {
+                self.live(|| format!("a live virtqueue altered by register {offset:#x}"));
+            }
+            _ => {}
+        }
     }
 
     /// The driver writes to the device configuration space.
@@ -259,6 +282,15 @@ impl Judge {
             Fence::None => {}
             Fence::Suspending => self.note("S-DRV-2", what() + " after setting SUSPEND"),
             Fence::Resuming => self.note("S-DRV-3", what() + " before the device runs again"),
+        }
+    }
+
+    /// 3.3.1: what only a reset allows for again.
+    fn live(&mut self, what: impl FnOnce() -> String) {
+        match self.fence {
+            Fence::None => {}
+            Fence::Suspending => self.note("S-DRV-4", what() + " after setting SUSPEND"),
+            Fence::Resuming => self.note("S-DRV-4", what() + " before the device runs again"),
         }
     }
 
@@ -490,6 +522,86 @@ mod tests {
             judge.write(s(Stop::Resuming, SUSPENDED, READY | SUSPEND));
         });
         assert_eq!(rules, ["S-DRV-3"]);
+    }
+
+    /// From the write of SUSPEND to the look at a device that runs again, with what the driver does at every stage.
+    fn all_the_while(act: impl Fn(&mut Judge)) -> Vec<&'static str> {
+        verdict(READY, |judge| {
+            act(judge);
+            judge.write(s(Stop::Running, READY, READY | SUSPEND));
+            act(judge);
+            judge.read(READY, Stop::Requested);
+            act(judge);
+            judge.read(SUSPENDED, Stop::Stopped);
+            act(judge);
+            judge.write(s(Stop::Stopped, SUSPENDED, READY | SUSPEND));
+            act(judge);
+            judge.read(SUSPENDED, Stop::Resuming);
+            act(judge);
+            judge.read(READY, Stop::Running);
+            act(judge);
+        })
+    }
+
+    #[test]
+    fn s_drv_2_and_3_hold_from_the_write_of_suspend_to_the_look_at_a_running_device() {
+        let both = ["S-DRV-2", "S-DRV-2", "S-DRV-2", "S-DRV-3", "S-DRV-3"];
+        assert_eq!(all_the_while(|judge| judge.notification(0, true)), both);
+        assert_eq!(all_the_while(|judge| judge.buffers_added(0, 1)), both);
+        assert_eq!(all_the_while(|judge| judge.configuration_written(0)), both);
+    }
+
+    #[test]
+    fn s_drv_3_no_other_status_is_a_device_that_runs_again() {
+        for value in [READY | SUSPEND, READY & !DRIVER_OK, 0, 0xff] {
+            let rules = verdict(SUSPENDED, |judge| {
+                judge.write(s(Stop::Stopped, SUSPENDED, READY | SUSPEND));
+                judge.read(value, Stop::Running);
+                judge.notification(0, true);
+            });
+            assert_eq!(rules, ["S-DRV-3"], "{value:#04x}");
+        }
+    }
+
+    #[test]
+    fn s_drv_4_a_live_virtqueue_is_altered() {
+        // What follows queue_select: size, vector, enable, the three addresses, and, where there is one, queue_reset.
+        for offset in [0x18, 0x1a, 0x1c, 0x20, 0x24, 0x28, 0x30, 0x34, 0x3a] {
+            let rules = all_the_while(|judge| judge.common_written(offset));
+            assert_eq!(rules, ["S-DRV-4"; 5], "{offset:#x}");
+        }
+        let rules = all_the_while(|judge| judge.buffers_added(0, 0u16.wrapping_sub(7)));
+        assert_eq!(rules, ["S-DRV-4"; 5], "detached");
+    }
+
+    #[test]
+    fn s_drv_4_features_are_negotiated_anew() {
+        let rules = all_the_while(|judge| judge.common_written(0x0c));
+        assert_eq!(rules, ["S-DRV-4"; 5]);
+    }
+
+    #[test]
+    fn s_drv_4_what_alters_nothing_is_allowed_and_a_reset_allows_for_all() {
+        // Both selects of features, config_msix_vector, and queue_select.
+        for offset in [0x00, 0x08, 0x10, 0x16] {
+            let rules = all_the_while(|judge| judge.common_written(offset));
+            assert!(rules.is_empty(), "{offset:#x}");
+        }
+        let rules = verdict(SUSPENDED, |judge| {
+            judge.write(s(Stop::Stopped, SUSPENDED, 0));
+            judge.common_written(0x1c);
+        });
+        assert!(rules.is_empty(), "{rules:?}");
+    }
+
+    #[test]
+    fn s_drv_4_device_stop_has_no_such_rule() {
+        let rules = verdict(READY, |judge| {
+            judge.write(d(Stop::Running, READY, STOPPED));
+            judge.read(STOPPED, Stop::Stopped);
+            judge.common_written(0x1a);
+        });
+        assert!(rules.is_empty(), "{rules:?}");
     }
 
     #[test]

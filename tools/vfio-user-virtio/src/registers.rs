@@ -4,6 +4,12 @@
 
 /// No MSI-X vector.
 pub const NO_VECTOR: u16 = 0xffff;
+/// Offset of `driver_feature`.
+pub const DRIVER_FEATURE: u64 = 0x0c;
+/// Offset of `config_msix_vector`.
+pub const CONFIG_MSIX_VECTOR: u64 = 0x10;
+/// Offset of `queue_size`. What follows it is the selected virtqueue's too.
+pub const QUEUE_SIZE: u64 = 0x18;
 /// Offset of `device_status`.
 pub const DEVICE_STATUS: u64 = 0x14;
 

@@ -259,7 +259,7 @@ impl State {
         }
     }
 
-    /// S-DRV-2, S-DRV-3: buffers that the driver adds when it must not.
+    /// S-DRV-2, S-DRV-3, S-DRV-4: buffers that the driver adds, or takes back, when it must not. The judge looks, not the device.
     fn look_for_added_buffers(&mut self, memory: &Memory) {
         if !self.judge.forbids_buffers() {
             return;
@@ -429,6 +429,24 @@ impl State {
         if std::mem::take(&mut self.changed) {
             self.show_change();
         }
+    }
+
+    // The common configuration.
+
+    /// The driver writes to it, but for the status.
+    pub(super) fn common_written(
+        &mut self,
+        offset: u64,
+        length: usize,
+        value: u64,
+        memory: &Memory,
+        now: Instant,
+    ) {
+        self.tell_time(now);
+        self.look_for_added_buffers(memory);
+        self.judge.common_written(offset);
+        let open = !self.status.has(FEATURES_OK);
+        self.registers.write(offset, length, value, open);
     }
 
     // The configuration space of the type.

@@ -401,9 +401,47 @@ fn s_drv_3_buffers_added_before_the_device_runs_again_are_seen() {
 }
 
 #[test]
+fn s_drv_4_a_virtqueue_that_is_altered_while_suspended_is_seen() {
+    let mut driver = Driver::suspendable();
+    let lay_out = |driver: &Driver| {
+        driver.write16(0x16, 0);
+        driver.write16(0x1a, 1);
+        driver.write16(0x1c, 0);
+    };
+    driver.stop();
+    lay_out(&driver);
+    assert_eq!(driver.breaches(), ["S-DRV-4"; 2]);
+    driver.device.act("forget-breaches").unwrap();
+    driver.bring_up(!0);
+    assert!(driver.breaches().is_empty(), "after a reset it may");
+}
+
+#[test]
+fn s_drv_4_buffers_that_are_detached_while_suspended_are_seen() {
+    let mut driver = Driver::suspendable();
+    driver.set("io_depth", "1");
+    driver.set("io_hold", "always");
+    driver.set("leave_requests", "true");
+    for _ in 0..3 {
+        driver.submit_read(0);
+    }
+    driver.serve();
+    assert_eq!(driver.report().counters.requests.in_flight, 1);
+    assert_eq!(driver.stop(), SUSPENDED);
+    driver.set_avail_index(0, 1);
+    driver.status();
+    assert_eq!(driver.breaches(), ["S-DRV-4"]);
+    assert_eq!(
+        driver.report().breaches[0].seen,
+        "2 buffers detached from virtqueue 0 after setting SUSPEND"
+    );
+}
+
+#[test]
 fn d_has_no_such_rules() {
     let mut driver = Driver::ready();
     driver.stop();
+    driver.write16(0x1a, 1);
     driver.submit_read(0);
     driver.device.write_bar(0x2020, &[0], driver.now);
     driver.resume();
