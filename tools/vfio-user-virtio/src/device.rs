@@ -201,8 +201,7 @@ impl Device {
                 self.wake.notify_all();
             }
             Structure::Device(offset) => {
-                self.lock().configuration_written(offset, now);
-                self.of_type.write_configuration(offset, data);
+                self.lock().configuration_written(offset, data, now);
             }
             Structure::Isr | Structure::None => {}
         }

@@ -20,7 +20,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("refuse_to_stop", FLAG, "FEATURES_OK does not stay set with a feature to be stopped by"),
     ("take_while_stopped", FLAG, "requests are taken although the device has stopped"),
     ("change_while_stopped", FLAG, "a change of the configuration is shown and signalled at once, although the device has stopped"),
-    ("notify_when_stopped", FLAG, "a configuration change notification comes with the acknowledgement of a stop (harmless)"),
+    ("notify_when_stopped", FLAG, "a configuration change notification comes with the acknowledgement of a stop (allowed under VIRTIO_F_DEVICE_STOP; under VIRTIO_F_SUSPEND a breach of S-DEV-2, on purpose)"),
     ("leave_requests", FLAG, "VIRTIO_F_SUSPEND: a stop is acknowledged although requests that were taken are not finished; they are given back after the resume (allowed: that they are finished first is a SHOULD)"),
     ("forget_notifications", FLAG, "after a resume a virtqueue is looked at only when notified, and not for notifications that came before"),
     ("io_delay_us", "0 to 600000000", "how long a request takes at least, in microseconds"),

@@ -22,7 +22,7 @@
 //! | a pending resume reads | with 32 | with 16, without DRIVER_OK |
 //! | running again reads | without 32 | with DRIVER_OK, without 16 |
 //!
-//! The form of S's resume is disputed: [`ResumeForm`] has the others. The table has the text's.
+//! How the device keeps each statement of virtio 1.4 on S, and what breaks it on purpose, is in README.md. The form of S's resume is disputed: [`ResumeForm`] has the others. The table has the text's.
 
 use serde::Serialize;
 

@@ -44,6 +44,8 @@ pub(super) struct State {
     frozen: Option<[u8; DEVICE_SIZE]>,
     /// The configuration has changed meanwhile.
     changed: bool,
+    /// S-DEV-2: NEEDS_RESET was set meanwhile, without a notification.
+    untold: bool,
     status_reads_since_stop: Option<u64>,
     /// When the last acknowledgement was given, until the driver looks.
     unseen: Option<Instant>,
@@ -80,6 +82,7 @@ impl State {
             schedule: Schedule::default(),
             frozen: None,
             changed: false,
+            untold: false,
             status_reads_since_stop: None,
             unseen: None,
             connected: false,
@@ -291,11 +294,16 @@ impl State {
         }
     }
 
-    /// Sets NEEDS_RESET, and tells the driver.
+    /// Sets NEEDS_RESET, and tells the driver. S-DEV-2: while the device is suspended it shows only to who looks, and is told at the
+    /// resume.
     pub(super) fn needs_reset(&mut self, why: &str) {
         tracing::warn!(why, "the device sets NEEDS_RESET");
         self.status.set_needs_reset();
-        self.interrupt(Cause::Configuration, self.registers.config_vector);
+        if self.is_suspended() {
+            self.untold = true;
+        } else {
+            self.interrupt(Cause::Configuration, self.registers.config_vector);
+        }
     }
 
     pub(super) fn reset(&mut self) {
@@ -322,6 +330,7 @@ impl State {
         self.schedule = Schedule::default();
         self.frozen = None;
         self.changed = false;
+        self.untold = false;
         self.status_reads_since_stop = None;
         self.unseen = None;
         self.of_type.reset();
@@ -426,8 +435,11 @@ impl State {
         for queue in &mut self.queues {
             queue.notified = !self.settings.forget_notifications;
         }
+        let untold = std::mem::take(&mut self.untold);
         if std::mem::take(&mut self.changed) {
             self.show_change();
+        } else if untold {
+            self.interrupt(Cause::Configuration, self.registers.config_vector);
         }
     }
 
@@ -451,10 +463,13 @@ impl State {
 
     // The configuration space of the type.
 
-    /// The driver writes to it.
-    pub(super) fn configuration_written(&mut self, offset: u64, now: Instant) {
+    /// The driver writes to it. S-DEV-2: a suspended device does not listen.
+    pub(super) fn configuration_written(&mut self, offset: u64, data: &[u8], now: Instant) {
         self.tell_time(now);
         self.judge.configuration_written(offset);
+        if !self.is_suspended() {
+            self.of_type.write_configuration(offset, data);
+        }
     }
 
     fn type_configuration(&self) -> [u8; DEVICE_SIZE] {

@@ -83,6 +83,108 @@ fn s_dev_2_nothing_is_taken_or_signalled_while_suspended() {
 }
 
 #[test]
+fn s_dev_2_a_suspended_device_says_nothing_whatever_happens() {
+    for resume in ["at-once", "after:10"] {
+        let mut driver = Driver::suspendable();
+        driver.set("resume", resume);
+        let signalled = listen(&driver);
+        driver.stop();
+        driver.submit_read(0);
+        driver.device.act("resize:32").unwrap();
+        driver.advance(MS);
+        if resume != "at-once" {
+            assert_eq!(driver.resume(), SUSPENDED);
+            driver.submit_read(0);
+            driver.device.act("resize:16").unwrap();
+            driver.advance(MS);
+        }
+        driver.device.act("needs-reset").unwrap();
+        driver.advance(MS);
+        assert_eq!(driver.status(), SUSPENDED | NEEDS_RESET);
+        assert_eq!(raised(&signalled), 0);
+        driver.resume();
+        driver.advance(10 * MS);
+        assert_eq!(driver.status(), READY | NEEDS_RESET);
+        assert_eq!(raised(&signalled), 1, "the change and NEEDS_RESET");
+    }
+}
+
+#[test]
+fn s_dev_2_needs_reset_of_a_suspended_device_is_told_at_the_resume() {
+    let mut driver = Driver::suspendable();
+    let signalled = listen(&driver);
+    driver.stop();
+    driver.device.act("needs-reset").unwrap();
+    assert_eq!(driver.status(), SUSPENDED | NEEDS_RESET, "to who looks");
+    assert_eq!(raised(&signalled), 0);
+    assert_eq!(driver.resume(), READY | NEEDS_RESET);
+    assert_eq!(raised(&signalled), 1);
+
+    driver.bring_up(!0);
+    driver.write16(0x10, 1);
+    driver.stop();
+    driver.device.act("needs-reset").unwrap();
+    driver.bring_up(!0);
+    driver.write16(0x10, 1);
+    driver.stop();
+    driver.resume();
+    assert_eq!(raised(&signalled), 1, "forgotten by a reset");
+}
+
+#[test]
+fn needs_reset_is_told_at_once_while_a_suspension_is_pending_or_under_device_stop() {
+    let driver = Driver::suspendable();
+    let signalled = listen(&driver);
+    driver.set("acknowledge", "never");
+    driver.stop();
+    driver.device.act("needs-reset").unwrap();
+    assert_eq!(driver.status(), READY | NEEDS_RESET);
+    assert_eq!(raised(&signalled), 1);
+
+    let driver = Driver::ready();
+    let signalled = listen(&driver);
+    driver.stop();
+    driver.device.act("needs-reset").unwrap();
+    assert_eq!(raised(&signalled), 1);
+}
+
+#[test]
+fn s_dev_2_a_suspended_device_ignores_writes_to_its_configuration() {
+    const WRITEBACK: usize = 0x20;
+    let mut driver = Driver::suspendable();
+    let write = |driver: &Driver, value| driver.device.write_bar(0x2020, &[value], driver.now);
+    driver.set("resume", "after:10");
+    driver.stop();
+    write(&driver, 0);
+    driver.resume();
+    write(&driver, 0);
+    driver.advance(10 * MS);
+    assert_eq!((driver.status(), driver.config()[WRITEBACK]), (READY, 1));
+    assert_eq!(driver.breaches(), ["S-DRV-2", "S-DRV-3"]);
+    write(&driver, 0);
+    assert_eq!(driver.config()[WRITEBACK], 0);
+}
+
+#[test]
+fn the_planted_bug_tells_of_the_suspension() {
+    let driver = Driver::suspendable();
+    let signalled = listen(&driver);
+    driver.set("notify_when_stopped", "true");
+    assert_eq!(driver.stop(), SUSPENDED);
+    assert_eq!(raised(&signalled), 1);
+}
+
+#[test]
+fn the_planted_bug_changes_the_configuration_while_suspended() {
+    let driver = Driver::suspendable();
+    let signalled = listen(&driver);
+    driver.set("change_while_stopped", "true");
+    driver.stop();
+    driver.device.act("resize:32").unwrap();
+    assert_eq!((driver.config()[0], raised(&signalled)), (32, 1));
+}
+
+#[test]
 fn the_planted_bug_takes_requests_while_suspended() {
     let mut driver = Driver::suspendable();
     driver.set("take_while_stopped", "true");
