@@ -322,6 +322,7 @@ impl Device {
 
     /// Does what there is to do at `now`.
     pub fn serve(&self, now: Instant) {
+        self.of_type.pass(now);
         let due = {
             let mut state = self.lock();
             let memory = Arc::clone(&self.memory.lock());

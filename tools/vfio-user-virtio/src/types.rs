@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::time::Instant;
 
 use serde_json::Value;
 use virtio_queue::{Reader, Writer};
@@ -97,6 +98,14 @@ pub trait Type: fmt::Debug + Send + Sync {
 
     /// The driver writes to the device configuration space.
     fn write_configuration(&self, _offset: u64, _data: &[u8]) {}
+
+    /// When the type has something to do by itself, without a request.
+    fn next_event(&self) -> Option<Instant> {
+        None
+    }
+
+    /// It is `now`: the type does what it has to do by then. Requests that are carried out afterwards are carried out at that time.
+    fn pass(&self, _now: Instant) {}
 
     /// How many buffers of virtqueue `queue` the device can use now.
     fn wants(&self, _queue: usize) -> Wants {

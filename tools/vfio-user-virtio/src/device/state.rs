@@ -581,7 +581,11 @@ impl State {
             .and_then(|(due, event)| {
                 (event != Event::AcknowledgeStop || self.is_quiet()).then_some(due)
             });
-        self.next_request().into_iter().chain(answer).min()
+        self.next_request()
+            .into_iter()
+            .chain(answer)
+            .chain(self.of_type.next_event())
+            .min()
     }
 
     /// Takes what the driver has made available.

@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{Read, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use serde_json::{json, Value};
 use virtio_bindings::virtio_net::{
@@ -46,10 +47,24 @@ struct State {
     vlans: BTreeSet<u16>,
     peer: Peer,
     waiting: VecDeque<Vec<u8>>,
+    now: Instant,
     transmitted: u64,
     received: u64,
     too_long: u64,
     overflowed: u64,
+}
+
+impl State {
+    /// The peer has sent `frames`.
+    fn arrive(&mut self, frames: Vec<Vec<u8>>) {
+        for frame in frames {
+            if self.waiting.len() < MOST_WAITING {
+                self.waiting.push_back(frame);
+            } else {
+                self.overflowed += 1;
+            }
+        }
+    }
 }
 
 impl Net {
@@ -64,6 +79,7 @@ impl Net {
                 vlans: BTreeSet::new(),
                 peer: Peer::default(),
                 waiting: VecDeque::new(),
+                now: Instant::now(),
                 transmitted: 0,
                 received: 0,
                 too_long: 0,
@@ -95,11 +111,9 @@ impl Net {
                 .read_exact(&mut frame)
                 .map_err(|_| Malformed("no frame"))?;
             state.transmitted += 1;
-            match state.peer.answer(&frame) {
-                Some(_) if state.waiting.len() >= MOST_WAITING => state.overflowed += 1,
-                Some(answer) => state.waiting.push_back(answer),
-                None => {}
-            }
+            let now = state.now;
+            let answers = state.peer.answer(&frame, now);
+            state.arrive(answers);
         }
         Ok(Outcome {
             kind: "transmit",
@@ -212,6 +226,20 @@ impl Type for Net {
         put(config, 0, &state.mac);
         put(config, 6, &(status as u16).to_le_bytes());
         put(config, 8, &1u16.to_le_bytes());
+    }
+
+    fn next_event(&self) -> Option<Instant> {
+        self.lock().peer.due()
+    }
+
+    /// What the peer sends of itself. It does not come over a link that is down.
+    fn pass(&self, now: Instant) {
+        let mut state = self.lock();
+        state.now = now;
+        let frames = state.peer.pass(now);
+        if state.link {
+            state.arrive(frames);
+        }
     }
 
     fn wants(&self, queue: usize) -> Wants {

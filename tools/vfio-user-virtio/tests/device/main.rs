@@ -7,6 +7,8 @@ mod block;
 #[cfg(test)]
 mod driver;
 #[cfg(test)]
+mod echo;
+#[cfg(test)]
 mod misbehaviour;
 #[cfg(test)]
 mod robust;

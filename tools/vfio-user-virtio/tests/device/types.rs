@@ -274,10 +274,10 @@ fn null_is_what_it_was_told_to_be() {
     assert_eq!((requests.kept, requests.completed), (1, 1));
 }
 
-const RECEIVE: u16 = 0;
+pub(crate) const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
 const CONTROL: u16 = 2;
-const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 5];
+pub(crate) const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 5];
 
 fn net() -> Driver {
     Driver::of(Arc::new(Net::new(MAC)), D)
@@ -290,7 +290,7 @@ fn numbered(number: u64) -> Vec<u8> {
     frame
 }
 
-fn transmit(driver: &mut Driver, frame: &[u8]) {
+pub(crate) fn transmit(driver: &mut Driver, frame: &[u8]) {
     let at = driver.buffer();
     driver
         .memory
@@ -306,7 +306,7 @@ fn transmit(driver: &mut Driver, frame: &[u8]) {
     driver.serve();
 }
 
-fn make_room(driver: &mut Driver) -> u64 {
+pub(crate) fn make_room(driver: &mut Driver) -> u64 {
     let at = driver.buffer();
     driver.add(RECEIVE, &[(at, 1526, true)], false);
     driver.notify(RECEIVE);

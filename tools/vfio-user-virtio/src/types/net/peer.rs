@@ -1,19 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The other host on the wire. It owns every IPv4 address that it is asked for, answers pings, and sends numbered frames back.
+//! The other host on the wire. It owns every IPv4 address that it is asked for, answers pings, has TCP echo at port 7 of each, and
+//! sends numbered frames back.
 //!
 //! A numbered frame has the EtherType 0x88b5 (IEEE 802, for local experiments) and begins with its number, 8 bytes, big-endian. The
 //! numbers count from 0; a frame of number 0 begins anew. The peer counts which of them come twice, late, or not at all, and sends
 //! each back, so that its sender can do the same for the other direction.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use serde::Serialize;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
-    Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Packet, Ipv4Repr,
+    Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Address, Ipv4Packet, Ipv4Repr,
 };
+
+use echo::Echo;
+
+mod echo;
 
 /// The peer's address.
 const MAC: EthernetAddress = EthernetAddress([0x02, 0, 0, 0, 0, 0x01]);
@@ -21,6 +27,8 @@ const MAC: EthernetAddress = EthernetAddress([0x02, 0, 0, 0, 0, 0x01]);
 pub const NUMBERED: u16 = 0x88b5;
 /// A number that is this far ahead begins a new count rather than a gap.
 const MOST_MISSING: u64 = 65_536;
+/// Hosts that the peer knows by their IPv4 address; more than have connections.
+const MOST_HOSTS: usize = 256;
 
 /// The other host.
 #[derive(Debug, Default)]
@@ -28,6 +36,9 @@ pub struct Peer {
     report: Report,
     next: u64,
     missing: BTreeSet<u64>,
+    tcp: Echo,
+    /// By whose address those are reached that have sent something to the echo.
+    hosts: BTreeMap<Ipv4Address, EthernetAddress>,
 }
 
 /// What the peer has seen.
@@ -47,6 +58,10 @@ pub struct Report {
     pub duplicated: u64,
     /// Frames that came after one with a higher number.
     pub reordered: u64,
+    /// Connections to the echo that were made.
+    pub tcp_connections: u64,
+    /// Bytes that it has sent back.
+    pub tcp_echoed: u64,
 }
 
 impl Peer {
@@ -55,14 +70,25 @@ impl Peer {
         &self.report
     }
 
-    /// What the peer sends when it sees `frame`.
-    pub fn answer(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
-        let answer = self.answer_to(frame);
+    /// What the peer sends when it sees `frame` at `now`.
+    pub fn answer(&mut self, frame: &[u8], now: Instant) -> Vec<Vec<u8>> {
+        let answer = self.answer_to(frame, now);
         self.report.ignored += u64::from(answer.is_none());
-        answer
+        answer.unwrap_or_default()
     }
 
-    fn answer_to(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
+    /// What the peer sends because it is `now`.
+    pub fn pass(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        let packets = self.tcp.pass(now);
+        self.address(packets)
+    }
+
+    /// When the peer has something to send if it sees nothing until then.
+    pub fn due(&mut self) -> Option<Instant> {
+        self.tcp.due()
+    }
+
+    fn answer_to(&mut self, frame: &[u8], now: Instant) -> Option<Vec<Vec<u8>>> {
         let frame = EthernetFrame::new_checked(frame).ok()?;
         let payload = match frame.ethertype() {
             EthernetProtocol::Arp => {
@@ -70,8 +96,17 @@ impl Peer {
                 self.report.arp += 1;
                 payload
             }
+            EthernetProtocol::Ipv4 if echo::is_for_echo(frame.payload()) => {
+                let host = Ipv4Packet::new_checked(frame.payload()).ok()?.src_addr();
+                if !self.hosts.contains_key(&host) && self.hosts.len() >= MOST_HOSTS {
+                    self.hosts.clear();
+                }
+                self.hosts.insert(host, frame.src_addr());
+                let packets = self.tcp.answer(frame.payload(), now);
+                return Some(self.address(packets));
+            }
             EthernetProtocol::Ipv4 => {
-                let payload = echo(frame.payload())?;
+                let payload = ping(frame.payload())?;
                 self.report.echo += 1;
                 payload
             }
@@ -82,13 +117,19 @@ impl Peer {
             }
             _ => return None,
         };
-        let mut bytes = vec![0; EthernetFrame::<&[u8]>::buffer_len(payload.len())];
-        let mut answer = EthernetFrame::new_unchecked(&mut bytes);
-        answer.set_dst_addr(frame.src_addr());
-        answer.set_src_addr(MAC);
-        answer.set_ethertype(frame.ethertype());
-        answer.payload_mut().copy_from_slice(&payload);
-        Some(bytes)
+        Some(vec![wrap(frame.src_addr(), frame.ethertype(), &payload)])
+    }
+
+    /// Frames for the echo's packets. A host that is not known any more will say something again.
+    fn address(&mut self, packets: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        self.report.tcp_connections = self.tcp.accepted();
+        self.report.tcp_echoed = self.tcp.echoed();
+        let frame = |packet: Vec<u8>| {
+            let host = Ipv4Packet::new_checked(&packet[..]).ok()?.dst_addr();
+            let address = self.hosts.get(&host)?;
+            Some(wrap(*address, EthernetProtocol::Ipv4, &packet))
+        };
+        packets.into_iter().filter_map(frame).collect()
     }
 
     fn count(&mut self, number: u64) {
@@ -109,6 +150,16 @@ impl Peer {
         }
         self.report.lost = self.missing.len() as u64;
     }
+}
+
+fn wrap(to: EthernetAddress, ethertype: EthernetProtocol, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; EthernetFrame::<&[u8]>::buffer_len(payload.len())];
+    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
+    frame.set_dst_addr(to);
+    frame.set_src_addr(MAC);
+    frame.set_ethertype(ethertype);
+    frame.payload_mut().copy_from_slice(payload);
+    bytes
 }
 
 fn arp(payload: &[u8]) -> Option<Vec<u8>> {
@@ -138,7 +189,7 @@ fn arp(payload: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn echo(payload: &[u8]) -> Option<Vec<u8>> {
+fn ping(payload: &[u8]) -> Option<Vec<u8>> {
     let checksums = ChecksumCapabilities::default();
     let packet = Ipv4Packet::new_checked(payload).ok()?;
     let ip = Ipv4Repr::parse(&packet, &checksums).ok()?;
@@ -179,8 +230,13 @@ fn echo(payload: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use echo::Wire;
     use proptest::prelude::*;
-    use smoltcp::wire::Ipv4Address;
+    use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+    use smoltcp::phy::Medium;
+    use smoltcp::socket::tcp;
+    use smoltcp::wire::IpCidr;
+    use std::time::Duration;
 
     const GUEST: EthernetAddress = EthernetAddress([0x52, 0x54, 0, 0, 0, 7]);
     const GUEST_IP: Ipv4Address = Ipv4Address::new(10, 0, 0, 2);
@@ -200,10 +256,17 @@ mod tests {
         frame(EthernetProtocol::Unknown(NUMBERED), &number.to_be_bytes())
     }
 
+    /// The one frame that the peer answers with.
+    fn answer(peer: &mut Peer, frame: &[u8]) -> Option<Vec<u8>> {
+        let mut frames = peer.answer(frame, Instant::now());
+        assert!(frames.len() <= 1);
+        frames.pop()
+    }
+
     fn count(numbers: &[u64]) -> Report {
         let mut peer = Peer::default();
         for number in numbers {
-            assert!(peer.answer(&numbered(*number)).is_some());
+            assert!(answer(&mut peer, &numbered(*number)).is_some());
         }
         peer.report().clone()
     }
@@ -219,9 +282,7 @@ mod tests {
         };
         let mut bytes = vec![0; request.buffer_len()];
         request.emit(&mut ArpPacket::new_unchecked(&mut bytes));
-        let answer = Peer::default()
-            .answer(&frame(EthernetProtocol::Arp, &bytes))
-            .unwrap();
+        let answer = answer(&mut Peer::default(), &frame(EthernetProtocol::Arp, &bytes)).unwrap();
         let answer = EthernetFrame::new_checked(&answer[..]).unwrap();
         assert_eq!((answer.dst_addr(), answer.src_addr()), (GUEST, MAC));
         assert_eq!(
@@ -257,9 +318,7 @@ mod tests {
             &mut Icmpv4Packet::new_unchecked(&mut bytes[ip.buffer_len()..]),
             &checksums,
         );
-        let answer = Peer::default()
-            .answer(&frame(EthernetProtocol::Ipv4, &bytes))
-            .unwrap();
+        let answer = answer(&mut Peer::default(), &frame(EthernetProtocol::Ipv4, &bytes)).unwrap();
         let answer = EthernetFrame::new_checked(&answer[..]).unwrap();
         let packet = Ipv4Packet::new_checked(answer.payload()).unwrap();
         let ip = Ipv4Repr::parse(&packet, &checksums).unwrap();
@@ -275,9 +334,126 @@ mod tests {
         );
     }
 
+    /// A host with a connection to the peer's echo, over a wire that loses one frame of that many.
+    struct Guest {
+        interface: Interface,
+        sockets: SocketSet<'static>,
+        socket: SocketHandle,
+        wire: Wire,
+        start: Instant,
+        now: Instant,
+        one_lost_of: u64,
+        random: fastrand::Rng,
+    }
+
+    impl Guest {
+        fn new(one_lost_of: u64) -> Self {
+            let mut wire = Wire::new(Medium::Ethernet);
+            let zero = smoltcp::time::Instant::ZERO;
+            let mut interface = Interface::new(Config::new(GUEST.into()), &mut wire, zero);
+            interface.update_ip_addrs(|all| {
+                all.push(IpCidr::new(GUEST_IP.into(), 24)).unwrap();
+            });
+            let buffer = || tcp::SocketBuffer::new(vec![0; 65_535]);
+            let mut sockets = SocketSet::new(Vec::new());
+            let mut socket = tcp::Socket::new(buffer(), buffer());
+            socket
+                .connect(interface.context(), (PEER_IP, echo::PORT), 49_152)
+                .unwrap();
+            let socket = sockets.add(socket);
+            let now = Instant::now();
+            Self {
+                interface,
+                sockets,
+                socket,
+                wire,
+                start: now,
+                now,
+                one_lost_of,
+                random: fastrand::Rng::with_seed(1),
+            }
+        }
+
+        fn socket(&mut self) -> &mut tcp::Socket<'static> {
+            self.sockets.get_mut(self.socket)
+        }
+
+        fn arrives(&mut self) -> bool {
+            self.one_lost_of == 0 || self.random.u64(..self.one_lost_of) != 0
+        }
+
+        /// Both ends do what they have to do, and a little time passes.
+        fn step(&mut self, peer: &mut Peer) {
+            let passed = (self.now - self.start).as_micros() as i64;
+            let time = smoltcp::time::Instant::from_micros(passed);
+            self.interface.poll(time, &mut self.wire, &mut self.sockets);
+            let mut answers = peer.pass(self.now);
+            for frame in std::mem::take(&mut self.wire.sent) {
+                if self.arrives() {
+                    answers.extend(peer.answer(&frame, self.now));
+                }
+            }
+            for frame in answers {
+                if self.arrives() {
+                    self.wire.received.push_back(frame);
+                }
+            }
+            self.now += Duration::from_millis(1);
+        }
+    }
+
+    /// The peer, after a host has sent so many bytes to the echo, has got them back, and has closed.
+    fn echoed(bytes: usize, one_lost_of: u64) -> Peer {
+        let (mut peer, mut guest) = (Peer::default(), Guest::new(one_lost_of));
+        let data: Vec<u8> = (0..bytes).map(|at| (at * 31 / 7) as u8).collect();
+        let (mut sent, mut back) = (0, Vec::new());
+        let mut buffer = vec![0; 65_535];
+        for step in 0.. {
+            assert!(step < 1_000_000, "{sent} sent, {} came back", back.len());
+            guest.step(&mut peer);
+            let socket = guest.socket();
+            if socket.can_send() && sent < bytes {
+                sent += socket.send_slice(&data[sent..]).unwrap();
+            }
+            if sent == bytes && socket.may_send() {
+                socket.close();
+            }
+            if socket.can_recv() {
+                let received = socket.recv_slice(&mut buffer).unwrap();
+                back.extend_from_slice(&buffer[..received]);
+            }
+            if matches!(socket.state(), tcp::State::TimeWait | tcp::State::Closed) {
+                break;
+            }
+        }
+        assert_eq!(back.len(), bytes);
+        assert!(back == data);
+        peer
+    }
+
+    #[test]
+    fn tcp_comes_back_from_the_echo() {
+        for bytes in [0, 1, 1000, 500_000] {
+            let report = echoed(bytes, 0).report().clone();
+            assert_eq!(
+                (report.tcp_connections, report.tcp_echoed),
+                (1, bytes as u64)
+            );
+            assert_eq!((report.arp, report.ignored), (1, 0));
+        }
+    }
+
+    #[test]
+    fn tcp_comes_back_from_the_echo_although_frames_are_lost() {
+        for one_lost_of in [10, 30, 100] {
+            let report = echoed(300_000, one_lost_of).report().clone();
+            assert_eq!((report.tcp_connections, report.tcp_echoed), (1, 300_000));
+        }
+    }
+
     #[test]
     fn a_numbered_frame_comes_back() {
-        let answer = Peer::default().answer(&numbered(0)).unwrap();
+        let answer = answer(&mut Peer::default(), &numbered(0)).unwrap();
         let answer = EthernetFrame::new_checked(&answer[..]).unwrap();
         assert_eq!((answer.dst_addr(), answer.payload()), (GUEST, &[0; 8][..]));
     }
@@ -307,7 +483,7 @@ mod tests {
             frame(EthernetProtocol::Unknown(NUMBERED), &[0; 7]),
             frame(EthernetProtocol::Arp, &[0; 3]),
         ] {
-            assert_eq!(peer.answer(&frame), None);
+            assert_eq!(answer(&mut peer, &frame), None);
         }
         assert_eq!(peer.report().ignored, 4);
     }
@@ -320,7 +496,7 @@ mod tests {
         ) {
             let mut peer = Peer::default();
             for payload in payloads {
-                peer.answer(&frame(EthernetProtocol::from(head), &payload));
+                peer.answer(&frame(EthernetProtocol::from(head), &payload), Instant::now());
                 prop_assert!(peer.missing.len() as u64 <= MOST_MISSING);
             }
         }
