@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use vfio_user_virtio::device::Offer;
+use vfio_user_virtio::report::Report;
 use vfio_user_virtio::settings::Settings;
-use vfio_user_virtio::status::Stop;
+use vfio_user_virtio::status::{Protocol, Stop};
 use vfio_user_virtio::types::net::Net;
 use vfio_user_virtio::types::null::Null;
 use vfio_user_virtio::types::rng::Rng;
@@ -166,9 +167,28 @@ proptest! {
         let mut driver = Driver::found(of_type(kind), offer);
         let queues = of_type(kind).describe().queues;
         for act in acts {
-            let stop_asked_for = driver.report().counters.stops.requested;
+            let before = driver.report();
+            let stop_asked_for = before.counters.stops.requested;
             perform(&mut driver, queues, act);
             let report = driver.report();
+            // S-DEV-2, but for the setting that is there to break it.
+            let suspended = |report: &Report| {
+                report.protocol == Protocol::Suspend
+                    && matches!(report.stop, Stop::Stopped | Stop::Resuming)
+                    && !report.settings.take_while_stopped
+            };
+            if suspended(&before) && suspended(&report) {
+                let requests = |report: &Report| {
+                    let requests = &report.counters.requests;
+                    (requests.taken, requests.completed)
+                };
+                prop_assert_eq!(requests(&before), requests(&report));
+            }
+            // D-DEV-2, S-DEV-4: only settings make a device acknowledge with requests.
+            let left = report.counters.stops.acknowledged_with_requests;
+            let allowed = report.settings.take_while_stopped
+                || report.settings.leave_requests && report.protocol == Protocol::Suspend;
+            prop_assert!(allowed || left == before.counters.stops.acknowledged_with_requests);
             prop_assert!(report.counters.requests.in_flight <= 128);
             prop_assert!(report.breaches.len() <= 64);
             // The device stops only when asked to.
