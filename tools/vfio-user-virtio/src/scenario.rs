@@ -187,12 +187,15 @@ impl Spec {
                 let queues = number(keys, "queues", 1, 1..=16, "1 to 16")?;
                 Arc::new(Scsi::new(stores, &self.name, queues))
             }
-            "net" => Arc::new(Net::new(match keys.remove("mac") {
-                None => [0x52, 0x54, 0, 0, 0, 1],
-                Some(text) => {
-                    mac(&text).ok_or(Error::Value("mac", "six bytes, such as 52:54:00:00:00:01"))?
-                }
-            })),
+            "net" => {
+                let mac = match keys.remove("mac") {
+                    None => [0x52, 0x54, 0, 0, 0, 1],
+                    Some(text) => mac(&text)
+                        .ok_or(Error::Value("mac", "six bytes, such as 52:54:00:00:00:01"))?,
+                };
+                let pairs = number(keys, "queues", 1, 1..=16, "1 to 16")?;
+                Arc::new(Net::new(mac, pairs))
+            }
             "rng" => Arc::new(Rng::open().map_err(|source| Error::Open {
                 path: "/dev/urandom".into(),
                 source,

@@ -10,10 +10,11 @@ use std::time::Instant;
 use serde_json::{json, Value};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, VIRTIO_NET_CTRL_MAC_TABLE_SET,
-    VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD,
+    VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, VIRTIO_NET_CTRL_RX,
+    VIRTIO_NET_CTRL_RX_PROMISC, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD,
     VIRTIO_NET_CTRL_VLAN_DEL, VIRTIO_NET_ERR, VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX,
-    VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_STATUS,
-    VIRTIO_NET_OK, VIRTIO_NET_S_LINK_UP,
+    VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ,
+    VIRTIO_NET_F_STATUS, VIRTIO_NET_OK, VIRTIO_NET_S_LINK_UP,
 };
 
 use crate::types::{put, ActionError, Description, Malformed, Outcome, Request, Type, Wants};
@@ -21,8 +22,6 @@ use peer::Peer;
 
 pub mod peer;
 
-const RECEIVE: usize = 0;
-const TRANSMIT: usize = 1;
 /// `struct virtio_net_hdr` with `num_buffers`.
 const HEADER: usize = 12;
 const NUM_BUFFERS: usize = 10;
@@ -31,10 +30,21 @@ const LONGEST_FRAME: usize = 1514;
 /// Frames that wait for receive buffers; more are lost, as on any wire.
 const MOST_WAITING: usize = 1024;
 
+/// What a virtqueue is for, of the pair of that number.
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    Receive(usize),
+    Transmit(usize),
+    Control,
+}
+
 /// A network card.
 #[derive(Debug)]
 pub struct Net {
     power_on_mac: [u8; 6],
+    /// Pairs of virtqueues. If there are several, the driver has to accept VIRTIO_NET_F_MQ: the control virtqueue comes after all of
+    /// them.
+    pairs: u16,
     state: Mutex<State>,
 }
 
@@ -46,7 +56,10 @@ struct State {
     /// Whose frames the driver wants. The card passes all.
     vlans: BTreeSet<u16>,
     peer: Peer,
-    waiting: VecDeque<Vec<u8>>,
+    /// Of these many pairs the driver wants to receive.
+    active: usize,
+    /// For each pair.
+    waiting: Vec<VecDeque<Vec<u8>>>,
     now: Instant,
     transmitted: u64,
     received: u64,
@@ -55,11 +68,15 @@ struct State {
 }
 
 impl State {
-    /// The peer has sent `frames`.
-    fn arrive(&mut self, frames: Vec<Vec<u8>>) {
+    /// The peer has sent `frames`. They come by the pair by which it was asked (virtio 1.4, 5.1.6.5.6.1).
+    fn arrive(&mut self, pair: usize, frames: Vec<Vec<u8>>) {
+        let pair = pair.checked_rem(self.active).unwrap_or(0);
+        let Some(waiting) = self.waiting.get_mut(pair) else {
+            return;
+        };
         for frame in frames {
-            if self.waiting.len() < MOST_WAITING {
-                self.waiting.push_back(frame);
+            if waiting.len() < MOST_WAITING {
+                waiting.push_back(frame);
             } else {
                 self.overflowed += 1;
             }
@@ -68,17 +85,19 @@ impl State {
 }
 
 impl Net {
-    /// A card with this address.
-    pub fn new(mac: [u8; 6]) -> Self {
+    /// A card with this address, and so many pairs of virtqueues.
+    pub fn new(mac: [u8; 6], pairs: u16) -> Self {
         Self {
             power_on_mac: mac,
+            pairs,
             state: Mutex::new(State {
                 mac,
                 link: true,
                 promiscuous: false,
                 vlans: BTreeSet::new(),
                 peer: Peer::default(),
-                waiting: VecDeque::new(),
+                active: 1,
+                waiting: vec![VecDeque::new(); usize::from(pairs)],
                 now: Instant::now(),
                 transmitted: 0,
                 received: 0,
@@ -92,8 +111,16 @@ impl Net {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn role(&self, queue: usize) -> Role {
+        match (queue / 2, queue % 2) {
+            (pair, _) if pair >= usize::from(self.pairs) => Role::Control,
+            (pair, 0) => Role::Receive(pair),
+            (pair, _) => Role::Transmit(pair),
+        }
+    }
+
     /// The peer sees what the driver sends, and answers.
-    fn transmit(&self, mut request: Request<'_>) -> Result<Outcome, Malformed> {
+    fn transmit(&self, pair: usize, mut request: Request<'_>) -> Result<Outcome, Malformed> {
         let mut header = [0; HEADER];
         request
             .input
@@ -113,7 +140,7 @@ impl Net {
             state.transmitted += 1;
             let now = state.now;
             let answers = state.peer.answer(&frame, now);
-            state.arrive(answers);
+            state.arrive(pair, answers);
         }
         Ok(Outcome {
             kind: "transmit",
@@ -123,9 +150,10 @@ impl Net {
     }
 
     /// The driver gets what the peer has sent.
-    fn receive(&self, mut request: Request<'_>) -> Result<Outcome, Malformed> {
+    fn receive(&self, pair: usize, mut request: Request<'_>) -> Result<Outcome, Malformed> {
         let mut state = self.lock();
-        let frame = state.waiting.pop_front().unwrap_or_default();
+        let waiting = state.waiting.get_mut(pair);
+        let frame = waiting.and_then(VecDeque::pop_front).unwrap_or_default();
         if request.output.available_bytes() < HEADER + frame.len() {
             return Err(Malformed("a receive buffer is too short"));
         }
@@ -185,6 +213,16 @@ impl Net {
                     }
                     read
                 }
+                (VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET) => {
+                    let mut pairs = [0; 2];
+                    let read = request.input.read_exact(&mut pairs).is_ok();
+                    let pairs = u16::from_le_bytes(pairs);
+                    let fits = read && (1..=self.pairs).contains(&pairs);
+                    if fits {
+                        self.lock().active = usize::from(pairs);
+                    }
+                    fits
+                }
                 _ => false,
             };
         let answer = if ok { VIRTIO_NET_OK } else { VIRTIO_NET_ERR };
@@ -214,8 +252,11 @@ impl Type for Net {
             name: "net",
             device_id: 1,
             pci_class: 0x02_0000,
-            features: features.iter().fold(0, |all, bit| all | (1 << bit)),
-            queues: 3,
+            features: features
+                .iter()
+                .chain((self.pairs > 1).then_some(&VIRTIO_NET_F_MQ))
+                .fold(0, |all, bit| all | (1 << bit)),
+            queues: 2 * self.pairs + 1,
         }
     }
 
@@ -225,7 +266,7 @@ impl Type for Net {
         config.fill(0);
         put(config, 0, &state.mac);
         put(config, 6, &(status as u16).to_le_bytes());
-        put(config, 8, &1u16.to_le_bytes());
+        put(config, 8, &self.pairs.to_le_bytes());
     }
 
     fn next_event(&self) -> Option<Instant> {
@@ -238,22 +279,24 @@ impl Type for Net {
         state.now = now;
         let frames = state.peer.pass(now);
         if state.link {
-            state.arrive(frames);
+            state.arrive(0, frames);
         }
     }
 
     fn wants(&self, queue: usize) -> Wants {
-        match queue {
-            RECEIVE => Wants::Some(self.lock().waiting.len()),
-            _ => Wants::All,
+        match self.role(queue) {
+            Role::Receive(pair) => {
+                Wants::Some(self.lock().waiting.get(pair).map_or(0, VecDeque::len))
+            }
+            Role::Transmit(_) | Role::Control => Wants::All,
         }
     }
 
     fn execute(&self, request: Request<'_>) -> Result<Outcome, Malformed> {
-        match request.queue {
-            RECEIVE => self.receive(request),
-            TRANSMIT => self.transmit(request),
-            _ => self.control(request),
+        match self.role(request.queue) {
+            Role::Receive(pair) => self.receive(pair, request),
+            Role::Transmit(pair) => self.transmit(pair, request),
+            Role::Control => self.control(request),
         }
     }
 
@@ -273,7 +316,8 @@ impl Type for Net {
         state.mac = self.power_on_mac;
         state.promiscuous = false;
         state.vlans.clear();
-        state.waiting.clear();
+        state.active = 1;
+        state.waiting.iter_mut().for_each(VecDeque::clear);
     }
 
     fn report(&self) -> Value {
@@ -284,7 +328,8 @@ impl Type for Net {
             "vlans": state.vlans,
             "transmitted": state.transmitted,
             "received": state.received,
-            "waiting": state.waiting.len(),
+            "pairs": state.active,
+            "waiting": state.waiting.iter().map(VecDeque::len).sum::<usize>(),
             "too_long": state.too_long,
             "overflowed": state.overflowed,
             "peer": state.peer.report(),

@@ -76,7 +76,7 @@ impl phy::Device for Card {
 
 impl Connection {
     fn new(offer: Offer) -> Self {
-        let driver = Driver::of(Arc::new(Net::new(MAC)), offer);
+        let driver = Driver::of(Arc::new(Net::new(MAC, 1)), offer);
         let mut card = Card::default();
         let config = Config::new(EthernetAddress(MAC).into());
         let mut interface = Interface::new(config, &mut card, smoltcp::time::Instant::ZERO);

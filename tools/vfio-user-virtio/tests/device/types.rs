@@ -279,8 +279,29 @@ const TRANSMIT: u16 = 1;
 const CONTROL: u16 = 2;
 pub(crate) const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 5];
 
+/// The card of several pairs: the answer comes by the pair that was asked, as long as the driver wants that one, and the control
+/// virtqueue is the last.
+#[test]
+fn net_answers_by_the_pair_that_was_asked() {
+    let mut driver = Driver::of(Arc::new(Net::new(MAC, 2)), D);
+    for (active, receive) in [(1_u16, RECEIVE), (2, 2)] {
+        let mut command = vec![4, 0];
+        command.extend(active.to_le_bytes());
+        assert_eq!(control_by(&mut driver, 4, &command), 0);
+        assert_eq!(driver.report().of_type["pairs"], active);
+        let at = driver.buffer();
+        driver.add(receive, &[(at, 1526, true)], false);
+        driver.notify(receive);
+        transmit_by(&mut driver, 3, &numbered(u64::from(active)));
+        assert_eq!(driver.used(receive), 1, "{active} active");
+    }
+    let mut command = vec![4, 0];
+    command.extend(3_u16.to_le_bytes());
+    assert_eq!(control_by(&mut driver, 4, &command), 1);
+}
+
 fn net() -> Driver {
-    Driver::of(Arc::new(Net::new(MAC)), D)
+    Driver::of(Arc::new(Net::new(MAC, 1)), D)
 }
 
 fn numbered(number: u64) -> Vec<u8> {
@@ -291,6 +312,10 @@ fn numbered(number: u64) -> Vec<u8> {
 }
 
 pub(crate) fn transmit(driver: &mut Driver, frame: &[u8]) {
+    transmit_by(driver, TRANSMIT, frame);
+}
+
+fn transmit_by(driver: &mut Driver, queue: u16, frame: &[u8]) {
     let at = driver.buffer();
     driver
         .memory
@@ -300,8 +325,8 @@ pub(crate) fn transmit(driver: &mut Driver, frame: &[u8]) {
         .memory
         .write_slice(frame, GuestAddress(at + 12))
         .unwrap();
-    driver.add(TRANSMIT, &[(at, 12 + frame.len() as u32, false)], false);
-    driver.notify(TRANSMIT);
+    driver.add(queue, &[(at, 12 + frame.len() as u32, false)], false);
+    driver.notify(queue);
     driver.serve();
     driver.serve();
 }
@@ -315,6 +340,10 @@ pub(crate) fn make_room(driver: &mut Driver) -> u64 {
 }
 
 fn control(driver: &mut Driver, command: &[u8]) -> u8 {
+    control_by(driver, CONTROL, command)
+}
+
+fn control_by(driver: &mut Driver, queue: u16, command: &[u8]) -> u8 {
     let at = driver.buffer();
     driver
         .memory
@@ -325,11 +354,11 @@ fn control(driver: &mut Driver, command: &[u8]) -> u8 {
         .write_obj(0xffu8, GuestAddress(at + 0x100))
         .unwrap();
     driver.add(
-        CONTROL,
+        queue,
         &[(at, command.len() as u32, false), (at + 0x100, 1, true)],
         false,
     );
-    driver.notify(CONTROL);
+    driver.notify(queue);
     driver.serve();
     driver.bytes(at + 0x100, 1)[0]
 }
