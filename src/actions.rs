@@ -44,14 +44,17 @@ impl Device {
                 let may_break = guarded.quiesced.as_ref().is_some_and(Quiesced::may_break);
                 if may_break {
                     self.to_virtqueues(guarded, |transport| transport.device().break_virtqueues());
-                    if let Some(quiesced) = &mut guarded.quiesced {
-                        quiesced.device_is_lost();
-                    }
+                }
+                if let Some(quiesced) = &mut guarded.quiesced {
+                    quiesced.device_is_lost();
                 }
             }
             Action::NotifyVirtqueues => self.notify(guarded),
             Action::Unquiesce => {
-                let quiesced = guarded.quiesced.take();
+                let mut quiesced = guarded.quiesced.take();
+                if let Some(quiesced) = quiesced.as_mut().filter(|_| guarded.machine.is_lost()) {
+                    quiesced.device_is_lost();
+                }
                 if quiesced.as_ref().is_some_and(Quiesced::waits_to_end) {
                     guarded.to_release = quiesced;
                     self.release_later();

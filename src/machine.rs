@@ -261,6 +261,11 @@ impl Machine {
         self.known.epoch
     }
 
+    /// Whether nothing can be expected of the device before its next reset.
+    pub const fn is_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
     /// Whether the driver above is held, or not yet let go.
     pub fn is_quiesced(&self) -> bool {
         self.above != Above::Working

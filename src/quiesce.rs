@@ -100,7 +100,7 @@ impl Quiesced {
         }
     }
 
-    /// The virtqueues were broken: nothing can be expected of the device any more.
+    /// Nothing can be expected of the device any more: what was broken stays so.
     pub(crate) fn device_is_lost(&mut self) {
         match self {
             Self::Net(netdev) => netdev.device_is_lost(),

@@ -135,11 +135,13 @@ impl Device {
     /// How many requests the driver above has with the device that has stopped. Nothing if it has
     /// not, or if that can't be known.
     pub(crate) fn in_flight(self: &Arc<Self>) -> Option<u32> {
-        let entered = self.look();
-        let generation = entered.guarded.machine.generation();
-        let quiesced = entered.guarded.quiesced.as_ref();
-        if let Some(dispatched) = quiesced.and_then(Quiesced::dispatched) {
-            drop(entered);
+        let (generation, dispatched) = {
+            let entered = self.look();
+            let quiesced = entered.guarded.quiesced.as_ref();
+            let dispatched = quiesced.and_then(Quiesced::dispatched);
+            (entered.guarded.machine.generation(), dispatched)
+        };
+        if let Some(dispatched) = dispatched {
             dispatched.wait();
         }
         let entered = self.enter();

@@ -30,7 +30,8 @@ impl Machine {
             self.configuring += 1;
             return Permit::Granted;
         }
-        if self.is_leaving() {
+        // Before, it is resumed, within a bounded time.
+        if self.is_leaving() && matches!(self.phase, Phase::Rest(_)) {
             Permit::Never
         } else {
             Permit::NotNow
@@ -48,8 +49,11 @@ impl Machine {
     }
 
     fn forbids_configuring(&self) -> bool {
-        let asked =
-            self.handshake != Handshake::Idle || matches!(self.phase, Phase::Stopping { .. });
-        self.protocol() == Some(Protocol::Suspend) && (asked || self.is_held())
+        let asked = self.handshake != Handshake::Idle;
+        let stopping = matches!(self.phase, Phase::Stopping { .. });
+        // The driver above was let go then, and does what it likes.
+        let given_up = matches!(self.phase, Phase::StopUnanswered { .. }) || self.is_lost();
+        let suspends = self.protocol() == Some(Protocol::Suspend);
+        suspends && (asked || stopping || self.is_held()) && !given_up
     }
 }

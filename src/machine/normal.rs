@@ -97,11 +97,6 @@ impl Machine {
         moved
     }
 
-    /// Whether nothing can be expected of the device before its next reset.
-    pub fn is_lost(&self) -> bool {
-        self.lost.is_some()
-    }
-
     /// Whether a request waits for its answer.
     pub fn is_waiting(&self) -> bool {
         self.requests != Requests::new()

@@ -1058,7 +1058,13 @@ fn a_device_is_configured_under_suspend_only_while_it_runs() {
     let mut bench = given_up(S);
     assert_eq!(bench.machine.configure(), Permit::NotNow);
     bench.machine.leaves(bench.now, Leaver::Driver);
+    assert_eq!(bench.machine.configure(), Permit::NotNow);
+    bench.pass(10 * SECOND);
     assert_eq!(bench.machine.configure(), Permit::Never);
+    let mut bench = given_up(S);
+    bench.pass(100 * SECOND);
+    bench.is(State::Failed, Reason::StopUnanswered);
+    assert_eq!(bench.machine.configure(), Permit::Granted, "it was let go");
 }
 
 #[test]

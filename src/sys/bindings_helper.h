@@ -40,7 +40,10 @@ void virtio_device_stop_put_scsi_host(struct Scsi_Host *host);
 struct net_device *virtio_device_stop_find_netdev(struct virtio_device *vdev);
 void virtio_device_stop_break_tx(struct net_device *netdev, unsigned int index,
 				 struct virtqueue *vq);
-void virtio_device_stop_start_tx(struct net_device *netdev);
+void virtio_device_stop_release_tx(struct net_device *netdev);
+bool virtio_device_stop_has_pools(struct net_device *netdev);
+bool virtio_device_stop_disable_polls(struct net_device *netdev);
+void virtio_device_stop_enable_polls(struct net_device *netdev);
 void virtio_device_stop_put_netdev(struct net_device *netdev);
 void virtio_device_stop_note_vlans(struct net_device *netdev, unsigned long *vids);
 void virtio_device_stop_remove_vlans(struct net_device *netdev, const unsigned long *before);

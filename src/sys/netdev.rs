@@ -77,7 +77,7 @@ unsafe impl Send for Netdev {}
 pub(crate) struct Detached {
     netdev: Option<(Netdev, KBox<Vlans>)>,
     uses: Uses,
-    /// Nothing can be expected of the device any more, and all its virtqueues are broken.
+    /// Nothing can be expected of the device any more.
     is_lost: bool,
     dispatched: GracePeriod,
 }
@@ -110,9 +110,16 @@ impl Netdev {
 
     /// Keeps the driver from being asked for anything, and has its commands to the device fail: it
     /// would wait for their end with the lock held, and without sleeping. Nothing if the device has
-    /// a command still.
-    pub(crate) fn detach(self, uses: Uses, _lock: &Rtnl) -> Option<Detached> {
+    /// a command still; or, if the driver may use nothing, if user space has given it buffers of its
+    /// own (AF_XDP): it takes them back by a reset of the virtqueue, whose failure it ignores.
+    pub(crate) fn detach(self, uses: Uses, lock: &Rtnl) -> Option<Detached> {
         let mut vlans = KBox::new([0; 4096 / c_ulong::BITS as usize], GFP_NOWAIT).ok()?;
+        // SAFETY: By the invariant the network interface is valid; the lock is held.
+        if uses == Uses::Nothing
+            && unsafe { bindings::virtio_device_stop_has_pools(self.netdev.as_ptr()) }
+        {
+            return None;
+        }
         if !self.breaks_control_queue() {
             return None;
         }
@@ -123,7 +130,7 @@ impl Netdev {
             bindings::netif_device_detach(self.netdev.as_ptr());
         }
         if uses == Uses::Nothing {
-            self.break_queues();
+            self.break_queues(lock);
         }
         Some(Detached {
             netdev: Some((self, vlans)),
@@ -134,8 +141,22 @@ impl Netdev {
     }
 
     /// Breaks the virtqueues for frames. Those to send with are held first, so that the driver is
-    /// not given a frame that it would drop.
-    fn break_queues(&self) {
+    /// not given a frame that it would drop. The polls for what was received don't run meanwhile:
+    /// one could have got a part of a frame only. They can't be held for longer, since others
+    /// disable them, too, with the lock held.
+    fn break_queues(&self, _lock: &Rtnl) {
+        let netdev = self.netdev.as_ptr();
+        // SAFETY: By the invariant the network interface is valid; the lock is held. So the driver
+        // has enabled the polls if and only if the interface is up.
+        let polls = unsafe { bindings::virtio_device_stop_disable_polls(netdev) };
+        self.break_each_queue();
+        if polls {
+            // SAFETY: As above; they were disabled just now.
+            unsafe { bindings::virtio_device_stop_enable_polls(netdev) };
+        }
+    }
+
+    fn break_each_queue(&self) {
         for queue in Virtqueues::lock(&self.device).iter() {
             // Virtio 1.4, 5.1.2: receiveq1, transmitq1, receiveq2, and so on.
             let (pair, sends) = (queue.index() / 2, queue.index() % 2 == 1);
@@ -195,10 +216,10 @@ impl Netdev {
     fn attach(&self, before: &Vlans, uses: Uses, _lock: &Rtnl) {
         // SAFETY: By the invariant the network interface is valid; the lock is held.
         unsafe {
-            bindings::virtio_device_stop_attach_netdev(self.netdev.as_ptr());
             if uses == Uses::Nothing {
-                bindings::virtio_device_stop_start_tx(self.netdev.as_ptr());
+                bindings::virtio_device_stop_release_tx(self.netdev.as_ptr());
             }
+            bindings::virtio_device_stop_attach_netdev(self.netdev.as_ptr());
             // What was asked for meanwhile, the driver does not know.
             bindings::virtio_device_stop_set_rx_mode(self.netdev.as_ptr());
             bindings::virtio_device_stop_remove_vlans(self.netdev.as_ptr(), before.as_ptr());
@@ -223,7 +244,7 @@ impl Detached {
         }
     }
 
-    /// The virtqueues were broken, and stay so.
+    /// Nothing can be expected of the device any more: what was broken stays so.
     pub(crate) fn device_is_lost(&mut self) {
         self.is_lost = true;
     }

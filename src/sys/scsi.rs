@@ -65,7 +65,7 @@ pub(crate) struct Quiesced {
 struct Blocked {
     host: NonNull<bindings::Scsi_Host>,
     device: DeviceRef,
-    /// Nothing can be expected of the device any more, and all its virtqueues are broken.
+    /// Nothing can be expected of the device any more.
     is_lost: bool,
 }
 
@@ -89,9 +89,13 @@ const EVENT_BUFFERS: u32 = 8;
 impl Blocked {
     /// Breaks the virtqueues for task management and for events, which the driver uses whenever it
     /// likes: a reset of a unit fails at once. Those for requests are not broken, since the units
-    /// would be taken for removed. Nothing if the driver has one of the buffers for events: it
-    /// could not give it back.
+    /// would be taken for removed. Nothing if the device has a task management request, or the
+    /// driver one of the buffers for events: it could not give it back.
     fn begin(device: &Device, host: &Host) -> Option<Self> {
+        // Most often it is known before.
+        if !is_idle(&Virtqueues::lock(device), device) {
+            return None;
+        }
         if !Self::breaks_queues(device) {
             // Of what the device has done meanwhile the driver was not told.
             device.mend_virtqueues(|queue| !queue.is_for_requests());
@@ -106,22 +110,25 @@ impl Blocked {
         })
     }
 
-    /// Whether the device has all the buffers for events.
+    /// Whether they were idle.
     fn breaks_queues(device: &Device) -> bool {
         let queues = Virtqueues::lock(device);
         for queue in queues.iter().filter(|queue| !queue.is_for_requests()) {
             queue.set_broken(true);
         }
         smp_mb(Full);
-        let mut queues = queues.iter();
-        let Some(events) = queues.find(|queue| queue.index() == Virtqueue::EVENTS) else {
-            return false;
-        };
-        match events.in_use() {
-            0 => !device.has_feature(bindings::VIRTIO_SCSI_F_HOTPLUG),
-            given => given == EVENT_BUFFERS.min(events.size()),
-        }
+        is_idle(&queues, device)
     }
+}
+
+/// Whether the device has no task management request, and all the buffers for events.
+fn is_idle(queues: &Virtqueues<'_>, device: &Device) -> bool {
+    let is_idle = |queue: Virtqueue<'_>| match (queue.index(), queue.in_use()) {
+        (Virtqueue::EVENTS, 0) => !device.has_feature(bindings::VIRTIO_SCSI_F_HOTPLUG),
+        (Virtqueue::EVENTS, given) => given == EVENT_BUFFERS.min(queue.size()),
+        (_, given) => given == 0 || queue.is_for_requests(),
+    };
+    queues.iter().all(is_idle)
 }
 
 impl Drop for Blocked {
@@ -153,6 +160,7 @@ impl Host {
     /// `wholly`: no task management either, and no requests of units that are found meanwhile;
     /// these wait. Nothing if a unit comes or goes just now, or if there is no memory at once.
     pub(crate) fn quiesce(self, device: &Device, wholly: bool) -> Option<Quiesced> {
+        let queues = self.quiesce_queues()?;
         let blocked = if wholly {
             Some(Blocked::begin(device, &self)?)
         } else {
@@ -160,7 +168,7 @@ impl Host {
         };
         Some(Quiesced {
             blocked,
-            _queues: self.quiesce_queues()?,
+            _queues: queues,
             host: self,
             dispatched: GracePeriod::begin(),
         })
@@ -226,7 +234,7 @@ impl Quiesced {
         unsafe { block::started_requests(self.host.tags()) }
     }
 
-    /// The virtqueues were broken, and stay so.
+    /// Nothing can be expected of the device any more: what was broken stays so.
     pub(crate) fn device_is_lost(&mut self) {
         if let Some(blocked) = &mut self.blocked {
             blocked.is_lost = true;

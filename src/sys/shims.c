@@ -17,6 +17,7 @@
 #include <linux/sysfs.h>
 #include <linux/virtio_ring.h>
 #include <linux/wait.h>
+#include <net/netdev_rx_queue.h>
 #include <scsi/scsi_host.h>
 
 #include "bindings_helper.h"
@@ -198,16 +199,56 @@ void virtio_device_stop_break_tx(struct net_device *netdev, unsigned int index,
 	__netif_tx_unlock_bh(txq);
 }
 
-/* Has it pass on again what it has. */
-void virtio_device_stop_start_tx(struct net_device *netdev)
+/* The stack may pass on again what it has, once the interface is attached. */
+void virtio_device_stop_release_tx(struct net_device *netdev)
 {
 	unsigned int i;
 
-	for (i = 0; i < netdev->num_tx_queues; i++) {
-		struct netdev_queue *txq = netdev_get_tx_queue(netdev, i);
+	for (i = 0; i < netdev->num_tx_queues; i++)
+		clear_bit(__QUEUE_STATE_STACK_XOFF, &netdev_get_tx_queue(netdev, i)->state);
+}
 
-		clear_bit(__QUEUE_STATE_STACK_XOFF, &txq->state);
-		netif_schedule_queue(txq);
+/* Whether user space has given the driver buffers of its own (AF_XDP). The RTNL is held. */
+bool virtio_device_stop_has_pools(struct net_device *netdev)
+{
+	bool found = false;
+
+#ifdef CONFIG_XDP_SOCKETS
+	unsigned int i;
+
+	for (i = 0; i < netdev->num_rx_queues; i++)
+		found |= !!netdev->_rx[i].pool;
+	for (i = 0; i < netdev->num_tx_queues; i++)
+		found |= !!netdev->_tx[i].pool;
+#endif
+	return found;
+}
+
+/*
+ * No poll function of the interface runs until they are enabled again. False if it is down: then
+ * they are disabled, and nobody may do it twice. The driver enables those with a weight when it
+ * brings the interface up. The RTNL is held.
+ */
+bool virtio_device_stop_disable_polls(struct net_device *netdev)
+{
+	struct napi_struct *napi;
+
+	if (!netif_running(netdev))
+		return false;
+	list_for_each_entry(napi, &netdev->napi_list, dev_list) {
+		if (napi->weight)
+			napi_disable(napi);
+	}
+	return true;
+}
+
+void virtio_device_stop_enable_polls(struct net_device *netdev)
+{
+	struct napi_struct *napi;
+
+	list_for_each_entry(napi, &netdev->napi_list, dev_list) {
+		if (napi->weight)
+			napi_enable(napi);
 	}
 }
 
@@ -248,9 +289,14 @@ void virtio_device_stop_remove_vlans(struct net_device *netdev, const unsigned l
 /* As netif_device_attach(), which leaves the queues of an interface stopped that was shut down. */
 void virtio_device_stop_attach_netdev(struct net_device *netdev)
 {
+	unsigned int i;
+
 	netif_device_attach(netdev);
 	if (!netif_running(netdev))
 		netif_tx_start_all_queues(netdev);
+	/* Those that the driver has woken meanwhile were not scheduled. */
+	for (i = 0; i < netdev->num_tx_queues; i++)
+		netif_schedule_queue(netdev_get_tx_queue(netdev, i));
 }
 
 /* Has the driver tell the device what it is to receive, if it can. */

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+# shellcheck shell=bash disable=SC2154 # shared with tools/testing/ends
+#
+# A network card with several pairs of virtqueues, and several processors that use it.
+
+end_network() {
+	start_devices "net,name=nic,queues=4,protocol=$protocol,mac=02:00:00:00:00:11"
+	run_in_guest end_network.sh "$cycles" -- --cpus 4 --copy "$("$top/tools/vm/bundle" ethtool ip):/" \
+		--copy "$top/build/bin/frames:/bin/" --copy "$top/build/selftests/attach_xdp:/selftests/$suite/"
+	check "nothing is lost under load" guest_says 'ok load$'
+	check "the link may change" guest_says 'ok link_changes$'
+	check "who does not care whether it is stopped does no harm" guest_says 'ok disturbances$'
+	check "native XDP is refused meanwhile" guest_says 'ok native_xdp$'
+	check "the interface may be moved and renamed meanwhile" guest_says 'ok moved_and_renamed_while_stopped$'
+	check "the kernel has not complained" status_is 0
+	check "no driver has broken a rule" no_breach
+}

@@ -1,0 +1,237 @@
+#!/bin/sh
+# shellcheck shell=busybox
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# usage: end_network.sh CYCLES
+#
+# A network card with a pair of virtqueues for each of four processors is stopped and resumed while it is busy in both directions, its
+# link changes, and its interface is treated in every way. Its name is "nic".
+
+DEVICE=nic
+. ./functions.sh
+
+CYCLES=$1
+PATIENCE=300
+PEER=10.0.1.1
+
+find_nic() {
+	find_type 1
+	NIC=$(echo "/sys/bus/virtio/devices/$VDEV/net/"*)
+	NIC=${NIC##*/}
+}
+
+ip() {
+	/usr/sbin/ip "$@"
+}
+
+nic_is_up() {
+	holds "/sys/class/net/$NIC/operstate" up
+}
+
+bring_up() {
+	ip link set "$NIC" up
+	ip addr replace 10.0.1.2/24 dev "$NIC"
+	wait_until nic_is_up
+}
+
+# What the interface has dropped by its own account.
+dropped() {
+	cat "/sys/class/net/$NIC/statistics/tx_dropped"
+}
+
+# The traffic: each part goes on until it is enough, and writes to a file if anything is wrong.
+numbered_frames() {
+	while [ ! -e /tmp/enough ]; do
+		frames "$NIC" 500 --patience $PATIENCE || return
+	done >/tmp/frames 2>&1
+}
+
+echoed_bytes() {
+	while [ ! -e /tmp/enough ]; do
+		nc $PEER 7 </tmp/data | cmp - /tmp/data || return
+		echo >>/tmp/echoed
+	done 2>/tmp/echo
+}
+
+start() {
+	rm -f /tmp/enough /tmp/echoed
+	for part; do
+		$part &
+		parts="$parts $!"
+	done
+}
+
+end() {
+	touch /tmp/enough
+	for part in $parts; do
+		wait "$part" || fail "what was sent has not come back: $(cat /tmp/frames /tmp/echo)
+# by the interface: $(grep "$NIC" /proc/net/dev)
+# by the card: $(device_get of_type)"
+	done
+	parts=
+}
+
+# more_is_sent THAN
+more_is_sent() {
+	[ "$(device_get of_type.transmitted)" -gt "$1" ]
+}
+
+# cycle COMMAND...: a stop and a resume while there is traffic. The command is run before, between, or after them.
+cycle() {
+	sent=$(device_get of_type.transmitted)
+	[ $((cycles % 3)) != 0 ] || "$@"
+	stop_and_try_again
+	[ $((cycles % 3)) != 1 ] || "$@"
+	expect "resume" "$(store "$STOP/state" resume)" ok
+	[ $((cycles % 3)) != 2 ] || "$@"
+	cycles=$((cycles + 1))
+}
+
+# Somebody may be configuring the interface.
+stop_and_try_again() {
+	tries=0
+	while said=$(store "$STOP/state" stop) && [ "$said" = "$EBUSY" ] && [ $tries -lt 100 ]; do
+		tries=$((tries + 1))
+	done
+	expect "stop" "$said" ok
+}
+
+nothing_is_lost() {
+	expect "frames that the interface has dropped" "$(dropped)" 0
+	expect "frames that the card has dropped" "$(device_get of_type.overflowed)" 0
+}
+
+test_load() {
+	expect "pairs" "$(device_get of_type.pairs)" 4
+	start numbered_frames echoed_bytes
+	ping -q -A -W $PATIENCE $PEER >/tmp/ping &
+	flood=$!
+	cycles=0
+	while [ $cycles -lt "$CYCLES" ]; do
+		cycle :
+		wait_until more_is_sent "$sent"
+		[ $((cycles % 5)) != 0 ] || echo "# $cycles of $CYCLES cycles"
+	done
+	kill -INT $flood
+	wait $flood
+	end
+	# The last one may be under way.
+	awk '/packets transmitted/ { exit !($1 - $4 <= 1) }' /tmp/ping || fail "$(cat /tmp/ping)"
+	nothing_is_lost
+	grep -q 'lost=0 duplicated=0 reordered=0 unknown=0' /tmp/frames || fail "$(cat /tmp/frames)"
+	echo "# $(device_get of_type.transmitted) frames sent, $(wc -l </tmp/echoed) times $(wc -c </tmp/data) bytes echoed"
+}
+
+change_link() {
+	device_do link:down
+	device_do link:up
+}
+
+# What was sent without a link is lost: TCP sends it again.
+test_link_changes() {
+	start echoed_bytes
+	cycles=0
+	while [ $cycles -lt "$CYCLES" ]; do
+		cycle change_link
+	done
+	wait_until nic_is_up
+	wait_until test -s /tmp/echoed
+	end
+}
+
+disturb() {
+	while [ ! -e /tmp/enough ]; do
+		"$@"
+	done >/dev/null 2>&1
+}
+
+# turn FILE: off and on.
+turn() {
+	echo 1 >"$1"
+	echo 0 >"$1"
+}
+
+# Those that don't look whether an interface is detached.
+test_disturbances() {
+	echo 50 >/proc/sys/net/core/busy_poll
+	echo 50 >/proc/sys/net/core/busy_read
+	start echoed_bytes
+	disturb turn "/sys/class/net/$NIC/threaded" &
+	disturbers=$!
+	disturb ip link set "$NIC" promisc on &
+	disturbers="$disturbers $!"
+	disturb ip link set "$NIC" promisc off &
+	disturbers="$disturbers $!"
+	cycles=0
+	while [ $cycles -lt "$CYCLES" ]; do
+		cycle :
+	done
+	touch /tmp/enough
+	# shellcheck disable=SC2086 # a word a process
+	wait $disturbers
+	end
+	ip link set "$NIC" promisc off
+	echo 0 >"/sys/class/net/$NIC/threaded"
+	expect "frames that the interface has dropped" "$(dropped)" 0
+}
+
+# Native XDP is refused meanwhile: the driver can't tell its device.
+test_native_xdp() {
+	./attach_xdp "$NIC" native || echo "# native XDP: not even by a device that runs"
+	stop
+	! ./attach_xdp "$NIC" native 2>/tmp/xdp || fail "attached to a stopped device"
+	resume
+}
+
+# elsewhere: a task in another network namespace.
+elsewhere() {
+	unshare -n tail -f /dev/null &
+	ELSEWHERE=$!
+	wait_until is_elsewhere
+}
+
+is_elsewhere() {
+	[ "$(readlink /proc/$ELSEWHERE/ns/net)" != "$(readlink /proc/self/ns/net)" ]
+}
+
+nic_is_here() {
+	[ -d "/sys/class/net/$NIC" ]
+}
+
+nic_is_away() {
+	! nic_is_here
+}
+
+test_moved_and_renamed_while_stopped() {
+	stop
+	ip link set "$NIC" down
+	ip link set "$NIC" name moved || fail "can't be renamed"
+	NIC=moved
+	elsewhere
+	ip link set "$NIC" netns $ELSEWHERE || fail "can't be moved"
+	wait_until nic_is_away
+	resume
+	# It comes back when the namespace ends.
+	kill $ELSEWHERE
+	wait_until nic_is_here
+	bring_up
+	stop
+	elsewhere
+	ip link set "$NIC" netns $ELSEWHERE || fail "can't be moved while it is up"
+	kill $ELSEWHERE
+	wait_until nic_is_here
+	resume
+	bring_up
+	frames "$NIC" 200 --patience $PATIENCE >/tmp/frames 2>&1 || fail "$(cat /tmp/frames)"
+}
+
+load_module
+modprobe virtio_net
+find_nic
+bring_up
+echo 600000 >"$STOP/timeout_ms"
+dd if=/dev/urandom of=/tmp/data bs=1k count=256 2>/dev/null
+for test in load link_changes disturbances native_xdp moved_and_renamed_while_stopped; do
+	if ("test_$test") && (no_breach) && (wait_until nobody_hangs) && dmesg_is_clean; then echo "ok $test"; else echo "not ok $test"; fi
+	find_nic
+done
