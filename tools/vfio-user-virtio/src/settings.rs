@@ -24,7 +24,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("leave_requests", FLAG, "VIRTIO_F_SUSPEND: a stop is acknowledged although requests that were taken are not finished; they are given back after the resume (allowed: that they are finished first is a SHOULD)"),
     ("forget_notifications", FLAG, "after a resume a virtqueue is looked at only when notified, and not for notifications that came before"),
     ("io_delay_us", "0 to 600000000", "how long a request takes at least, in microseconds"),
-    ("io_hold", IoHold::VALUES, "requests that were taken are kept: until this is set to no, or until the driver asks for a stop"),
+    ("io_hold", IoHold::VALUES, "requests that were taken are kept: until this is set to no, or until the driver asks for a stop. What the device says of itself, such as a received frame, is no request"),
     ("io_depth", "1 to 32768", "how many requests the device works on at a time; further ones wait in the virtqueue"),
     ("io_order", IoOrder::VALUES, "in which order requests that are due at the same time are carried out"),
     ("io_error_every", "0 to 4294967295", "each request of that number fails (0: none)"),

@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) interrupts: Interrupts,
     queues: Vec<Virtqueue>,
     waiting: Waiting,
+    /// Buffers for what the device says of itself. These are no requests, and `io_hold` does not keep them.
+    saying: Waiting,
     /// Those that were not finished when the device was suspended.
     left: Waiting,
     /// Taken and being carried out by the worker.
@@ -76,6 +78,7 @@ impl State {
             interrupts,
             queues: Vec::new(),
             waiting: Waiting::default(),
+            saying: Waiting::default(),
             left: Waiting::default(),
             executing: 0,
             resetting: false,
@@ -96,7 +99,7 @@ impl State {
     }
 
     fn in_flight(&self) -> u64 {
-        (self.left.len() + self.waiting.len() + self.executing) as u64
+        (self.left.len() + self.waiting.len() + self.saying.len() + self.executing) as u64
     }
 
     /// What was negotiated.
@@ -308,9 +311,10 @@ impl State {
 
     pub(super) fn reset(&mut self) {
         self.counters.resets += 1;
-        self.counters.requests.dropped += (self.left.len() + self.waiting.len()) as u64;
+        self.counters.requests.dropped += self.in_flight() - self.executing as u64;
         self.left.clear();
         self.waiting.clear();
+        self.saying.clear();
         self.resetting = true;
         if self.executing == 0 {
             self.finish_reset();
@@ -543,10 +547,14 @@ impl State {
         self.in_flight() < self.settings.io_depth
     }
 
+    /// S-DEV-2, whether or not the setting that left something there is still set.
+    fn holds_all(&self) -> bool {
+        self.is_suspended() && !self.settings.take_while_stopped
+    }
+
     /// Which requests are kept although their time has come: those that a suspension left over, and the others.
     fn held(&self) -> (bool, bool) {
-        // S-DEV-2, whether or not the setting that left them there is still set.
-        if self.is_suspended() && !self.settings.take_while_stopped {
+        if self.holds_all() {
             return (true, true);
         }
         match self.settings.io_hold {
@@ -562,7 +570,8 @@ impl State {
         let (left, others) = self.held();
         let left = self.left.next().filter(|_| !left);
         let others = self.waiting.next().filter(|_| !others);
-        left.into_iter().chain(others).min()
+        let saying = self.saying.next().filter(|_| !self.holds_all());
+        left.into_iter().chain(others).chain(saying).min()
     }
 
     pub(super) fn has_work(&self, now: Instant) -> bool {
@@ -611,11 +620,15 @@ impl State {
                 let requests = &mut self.counters.requests;
                 requests.taken += 1;
                 requests.taken_while_stopped += u64::from(self.status.stop() != Stop::Running);
-                if of_type.wants(index) == Wants::Forever {
-                    requests.kept += 1;
-                    virtqueue.done_with_one();
-                    continue;
-                }
+                let waiting = match of_type.wants(index) {
+                    Wants::Forever => {
+                        requests.kept += 1;
+                        virtqueue.done_with_one();
+                        continue;
+                    }
+                    Wants::Some(_) => &mut self.saying,
+                    Wants::All => &mut self.waiting,
+                };
                 let every = self.settings.io_error_every;
                 let taken = Taken {
                     queue: index,
@@ -624,8 +637,7 @@ impl State {
                 };
                 let due = now + Duration::from_micros(self.settings.io_delay_us);
                 let (order, number) = (self.settings.io_order, requests.taken);
-                self.waiting
-                    .insert(due, order, number, &mut self.random, taken);
+                waiting.insert(due, order, number, &mut self.random, taken);
             }
         }
     }
@@ -639,6 +651,9 @@ impl State {
         }
         if !others {
             due.append(&mut self.waiting.due(now));
+        }
+        if !self.holds_all() {
+            due.append(&mut self.saying.due(now));
         }
         self.executing = due.len();
         due
