@@ -70,6 +70,7 @@ Actions:
   hang-up           end the connection to QEMU at the next register access
   forget-breaches   begin to judge anew
   resize:SECTORS    (blk) change the disk's size, and its file's
+  resize:UNIT:SECTORS  (scsi) change a unit's size; but for the last one, to no more than its part of the file
   link:up, link:down  (net)")]
     Do {
         /// The control socket

@@ -284,8 +284,11 @@ impl Device {
             "needs-reset" => self.lock().needs_reset("asked to"),
             "forget-breaches" => self.lock().judge.forget(),
             _ => {
-                if self.of_type.act(action)? {
-                    self.lock().configuration_changed();
+                let changed = self.of_type.act(action)?;
+                // Also for the worker, which must not miss what there is to do now.
+                let mut state = self.lock();
+                if changed {
+                    state.configuration_changed();
                 }
             }
         }

@@ -120,6 +120,9 @@ pub trait Type: fmt::Debug + Send + Sync {
         Err(ActionError::Unknown(action.to_owned()))
     }
 
+    /// The driver is ready, and has accepted `features`.
+    fn start(&self, _features: u64) {}
+
     /// Back to the state after power-on.
     fn reset(&self) {}
 

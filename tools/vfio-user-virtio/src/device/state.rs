@@ -281,6 +281,7 @@ impl State {
 
     /// The driver is ready: sets the virtqueues up as it has laid them out.
     fn start(&mut self, memory: &Memory) {
+        self.of_type.start(self.registers.accepted());
         let event_idx = self.registers.accepted() & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
         let memory = memory.lock();
         let queues: Vec<(Virtqueue, bool)> = self

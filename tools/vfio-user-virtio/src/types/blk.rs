@@ -67,7 +67,7 @@ impl Disk {
     }
 
     fn resize(&self, sectors: u64) -> Result<bool, ActionError> {
-        if sectors == 0 || sectors.checked_mul(SECTOR).is_none() {
+        if !self.store.can_have(sectors) {
             return Err(ActionError::Value("resize: SECTORS is out of range"));
         }
         if self.read_only {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The SCSI host device (virtio 1.4, 5.6), with one target whose logical units are disks: see [`unit`]. It refuses task management,
-//! and has no events to tell of.
+//! The SCSI host device (virtio 1.4, 5.6), with one target whose logical units are disks: see [`unit`]. It refuses task management.
+//! When the size of a unit changes it says so: see [`event`].
 
 use std::io::{Read, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,9 +10,11 @@ use serde_json::{json, Value};
 use virtio_queue::{Reader, Writer};
 
 use crate::types::store::Store;
-use crate::types::{put, Description, Malformed, Outcome, Request, Type, Wants};
+use crate::types::{put, ActionError, Description, Malformed, Outcome, Request, Type, Wants};
+use event::Events;
 use unit::{Answer, Command, Unit};
 
+pub mod event;
 pub mod unit;
 
 const CONTROL: usize = 0;
@@ -20,10 +22,12 @@ const EVENT: usize = 1;
 /// Request virtqueues come after these.
 const OTHER_QUEUES: u16 = 2;
 
+const F_HOTPLUG: u64 = 1 << 1;
+const F_CHANGE: u64 = 1 << 2;
+
 const SEG_MAX: u32 = 126;
 const MAX_SECTORS: u32 = 2048;
 const CMD_PER_LUN: u32 = 128;
-const EVENT_INFO_SIZE: u32 = 16;
 /// Where these are in the configuration space, which the driver may write.
 const SENSE_SIZE: usize = 20;
 const CDB_SIZE: usize = 24;
@@ -48,6 +52,7 @@ pub struct Scsi {
     units: Vec<Unit>,
     request_queues: u16,
     sizes: Mutex<Sizes>,
+    events: Mutex<Events>,
 }
 
 /// What the driver may choose.
@@ -102,11 +107,42 @@ impl Scsi {
                 .collect(),
             request_queues,
             sizes: Mutex::new(Sizes::POWER_ON),
+            events: Mutex::default(),
         }
     }
 
     fn sizes(&self) -> MutexGuard<'_, Sizes> {
         self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn events(&self) -> MutexGuard<'_, Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn resize(&self, lun: u16, sectors: u64) -> Result<(), ActionError> {
+        let unit = self
+            .units
+            .get(usize::from(lun))
+            .ok_or(ActionError::Value("resize: no such UNIT"))?;
+        if unit.resize(sectors)? {
+            self.events().resized(lun);
+        }
+        Ok(())
+    }
+
+    /// The driver is told of what has happened.
+    fn event(&self, mut output: Writer<'_>) -> Result<Outcome, Malformed> {
+        const SHORT: Malformed = Malformed("no room for an event");
+        if output.available_bytes() < event::SIZE {
+            return Err(SHORT);
+        }
+        let bytes = self.events().take();
+        output.write_all(&bytes).map_err(|_| SHORT)?;
+        Ok(Outcome {
+            kind: "event",
+            ok: true,
+            written: event::SIZE as u32,
+        })
     }
 
     fn command(&self, request: Request<'_>) -> Result<Outcome, Malformed> {
@@ -183,7 +219,7 @@ impl Type for Scsi {
             name: "scsi",
             device_id: 8,
             pci_class: 0x01_0000,
-            features: 0,
+            features: F_HOTPLUG | F_CHANGE,
             queues: OTHER_QUEUES + self.request_queues,
         }
     }
@@ -196,7 +232,7 @@ impl Type for Scsi {
             (4, SEG_MAX),
             (8, MAX_SECTORS),
             (12, CMD_PER_LUN),
-            (16, EVENT_INFO_SIZE),
+            (16, event::SIZE as u32),
             (SENSE_SIZE, sizes.sense),
             (CDB_SIZE, sizes.cdb),
             (MAX_LUN, max_lun),
@@ -224,7 +260,7 @@ impl Type for Scsi {
 
     fn wants(&self, queue: usize) -> Wants {
         match queue {
-            EVENT => Wants::Some(0),
+            EVENT => Wants::Some(self.events().pending()),
             _ => Wants::All,
         }
     }
@@ -232,16 +268,35 @@ impl Type for Scsi {
     fn execute(&self, request: Request<'_>) -> Result<Outcome, Malformed> {
         match request.queue {
             CONTROL => self.control(request.input, request.output),
+            EVENT => self.event(request.output),
             _ => self.command(request),
         }
     }
 
+    fn start(&self, features: u64) {
+        self.events().start(features & F_CHANGE != 0);
+    }
+
+    /// `resize:UNIT:SECTORS`.
+    fn act(&self, action: &str) -> Result<bool, ActionError> {
+        let Some(("resize", what)) = action.split_once(':') else {
+            return Err(ActionError::Unknown(action.to_owned()));
+        };
+        let (lun, sectors) = what
+            .split_once(':')
+            .and_then(|(lun, sectors)| Some((lun.parse().ok()?, sectors.parse().ok()?)))
+            .ok_or(ActionError::Value("resize: UNIT and SECTORS are numbers"))?;
+        self.resize(lun, sectors)?;
+        Ok(false)
+    }
+
     fn reset(&self) {
         *self.sizes() = Sizes::POWER_ON;
+        *self.events() = Events::default();
     }
 
     fn report(&self) -> Value {
         let sectors: Vec<u64> = self.units.iter().map(Unit::sectors).collect();
-        json!({ "sectors": sectors })
+        json!({ "sectors": sectors, "pending_events": self.events().pending() })
     }
 }

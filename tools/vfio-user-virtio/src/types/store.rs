@@ -24,6 +24,8 @@ pub struct Store {
     file: Arc<File>,
     start: u64,
     sectors: AtomicU64,
+    /// How many sectors there are room for before the next part.
+    room: Option<u64>,
 }
 
 impl Store {
@@ -34,6 +36,7 @@ impl Store {
             start: 0,
             sectors: AtomicU64::new(size(&file)? / SECTOR),
             file: Arc::new(file),
+            room: None,
         })
     }
 
@@ -44,6 +47,7 @@ impl Store {
             file: Arc::clone(&self.file),
             start: self.start + number * sectors * SECTOR,
             sectors: AtomicU64::new(sectors),
+            room: (number + 1 < u64::from(parts)).then_some(sectors),
         };
         (0..u64::from(parts)).map(part).collect()
     }
@@ -53,16 +57,30 @@ impl Store {
         self.sectors.load(Ordering::Relaxed)
     }
 
-    /// Changes the size of the file, to that many sectors, and with it of the store. Returns whether it is another now.
+    /// Whether it can have that many sectors.
+    pub fn can_have(&self, sectors: u64) -> bool {
+        sectors > 0 && self.end(sectors).is_some()
+    }
+
+    /// Where it ends in the file, with that many sectors.
+    fn end(&self, sectors: u64) -> Option<u64> {
+        if self.room.is_some_and(|room| sectors > room) {
+            return None;
+        }
+        sectors.checked_mul(SECTOR)?.checked_add(self.start)
+    }
+
+    /// Changes its size to that many sectors, and with it that of the file, unless another part comes after it. Returns whether it is
+    /// another now.
     pub fn resize(&self, sectors: u64) -> io::Result<bool> {
-        let bytes = sectors
-            .checked_mul(SECTOR)
-            .ok_or(io::ErrorKind::InvalidInput)?;
+        let end = self.end(sectors).ok_or(io::ErrorKind::InvalidInput)?;
         // What is cut off must be out of the driver's reach before it is gone.
         let before = self.sectors.swap(sectors, Ordering::Relaxed);
-        if let Err(error) = self.file.set_len(bytes) {
-            self.sectors.store(before, Ordering::Relaxed);
-            return Err(error);
+        if self.room.is_none() {
+            if let Err(error) = self.file.set_len(end) {
+                self.sectors.store(before, Ordering::Relaxed);
+                return Err(error);
+            }
         }
         Ok(before != sectors)
     }

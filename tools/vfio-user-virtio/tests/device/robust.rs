@@ -84,6 +84,8 @@ fn act() -> impl Strategy<Value = Act> {
         "needs-reset",
         "resize:8",
         "resize:64",
+        "resize:1:8",
+        "resize:1:64",
         "link:down",
         "link:up",
     ]);

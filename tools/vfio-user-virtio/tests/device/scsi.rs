@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The SCSI host: commands to its units, and what makes no sense.
+//! The SCSI host: commands to its units, what makes no sense, and events.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use vfio_user_virtio::types::scsi::Scsi;
 use vfio_user_virtio::types::store::Store;
 use vfio_user_virtio::types::Type;
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::driver::{Driver, D, NEEDS_RESET, READY, SECTORS};
+use crate::driver::{Driver, D, NEEDS_RESET, READY, S, SECTORS};
 
 const CONTROL: u16 = 0;
 const EVENT: u16 = 1;
@@ -318,4 +319,193 @@ fn room_for_events_is_left_alone() {
     driver.serve();
     assert_eq!(driver.used(EVENT), 0);
     assert_eq!(driver.stop(), READY | 32);
+}
+
+/// Makes room for an event available.
+fn add_room(driver: &mut Driver) -> u64 {
+    let at = driver.buffer();
+    driver
+        .memory
+        .write_slice(&[0xff; 17], GuestAddress(at))
+        .unwrap();
+    driver.add(EVENT, &[(at, 16, true)], false);
+    driver.notify(EVENT);
+    driver.serve();
+    at
+}
+
+fn resize(driver: &mut Driver, unit: u8, sectors: u64) {
+    driver
+        .device
+        .act(&format!("resize:{unit}:{sectors}"))
+        .unwrap();
+    driver.serve();
+}
+
+/// The capacity of unit `lun` has changed.
+const fn event(lun: u8) -> [u8; 17] {
+    [
+        3, 0, 0, 0, 1, 0, 0, lun, 0, 0, 0, 0, 0x2a, 9, 0, 0, /* not written */ 0xff,
+    ]
+}
+
+#[test]
+fn a_resize_is_told_and_takes_effect() {
+    let (of_type, contents) = scsi(2);
+    let mut driver = Driver::of(of_type, D);
+    let length = || contents.metadata().unwrap().len() / 512;
+    let [first, second] = [(); 2].map(|()| add_room(&mut driver));
+    resize(&mut driver, 1, 2 * SECTORS);
+    assert_eq!(driver.used(EVENT), 1);
+    assert_eq!(driver.used_element(EVENT, 0), (0, 16));
+    assert_eq!(driver.bytes(first, 17), event(1));
+    assert_eq!(length(), 3 * SECTORS);
+    let last = 2 * SECTORS as u8 - 1;
+    let read = transfer_10(READ_10, last, 1);
+    assert_eq!(give(&mut driver, 0, 1, &read, &[], 512).end, GOOD);
+    let capacity = give(&mut driver, 0, 1, &[0x25], &[], 8);
+    assert_eq!(capacity.data[..4], [0, 0, 0, last]);
+
+    resize(&mut driver, 1, 2 * SECTORS);
+    assert_eq!(driver.used(EVENT), 1, "nothing has changed");
+
+    // The other unit comes after it.
+    resize(&mut driver, 0, 8);
+    assert_eq!(driver.bytes(second, 17), event(0));
+    assert_eq!(length(), 3 * SECTORS);
+    let read = transfer_10(READ_10, 8, 1);
+    assert_eq!(give(&mut driver, 0, 0, &read, &[], 512).sense, (5, 0x21));
+    assert_eq!(give(&mut driver, 0, 1, &read, &[], 512).end, GOOD);
+    resize(&mut driver, 0, SECTORS);
+    assert!(driver.device.act("resize:0:65").is_err());
+    let report = driver.report();
+    assert_eq!(report.of_type["sectors"], serde_json::json!([64, 128]));
+    let counters = report.counters;
+    assert_eq!(counters.configuration_changes, 0);
+    assert_eq!(counters.requests.kinds["event"], 2);
+    assert_eq!(driver.status(), READY);
+}
+
+#[test]
+fn resizes_that_make_no_sense_are_refused() {
+    let mut driver = ready();
+    add_room(&mut driver);
+    for action in [
+        "resize:1:0",
+        "resize:2:8",
+        "resize:8",
+        "resize:1:x",
+        "resize:x:8",
+        "resize:65537:8",
+        "resize:1:36028797018963968",
+        "resize:1:36028797018963967",
+        "resize:1:8:8",
+        "resize:",
+        "resize",
+        "link:up",
+    ] {
+        assert!(driver.device.act(action).is_err(), "{action}");
+    }
+    driver.serve();
+    assert_eq!(driver.used(EVENT), 0);
+    assert_eq!(driver.report().of_type["sectors"][1], SECTORS);
+}
+
+#[test]
+fn events_wait_for_room_and_what_is_lost_is_told() {
+    let mut driver = ready();
+    for sectors in 1..=40 {
+        resize(&mut driver, 1, sectors);
+    }
+    assert_eq!(driver.report().of_type["pending_events"], 32);
+    let at = add_room(&mut driver);
+    let mut missed = event(1);
+    missed[3] = 0x80;
+    assert_eq!(driver.bytes(at, 17), missed);
+    let at = add_room(&mut driver);
+    assert_eq!(driver.bytes(at, 17), event(1));
+    for _ in 0..31 {
+        add_room(&mut driver);
+    }
+    assert_eq!(driver.used(EVENT), 32, "one has nothing to tell");
+    assert_eq!(driver.status(), READY);
+}
+
+#[test]
+fn a_host_that_is_stopped_tells_after_the_resume() {
+    for offer in [D, S] {
+        let mut driver = Driver::of(scsi(2).0, offer);
+        let at = add_room(&mut driver);
+        driver.set("resume", "after:10");
+        driver.stop();
+        let interrupts = driver.report().counters.interrupts;
+        resize(&mut driver, 1, 128);
+        driver.advance(Duration::from_millis(5));
+        driver.resume();
+        driver.advance(Duration::from_millis(9));
+        assert_eq!(driver.used(EVENT), 0);
+        assert_eq!(driver.report().counters.interrupts, interrupts);
+        driver.advance(Duration::from_millis(1));
+        driver.serve();
+        assert_eq!(driver.status(), READY);
+        assert_eq!(driver.bytes(at, 17), event(1));
+        let requests = driver.report().counters.requests;
+        assert_eq!((requests.taken_while_stopped, requests.in_flight), (0, 0));
+    }
+}
+
+#[test]
+fn an_event_that_was_on_its_way_is_left_until_the_resume() {
+    let mut driver = Driver::of(scsi(2).0, S);
+    driver.set("leave_requests", "true");
+    driver.set("io_delay_us", "5000");
+    let at = add_room(&mut driver);
+    resize(&mut driver, 1, 128);
+    driver.stop();
+    let stops = driver.report().counters.stops;
+    assert_eq!(stops.last_requests_when_acknowledged, 1);
+    driver.advance(Duration::from_millis(10));
+    assert_eq!(driver.used(EVENT), 0);
+    driver.resume();
+    driver.serve();
+    assert_eq!(driver.bytes(at, 17), event(1));
+}
+
+#[test]
+fn events_are_told_while_requests_are_kept() {
+    for hold in ["always", "until-stop"] {
+        let mut driver = ready();
+        let at = add_room(&mut driver);
+        driver.set("io_hold", hold);
+        let came = ask(&mut driver, &[0x00], 0);
+        assert_eq!(came.end, (0xff, 0xff), "it is kept");
+        resize(&mut driver, 1, 128);
+        assert_eq!(driver.bytes(at, 17), event(1));
+        assert_eq!(driver.report().counters.requests.in_flight, 1);
+    }
+}
+
+#[test]
+fn a_reset_drops_events_and_who_has_not_asked_for_them_gets_none() {
+    const CHANGE: u64 = 1 << 2;
+    let mut driver = ready();
+    resize(&mut driver, 1, 128);
+    driver.bring_up(!0);
+    add_room(&mut driver);
+    assert_eq!(driver.used(EVENT), 0);
+    driver.bring_up(!CHANGE);
+    add_room(&mut driver);
+    resize(&mut driver, 1, 64);
+    assert_eq!(driver.used(EVENT), 0);
+    assert_eq!(driver.report().of_type["pending_events"], 0);
+}
+
+#[test]
+fn too_little_room_for_an_event_needs_a_reset() {
+    let mut driver = ready();
+    let at = driver.buffer();
+    driver.add(EVENT, &[(at, 15, true)], false);
+    driver.notify(EVENT);
+    resize(&mut driver, 1, 128);
+    assert_eq!(driver.status(), READY | NEEDS_RESET);
 }

@@ -6,8 +6,8 @@ use std::io::{self, Write};
 
 use virtio_queue::{Reader, Writer};
 
-use crate::types::put;
 use crate::types::store::{Store, SECTOR};
+use crate::types::{put, ActionError};
 
 /// The status of a command that has sense data (SAM-5, 5.3.1).
 pub const CHECK_CONDITION: u8 = 2;
@@ -177,6 +177,14 @@ impl Unit {
     /// How large it is.
     pub fn sectors(&self) -> u64 {
         self.store.sectors()
+    }
+
+    /// Changes its size. Returns whether it is another now.
+    pub fn resize(&self, sectors: u64) -> Result<bool, ActionError> {
+        if !self.store.can_have(sectors) {
+            return Err(ActionError::Value("resize: SECTORS is out of range"));
+        }
+        Ok(self.store.resize(sectors)?)
     }
 
     /// Carries out a command, with `input` the data from the driver and `data` the room for data for it.
