@@ -8,6 +8,8 @@
 
 DEVICE=host
 CYCLES=20
+# Of each unit, in sectors.
+SIZE=65536
 
 set_up() {
 	load_module || ktap_exit_fail_msg "the module does not load"
@@ -58,6 +60,7 @@ rebind() {
 
 clean_up() {
 	device_do behave
+	device_do "resize:1:$SIZE"
 	load_module
 	state_is running && holds "$STOP/reason" none && holds "$STOP/timeout_ms" 1000 || bring_back
 	unit_is_there 1 || scan
@@ -260,6 +263,65 @@ test_task_management_waits_or_fails() {
 	resume
 }
 
+# size_is SECTORS: of the disk, as its driver knows.
+size_is() {
+	holds "/sys/block/$DISK/size" "$1"
+}
+
+# Not while the driver has yet to give a buffer for events back.
+stops() {
+	[ "$(store "$STOP/state" stop)" = ok ]
+}
+
+# The second unit gets its first size back, of which the driver is told.
+back_to_size() {
+	use_unit 1
+	device_do "resize:1:$SIZE"
+	wait_until size_is $SIZE
+	use_unit 0
+	both_units_work
+	wait_until stops
+	resume
+}
+
+test_event_of_a_stopped_host_is_told_after_the_resume() {
+	use_unit 1
+	size_is $SIZE || fail "the size is $(cat "/sys/block/$DISK/size")"
+	events=$(kind event)
+	stop
+	notifications=$(device_get counters.notifications)
+	device_do "resize:1:$((2 * SIZE))"
+	expect "pending" "$(device_get of_type.pending_events)" 1
+	size_is $SIZE || fail "the size is another while stopped"
+	expect "notifications" "$(device_get counters.notifications)" "$notifications"
+	expect "events" "$(kind event)" "$events"
+	resume
+	wait_until size_is $((2 * SIZE))
+	expect "events" "$(kind event)" $((events + 1))
+	expect "taken while stopped" "$(device_get counters.requests.taken_while_stopped)" 0
+	back_to_size
+}
+
+# Who is told of an event looks at the unit, with requests, before the buffer goes back.
+test_stop_waits_until_the_host_has_all_buffers_for_events() {
+	suspends || return 0
+	use_unit 1
+	device_set io_hold=always
+	device_do "resize:1:$((2 * SIZE))"
+	wait_until in_flight_at_least 1
+	requested=$(device_get counters.stops.requested)
+	store "$STOP/timeout_ms" 50 >/dev/null
+	expect "stop" "$(store "$STOP/state" stop)" "$EBUSY"
+	expect "state" "$(state)" running
+	expect "stops" "$(device_get counters.stops.requested)" "$requested"
+	size_is $SIZE || fail "the size is another already"
+	device_set io_hold=no
+	wait_until stops
+	resume
+	wait_until size_is $((2 * SIZE))
+	back_to_size
+}
+
 # Everything that uses the host's other virtqueues, and units that come and go, again and again.
 disturb() {
 	while [ ! -e /tmp/enough ]; do
@@ -308,4 +370,5 @@ run_tests test_host_is_stopped test_in_flight_requests_finish_before_the_acknowl
 	test_the_driver_is_given_nothing_while_stopped test_unit_is_found_while_stopped test_unit_is_removed_while_stopped \
 	test_unbind_while_stopped_with_waiting_requests test_unbind_of_a_host_that_does_not_resume \
 	test_stop_waits_for_a_unit_to_come_no_longer_than_it_may test_task_management_waits_or_fails \
+	test_event_of_a_stopped_host_is_told_after_the_resume test_stop_waits_until_the_host_has_all_buffers_for_events \
 	test_stops_among_resets_scans_and_removals
