@@ -151,7 +151,7 @@ impl Netdev {
         let polls = unsafe { bindings::virtio_device_stop_disable_polls(netdev) };
         self.break_each_queue();
         if polls {
-            // SAFETY: As above; they were disabled just now.
+            // SAFETY: As above; they were disabled just now, on this task.
             unsafe { bindings::virtio_device_stop_enable_polls(netdev) };
         }
     }

@@ -17,6 +17,7 @@
 #include <linux/sysfs.h>
 #include <linux/virtio_ring.h>
 #include <linux/wait.h>
+#include <net/netdev_lock.h>
 #include <net/netdev_rx_queue.h>
 #include <scsi/scsi_host.h>
 
@@ -227,7 +228,8 @@ bool virtio_device_stop_has_pools(struct net_device *netdev)
 /*
  * No poll function of the interface runs until they are enabled again. False if it is down: then
  * they are disabled, and nobody may do it twice. The driver enables those with a weight when it
- * brings the interface up. The RTNL is held.
+ * brings the interface up. The RTNL is held. The interface's own lock is, too, until then: who
+ * changes how polls are done waits with it for one that is disabled.
  */
 bool virtio_device_stop_disable_polls(struct net_device *netdev)
 {
@@ -235,9 +237,10 @@ bool virtio_device_stop_disable_polls(struct net_device *netdev)
 
 	if (!netif_running(netdev))
 		return false;
+	netdev_lock(netdev);
 	list_for_each_entry(napi, &netdev->napi_list, dev_list) {
 		if (napi->weight)
-			napi_disable(napi);
+			napi_disable_locked(napi);
 	}
 	return true;
 }
@@ -248,8 +251,9 @@ void virtio_device_stop_enable_polls(struct net_device *netdev)
 
 	list_for_each_entry(napi, &netdev->napi_list, dev_list) {
 		if (napi->weight)
-			napi_enable(napi);
+			napi_enable_locked(napi);
 	}
+	netdev_unlock(netdev);
 }
 
 void virtio_device_stop_put_netdev(struct net_device *netdev)

@@ -11,8 +11,9 @@ use clap::Parser;
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
-    bind, recv, send, setsockopt, socket, sockopt::ReceiveTimeout, AddressFamily, LinkAddr,
-    MsgFlags, SockFlag, SockProtocol, SockType,
+    bind, recv, send, setsockopt, socket,
+    sockopt::{RcvBufForce, ReceiveTimeout},
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -26,6 +27,8 @@ const HEADER: usize = 14;
 const LENGTH: usize = 256;
 /// How long to wait for a frame before looking at the time.
 const TICK_MS: i64 = 100;
+/// Of the socket, in bytes.
+const RECEIVE_BUFFER: usize = 32 << 20;
 
 /// Send numbered frames, and count those that come back
 ///
@@ -119,6 +122,9 @@ fn open(interface: &str) -> Result<(OwnedFd, [u8; 6]), Error> {
     )
     .map_err(|error| Error::System("open a packet socket", error))?;
     bind(socket.as_raw_fd(), &address).map_err(|error| Error::System("bind", error))?;
+    // It gets all that others send and receive, too.
+    setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER)
+        .map_err(|error| Error::System("set the size of the receive buffer", error))?;
     // Until now the socket has got the frames of all interfaces, and may have no room left.
     while recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT).is_ok() {}
     setsockopt(&socket, ReceiveTimeout, &TimeVal::milliseconds(TICK_MS))
