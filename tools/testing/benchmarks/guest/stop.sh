@@ -23,7 +23,6 @@ for nic in /sys/class/net/*; do
 done
 for vdev in /sys/bus/virtio/devices/*; do
 	STOP=$vdev/device_stop
-	echo 1 >"$STOP/force"
 	read -r protocol <"$STOP/protocol"
 	case $(cat "$vdev/device") in
 	0x0001) type=net ;;

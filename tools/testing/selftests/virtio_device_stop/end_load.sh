@@ -43,7 +43,6 @@ test_load() {
 	modprobe -a virtio_blk virtio_scsi sd_mod
 	find_type 8
 	host=$STOP
-	! suspends || echo 1 >"$host/force"
 	find_device
 	expect "virtqueues" "$(find "/sys/block/$DISK/mq" -mindepth 1 -maxdepth 1 | wc -l)" 4
 	for unit in 0 1; do

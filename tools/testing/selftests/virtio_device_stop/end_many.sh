@@ -22,14 +22,13 @@ set_up_all() {
 		DISKS="$DISKS ${disk##*/}"
 	done
 	for nic in /sys/class/net/*; do
-		if [ -e "$nic/device" ] && ! suspends; then
+		if [ -e "$nic/device" ]; then
 			ip link set "${nic##*/}" up
 			wait_until nic_is_up "${nic##*/}"
 			NICS="$NICS ${nic##*/}"
 		fi
 	done
 	for vdev in /sys/bus/virtio/devices/*; do
-		! suspends || echo 1 >"$vdev/device_stop/force"
 		expect "the state of a device of type $(device_type "$vdev")" "$(cat "$vdev/device_stop/state")" running
 		VDEVS="$VDEVS $vdev"
 		# A busy machine that emulates this one may be slow.

@@ -250,9 +250,69 @@ test_needs_reset_while_stopped() {
 	rebind
 }
 
+# Some devices take DRIVER_OK with SUSPEND for another request to suspend.
+test_device_that_wants_suspend_cleared_is_resumed() {
+	suspends || return 0
+	resumes_may_be_late
+	cleared=$(stat suspend_cleared)
+	resumes=$(stat resumes)
+	stop
+	start_reader
+	device_set resume_form=cleared
+	store "$STOP/timeout_ms" 200 >/dev/null
+	resume
+	reader_is_done
+	expect "asked by clearing SUSPEND" "$(stat suspend_cleared)" $((cleared + 1))
+	expect "resumes" "$(stat resumes)" $((resumes + 1))
+	expect "breaches" "$(device_get breach_count)" 1
+	stop
+	resume
+	expect "it is not remembered" "$(device_get breach_count)" 2
+}
+
+in_flight() {
+	cat "$STOP/in_flight"
+}
+
+# Under VIRTIO_F_SUSPEND, an acknowledgement does not prove that nothing is in flight.
+test_requests_that_a_stopped_device_has_still() {
+	expect "of a device that runs" "$(in_flight)" unknown
+	stop
+	expect "of a device that was idle" "$(in_flight)" 0
+	resume
+	suspends || return 0
+	device_set leave_requests=true io_hold=always
+	dd if="/dev/$DISK" of=/dev/null bs=4k count=1 iflag=direct 2>/tmp/dd &
+	READER=$!
+	wait_until in_flight_at_least 1
+	stop
+	expect "requests" "$(in_flight)" 1
+	device_set io_hold=no
+	expect "requests of a device that stays stopped" "$(in_flight)" 1
+	resume
+	reader_is_done
+	stop
+	expect "requests" "$(in_flight)" 0
+	resume
+}
+
+test_in_flight_is_unknown_of_others() {
+	modprobe virtio_rng
+	find_type 4
+	DEVICE=entropy
+	expect "of a device that runs" "$(in_flight)" unknown
+	! suspends || store "$STOP/force" 1 >/dev/null
+	stop
+	expect "of a device without requests that can be counted" "$(in_flight)" unknown
+	resume
+	! suspends || store "$STOP/force" 0 >/dev/null
+}
+
 run_tests test_resume_that_is_not_answered test_stop_that_stays_unanswered test_stop_that_the_device_drops \
 	test_resume_finds_the_stop_dropped test_status_of_0_is_a_reset \
 	test_status_of_ones_for_a_moment_changes_nothing test_status_of_ones_for_too_long_is_a_device_that_is_gone \
 	test_status_that_can_not_be_an_answer_is_nothing_to_build_on test_device_that_shows_both_bits_does_not_run_yet \
 	test_failed_needs_a_reset test_any_other_status_is_no_answer \
-	test_stop_of_a_driver_that_is_not_ready test_needs_reset_on_a_resume test_needs_reset_while_stopped
+	test_stop_of_a_driver_that_is_not_ready test_needs_reset_on_a_resume test_needs_reset_while_stopped \
+	test_device_that_wants_suspend_cleared_is_resumed test_requests_that_a_stopped_device_has_still \
+	test_in_flight_is_unknown_of_others
