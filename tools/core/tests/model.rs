@@ -112,7 +112,7 @@ fn with_a_driver_that_configures() {
         ..Bounds::default()
     };
     holds(DeviceStop, bounds, 26_848);
-    holds(Suspend, bounds, 2_808);
+    holds(Suspend, bounds, 120_441);
 }
 
 #[test]

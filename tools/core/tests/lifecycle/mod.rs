@@ -263,7 +263,8 @@ impl World {
                 let pending = self.device.pending;
                 let window = Window::of(&mut self.device);
                 let answer = self.field.access(&window, self.machine.epoch(), access);
-                if self.configuring && pending != self.device.pending && self.suspends() {
+                let asked = pending != self.device.pending && self.device.may_stop();
+                if self.configuring && asked && self.suspends() {
                     self.breaches("asked to suspend during a write to the configuration space");
                 }
                 if access != Access::Stop {
