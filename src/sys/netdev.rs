@@ -115,9 +115,8 @@ impl Netdev {
     pub(crate) fn detach(self, uses: Uses, lock: &Rtnl) -> Option<Detached> {
         let mut vlans = KBox::new([0; 4096 / c_ulong::BITS as usize], GFP_NOWAIT).ok()?;
         // SAFETY: By the invariant the network interface is valid; the lock is held.
-        if uses == Uses::Nothing
-            && unsafe { bindings::virtio_device_stop_has_pools(self.netdev.as_ptr()) }
-        {
+        let has_pools = unsafe { bindings::virtio_device_stop_has_pools(self.netdev.as_ptr()) };
+        if uses == Uses::Nothing && has_pools {
             return None;
         }
         if !self.breaks_control_queue() {

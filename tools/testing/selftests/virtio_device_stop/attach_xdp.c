@@ -26,7 +26,7 @@ int main(int argc, char **argv)
 		{ .code = BPF_JMP | BPF_EXIT },
 	};
 	union bpf_attr attr;
-	int program, link;
+	int program, link, mode;
 
 	if (argc != 3)
 		errx(2, "usage: attach_xdp INTERFACE native|generic");
@@ -42,7 +42,8 @@ int main(int argc, char **argv)
 	attr.link_create.prog_fd = program;
 	attr.link_create.target_ifindex = if_nametoindex(argv[1]);
 	attr.link_create.attach_type = BPF_XDP;
-	attr.link_create.flags = strcmp(argv[2], "native") ? XDP_FLAGS_SKB_MODE : XDP_FLAGS_DRV_MODE;
+	mode = strcmp(argv[2], "native") ? XDP_FLAGS_SKB_MODE : XDP_FLAGS_DRV_MODE;
+	attr.link_create.flags = mode;
 	link = bpf(BPF_LINK_CREATE, &attr);
 	if (link < 0)
 		err(1, "%s", argv[1]);

@@ -46,7 +46,7 @@ start_writer() {
 }
 
 writer_waits_for_the_device() {
-	wait_until hangs $WRITER
+	wait_until hangs "$WRITER"
 	has_cache true || fail "a stopped device was configured"
 }
 
@@ -56,7 +56,7 @@ test_write_waits_until_the_device_runs() {
 		start_writer
 		writer_waits_for_the_device
 		resume
-		wait $WRITER || fail "the write has failed"
+		wait "$WRITER" || fail "the write has failed"
 	else
 		echo "write through" >"/sys/block/$DISK/cache_type"
 		has_cache false || fail "the device was not configured"
@@ -78,7 +78,7 @@ test_write_waits_for_one_that_does_not_resume_yet() {
 	expect "resume" "$(store "$STOP/state" resume)" "$ETIMEDOUT"
 	writer_waits_for_the_device
 	device_set resume=at-once
-	wait $WRITER || fail "the write has failed"
+	wait "$WRITER" || fail "the write has failed"
 	wait_until has_cache false
 	io_works
 }
@@ -89,8 +89,8 @@ test_write_of_a_task_that_is_killed_is_dropped() {
 	stop
 	start_writer
 	writer_waits_for_the_device
-	kill -9 $WRITER
-	wait_until has_ended $WRITER
+	kill -9 "$WRITER"
+	wait_until has_ended "$WRITER"
 	expect "dropped" "$(stat config_writes_dropped)" $((dropped + 1))
 	resume
 	has_cache true || fail "what was dropped was written"
@@ -103,7 +103,7 @@ test_unbind_ends_the_wait() {
 	start_writer
 	writer_waits_for_the_device
 	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
-	wait_until has_ended $WRITER
+	wait_until has_ended "$WRITER"
 	rebind
 	find_vdev
 	expect "state" "$(state)" running
@@ -120,7 +120,7 @@ test_unbind_of_one_that_does_not_resume_ends_the_wait() {
 	start_writer
 	writer_waits_for_the_device
 	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
-	wait_until has_ended $WRITER
+	wait_until has_ended "$WRITER"
 	expect "dropped" "$(stat config_writes_dropped)" $((dropped + 1))
 	device_do behave
 	rebind
@@ -134,7 +134,7 @@ test_unload_ends_the_wait() {
 	start_writer
 	writer_waits_for_the_device
 	rmmod virtio_device_stop || fail "the module can't be unloaded"
-	wait $WRITER || fail "the write has failed"
+	wait "$WRITER" || fail "the write has failed"
 	has_cache false || fail "the write was lost"
 	load_module
 	io_works

@@ -341,7 +341,7 @@ rescan() {
 # What is read is there: the other unit comes and goes.
 read_all() {
 	while [ ! -e /tmp/enough ]; do
-		dd if="/dev/$DISK" of=/dev/null bs=64k count=16 iflag=direct 2>/tmp/dd0 || echo "$(cat /tmp/dd0)" >>/tmp/failed
+		dd if="/dev/$DISK" of=/dev/null bs=64k count=16 iflag=direct 2>/tmp/dd0 || cat /tmp/dd0 >>/tmp/failed
 	done
 }
 
