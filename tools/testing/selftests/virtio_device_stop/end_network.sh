@@ -48,7 +48,7 @@ numbered_frames() {
 
 # frames_are_all_back COUNT: in whatever order, since they take several ways.
 frames_are_all_back() {
-	frames "$NIC" "$1" --patience 30 >/tmp/frames 2>&1
+	frames "$NIC" "$1" --patience 120 >/tmp/frames 2>&1
 	grep -q "received=$1 lost=0 duplicated=0 .*unknown=0" /tmp/frames
 }
 
@@ -250,6 +250,7 @@ modprobe virtio_net
 find_nic
 bring_up
 echo 600000 >"$STOP/timeout_ms"
+echo 600000 >"$STOP/lease_ms"
 dd if=/dev/urandom of=/tmp/data bs=1k count=256 2>/dev/null
 for test in load link_changes disturbances native_xdp moved_and_renamed_while_stopped; do
 	if ("test_$test") && (no_breach) && (wait_until nobody_hangs) && dmesg_is_clean; then echo "ok $test"; else echo "not ok $test"; fi
