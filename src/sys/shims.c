@@ -20,6 +20,7 @@
 #include <net/netdev_lock.h>
 #include <net/netdev_rx_queue.h>
 #include <scsi/scsi_host.h>
+#include <uapi/linux/virtio_net.h>
 
 #include "bindings_helper.h"
 
@@ -226,7 +227,8 @@ bool virtio_device_stop_has_pools(struct net_device *netdev)
 }
 
 /*
- * No poll function of the interface runs until they are enabled again. False if it is down: then
+ * No poll function of the interface runs until they are enabled again. False if that makes no
+ * difference, since a frame has one buffer (no VIRTIO_NET_F_MRG_RXBUF), or if it is down: then
  * they are disabled, and nobody may do it twice. The driver enables those with a weight when it
  * brings the interface up. The RTNL is held. The interface's own lock is, too, until then: who
  * changes how polls are done waits with it for one that is disabled.
@@ -235,7 +237,8 @@ bool virtio_device_stop_disable_polls(struct net_device *netdev)
 {
 	struct napi_struct *napi;
 
-	if (!netif_running(netdev))
+	if (!netif_running(netdev) ||
+	    !virtio_has_feature(dev_to_virtio(netdev->dev.parent), VIRTIO_NET_F_MRG_RXBUF))
 		return false;
 	netdev_lock(netdev);
 	list_for_each_entry(napi, &netdev->napi_list, dev_list) {

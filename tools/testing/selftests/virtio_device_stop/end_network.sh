@@ -152,22 +152,14 @@ disturb() {
 	done >/dev/null 2>&1
 }
 
-# turn FILE: off and on.
-turn() {
-	echo 1 >"$1"
-	echo 0 >"$1"
-}
-
 # Those that don't look whether an interface is detached.
 test_disturbances() {
 	before=$(dropped)
 	echo 50 >/proc/sys/net/core/busy_poll
 	echo 50 >/proc/sys/net/core/busy_read
 	start echoed_bytes
-	disturb turn "/sys/class/net/$NIC/threaded" &
-	disturbers=$!
 	disturb ip link set "$NIC" promisc on &
-	disturbers="$disturbers $!"
+	disturbers=$!
 	disturb ip link set "$NIC" promisc off &
 	disturbers="$disturbers $!"
 	cycles=0
@@ -181,7 +173,6 @@ test_disturbances() {
 	echo "# nobody disturbs any more"
 	end
 	ip link set "$NIC" promisc off
-	echo 0 >"/sys/class/net/$NIC/threaded"
 	expect "frames that the interface has dropped" "$(dropped)" "$before"
 }
 
