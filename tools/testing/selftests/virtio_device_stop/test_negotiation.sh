@@ -24,15 +24,17 @@ test_feature_is_negotiated() {
 }
 
 test_device_without_the_feature() {
-	plain=$(disk plain)
-	vdev=$(readlink -f "/sys/block/$plain/device")
-	expect "the feature" "$(feature "$vdev")" 0
-	expect "protocol" "$(cat "$vdev/device_stop/protocol")" none
-	expect "state" "$(cat "$vdev/device_stop/state")" unavailable
-	expect "reason" "$(cat "$vdev/device_stop/reason")" not_offered
-	expect "stop" "$(store "$vdev/device_stop/state" stop)" "$EOPNOTSUPP"
-	expect "resume" "$(store "$vdev/device_stop/state" resume)" "$EOPNOTSUPP"
-	dd if="/dev/$plain" of=/dev/null bs=4k count=16 iflag=direct 2>/dev/null || fail "can't read"
+	DEVICE=plain
+	find_device
+	# The test before may have loaded the module anew: it does not know then what was offered.
+	bind_again
+	expect "the feature" "$(feature "/sys/bus/virtio/devices/$VDEV")" 0
+	expect "protocol" "$(cat "$STOP/protocol")" none
+	expect "state" "$(state)" unavailable
+	expect "reason" "$(cat "$STOP/reason")" not_offered
+	expect "stop" "$(store "$STOP/state" stop)" "$EOPNOTSUPP"
+	expect "resume" "$(store "$STOP/state" resume)" "$EOPNOTSUPP"
+	dd if="/dev/$DISK" of=/dev/null bs=4k count=16 iflag=direct 2>/dev/null || fail "can't read"
 }
 
 test_device_without_a_driver() {
