@@ -22,5 +22,6 @@ pub(crate) mod sysfs;
 pub(crate) mod system;
 pub(crate) mod transport;
 pub(crate) mod virtio;
+mod virtqueue;
 pub(crate) mod wait;
 pub(crate) mod work;

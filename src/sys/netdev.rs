@@ -9,7 +9,9 @@ use super::{
     rcu::GracePeriod,
     virtio::{
         Device,
-        DeviceRef,
+        DeviceRef, //
+    },
+    virtqueue::{
         Virtqueue,
         Virtqueues, //
     },

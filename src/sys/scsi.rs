@@ -5,15 +5,16 @@
 //! C header: [`include/scsi/scsi_host.h`](srctree/include/scsi/scsi_host.h)
 
 use super::{
-    bindings,
-    block,
+    bindings, block,
     rcu::GracePeriod,
     virtio::{
         Device,
-        DeviceRef,
+        DeviceRef, //
+    },
+    virtqueue::{
         Virtqueue,
         Virtqueues, //
-    }, //
+    },
 };
 use core::ptr::NonNull;
 use kernel::{
