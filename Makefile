@@ -12,7 +12,7 @@ jobs := -j$(shell nproc)
 in_root := tools/vm/enter
 cargo := cd tools && vm/enter
 tools := vfio-user-virtio frames test-runner bench bench-guest
-programs := at_once attach_xdp poll_file reset_unit
+programs := at_once attach_xdp fuzz_owner owner poll_file reset_unit
 cargo_static := --setenv RUSTFLAGS "-C target-feature=+crt-static"
 
 # The prepared kernel to build for: stock, or debug for `make test-debug`.
@@ -49,9 +49,9 @@ tools: ## build the tools, as static binaries, into build/bin
 	@echo $(addprefix build/bin/,$(tools))
 
 # The programs of the kselftest suite.
-build/selftests/%: tools/testing/selftests/virtio_device_stop/%.c
+build/selftests/%: tools/testing/selftests/virtio_device_stop/%.c src/uapi/virtio_device_stop.h
 	@mkdir -p build/selftests
-	@$(in_root) -- gcc -static -O2 -Wall -Wextra -Werror -o $@ $<
+	@$(in_root) -- gcc -static -O2 -Wall -Wextra -Werror -Isrc/uapi -o $@ $<
 
 .PHONY: demo
 demo: ## stop and resume a disk under I/O, before your eyes

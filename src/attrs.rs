@@ -33,10 +33,10 @@ use kernel::{
 };
 
 /// The longest time that a request may be given.
-const MAX_TIMEOUT_MS: u32 = 600_000;
+pub(crate) const MAX_TIMEOUT_MS: u32 = 600_000;
 
 /// The longest lease: a day.
-const MAX_LEASE_MS: u32 = 86_400_000;
+pub(crate) const MAX_LEASE_MS: u32 = 86_400_000;
 
 /// The file that can be waited for.
 pub(crate) const STATE: &CStr = c"state";
@@ -53,6 +53,7 @@ pub(crate) static FILES: Files<Device> = Files {
         Attribute::write_only(c"renew", store_renew),
         Attribute::read_only(c"generation", show_generation),
         Attribute::read_only(c"in_flight", show_in_flight),
+        Attribute::read_only(c"holder", show_holder),
         Attribute::read_write(c"force", show_force, store_force),
         Attribute::read_write(
             c"accept_bit39",
@@ -127,6 +128,7 @@ fn store_state(device: &Arc<Device>, text: &[u8]) -> Result {
     let result = match text {
         b"stop" => device.stop(Asker::Anybody),
         b"resume" => device.resume(Asker::Anybody, None),
+        b"resume force" => device.resume(Asker::Root, None),
         _ => {
             let generation = text.strip_prefix(b"resume ").ok_or(EINVAL)?;
             let generation = u64::from_str(generation.as_ref())?;
@@ -223,7 +225,18 @@ fn show_in_flight(device: &Arc<Device>, text: &mut Text) -> Result {
     }
 }
 
-fn errno(error: Error) -> kernel::error::Error {
+fn show_holder(device: &Arc<Device>, text: &mut Text) -> Result {
+    let entered = device.enter();
+    let holder = entered.guarded.machine.holder();
+    let opener = entered.guarded.opener;
+    match opener.filter(|opener| holder == Some(opener.id())) {
+        Some(opener) => show(text, opener),
+        None => show(text, "none"),
+    }
+}
+
+/// What a program gets.
+pub(crate) fn errno(error: Error) -> kernel::error::Error {
     match error {
         Error::NotSupported => EOPNOTSUPP,
         Error::NoDriver => ENXIO,

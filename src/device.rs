@@ -22,6 +22,7 @@ use crate::{
         LIMITS, //
     },
     negotiate::Allowed,
+    owner::Opener,
     policy::Policy,
     quiesce::Quiesced,
     state::State,
@@ -126,6 +127,8 @@ pub(crate) struct Environment {
 /// What is behind the lock `machine`.
 pub(crate) struct Guarded {
     pub(crate) machine: Machine,
+    /// Who has the stop of its own, if the machine says that somebody has.
+    pub(crate) opener: Option<Opener>,
     pub(crate) quiesced: Option<Quiesced>,
     /// To be let go by the release work.
     pub(crate) to_release: Option<Quiesced>,
@@ -179,6 +182,7 @@ impl Device {
                 waiters <- Waiters::new(),
                 machine <- new_mutex!(Guarded {
                     machine,
+                    opener: None,
                     quiesced: None,
                     to_release: None,
                     to_announce: None,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Being in a device's machine: until there is nothing left to do, or for as long as somebody waits. Here
-//! the timer is armed, and nowhere else.
+//! Being in a device's machine: until there is nothing left to do, or for as long as somebody
+//! waits. Here the timer is armed, and nowhere else.
 
 use crate::{
     device::{
@@ -22,7 +22,8 @@ use crate::{
     },
     sys::{
         memory::NoIo,
-        module::ModuleRef, //
+        module::ModuleRef,
+        rcu::GracePeriod, //
     },
 };
 use kernel::{
@@ -78,13 +79,24 @@ impl<'a> Entered<'a> {
     }
 
     /// Carries out what is to be done now.
-    pub(crate) fn run(mut self) -> Self {
+    pub(crate) fn run(self) -> Self {
+        let mut done = self.run_until_settling();
+        loop {
+            match done {
+                Ok(entered) => return entered,
+                Err(settling) => done = settling.wait().run_until_settling(),
+            }
+        }
+    }
+
+    /// The same, but does not wait for those who may just be giving the device a request.
+    pub(crate) fn run_until_settling(mut self) -> Result<Self, Settling<'a>> {
         loop {
             let (device, guarded) = (self.device, &mut *self.guarded);
             let known = device.status.lock().field.known();
             guarded.machine.sync(known);
             let Some(action) = guarded.machine.next(device.now()) else {
-                return self;
+                return Ok(self);
             };
             if let Action::AnnounceStop(generation) = action {
                 drop(self);
@@ -94,13 +106,11 @@ impl<'a> Entered<'a> {
                 machine.announced(device.now(), generation);
             } else if let Action::Settle(generation) = action {
                 let dispatched = guarded.quiesced.as_ref().and_then(Quiesced::dispatched);
-                drop(self);
-                if let Some(dispatched) = &dispatched {
-                    dispatched.wait();
-                }
-                self = device.enter();
-                let machine = &mut self.guarded.machine;
-                machine.settled(device.now(), generation, dispatched.is_some());
+                return Err(Settling {
+                    device,
+                    generation,
+                    dispatched,
+                });
             } else {
                 device.carry_out(guarded, action);
             }
@@ -138,6 +148,32 @@ impl<'a> Entered<'a> {
         drop(self);
         let killed = device.waiters.wait(seen, us, killable);
         (device.enter(), killed)
+    }
+}
+
+/// The driver above is quiesced, and may just be giving the device a request. Devices that come to
+/// this one after the other have one wait in common.
+#[must_use = "the stop goes on after the wait"]
+pub(crate) struct Settling<'a> {
+    device: &'a Arc<Device>,
+    generation: u64,
+    dispatched: Option<GracePeriod>,
+}
+
+impl<'a> Settling<'a> {
+    /// Waits until it is over.
+    pub(crate) fn wait(self) -> Entered<'a> {
+        if let Some(dispatched) = &self.dispatched {
+            dispatched.wait();
+        }
+        let mut entered = self.device.enter();
+        let machine = &mut entered.guarded.machine;
+        machine.settled(
+            self.device.now(),
+            self.generation,
+            self.dispatched.is_some(),
+        );
+        entered
     }
 }
 

@@ -90,6 +90,8 @@ impl Devices {
     /// The module is about to be unloaded: leaves all devices, and removes their files.
     pub(crate) fn exit(&self) {
         self.exiting.store(true, Relaxed);
+        // Of files that were closed.
+        self.environment.timers.finish();
         self.for_each(|device| device.begin_to_leave(Leaver::Device));
         self.for_each(|device| {
             device.leave(Leaver::Device);
@@ -153,10 +155,34 @@ impl Devices {
         Ok(())
     }
 
+    /// What all devices share.
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// By what the device virtioN, with that parent, is found as long as it is there.
+    pub(crate) fn serial(&self, index: u32, parent: &CStr) -> Option<u64> {
+        let attachments = self.attachments.lock();
+        let found = attachments.iter().find(|attachment| {
+            let device = &attachment.device;
+            device.transport().device().index() == index && device.parent().name() == parent
+        });
+        found.map(|attachment| attachment.serial)
+    }
+
+    /// The device that was found before, if it is there still.
+    pub(crate) fn with_serial(&self, serial: u64) -> Option<Arc<Device>> {
+        let attachments = self.attachments.lock();
+        let found = attachments
+            .iter()
+            .find(|attachment| attachment.serial == serial);
+        found.map(|attachment| attachment.device.clone())
+    }
+
     /// Calls `body` for every device that is attached, without the lock: it may come back to us.
     /// Devices that come or go meanwhile don't hide others: they are in the order in which they
     /// came.
-    fn for_each(&self, mut body: impl FnMut(Arc<Device>)) {
+    pub(crate) fn for_each(&self, mut body: impl FnMut(Arc<Device>)) {
         let mut done = 0;
         loop {
             let next = {

@@ -91,14 +91,15 @@ impl Device {
     }
 
     /// Enters the machine, and looks whether a stop still stands.
-    fn look(self: &Arc<Self>) -> Entered<'_> {
+    pub(crate) fn look(self: &Arc<Self>) -> Entered<'_> {
         let mut entered = self.enter();
         entered.guarded.machine.look(self.now());
         entered.run()
     }
 
-    /// The device is told to resume, since [`Self::leave`] follows. Not waiting: neither for the device, nor to
-    /// let the driver above go, for which somebody may wait who waits for another device.
+    /// The device is told to resume, since [`Self::leave`] follows. Not waiting: neither for the
+    /// device, nor to let the driver above go, for which somebody may wait who waits for another
+    /// device.
     pub(crate) fn begin_to_leave(self: &Arc<Self>, who: Leaver) {
         let mut entered = self.enter();
         entered.guarded.machine.leaves(self.now(), who);

@@ -4,66 +4,67 @@
 //!
 //! [`crate::machine`] says how a device comes from one state to another.
 
-/// The states.
+/// The states. The numbers are those of `enum virtio_device_stop_state` in the uapi header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     /// The device can't be stopped; the reason says why.
-    Unavailable,
+    Unavailable = 0,
     /// The device works.
-    Running,
+    Running = 1,
     /// A stop was asked for, and is waited for.
-    Stopping,
+    Stopping = 2,
     /// The device has acknowledged the stop.
-    Stopped,
+    Stopped = 3,
     /// The end of the stop was asked for, and is waited for.
-    Resuming,
+    Resuming = 4,
     /// Nobody wants the device to be stopped any more, but it shows that it is, or may yet do so.
-    Aborting,
+    Aborting = 5,
     /// The device needs a reset, or does not answer.
-    Failed,
+    Failed = 6,
 }
 
-/// Why a device is in the state that it is in. The words are stable.
+/// Why a device is in the state that it is in. The words are stable, and so are the numbers: those of
+/// `enum virtio_device_stop_reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// Nothing to say.
-    None,
+    None = 0,
     /// No driver is bound to the device.
-    NoDriver,
+    NoDriver = 1,
     /// The device offers no feature by which it could be stopped.
-    NotOffered,
+    NotOffered = 2,
     /// The device may mean VIRTIO_F_NOTIF_CONFIG_DATA by bit 39.
-    Bit39Ambiguous,
+    Bit39Ambiguous = 3,
     /// The administrator has switched the feature off.
-    Disabled,
+    Disabled = 4,
     /// The device is a legacy device.
-    NotVersion1,
+    NotVersion1 = 5,
     /// The device has an administration virtqueue.
-    AdminVq,
+    AdminVq = 6,
     /// The transport keeps the status, or can't carry the feature.
-    Transport,
+    Transport = 7,
     /// Devices of this type are not stopped.
-    TypeRefused,
+    TypeRefused = 8,
     /// What is to be quiesced while the device is stopped can't be found.
-    NoQuiesce,
+    NoQuiesce = 9,
     /// The driver was bound before this module was loaded.
-    BoundBefore,
+    BoundBefore = 10,
     /// The device was reset.
-    Reset,
+    Reset = 11,
     /// The device does not answer any more.
-    Gone,
+    Gone = 12,
     /// The device asks for a reset, or the driver has failed.
-    NeedsReset,
+    NeedsReset = 13,
     /// A stop was not acknowledged in time.
-    StopTimeout,
+    StopTimeout = 14,
     /// A stop that was given up was neither acknowledged nor dropped.
-    StopUnanswered,
+    StopUnanswered = 15,
     /// The device does not resume.
-    ResumeUnanswered,
+    ResumeUnanswered = 16,
     /// The device has ended the stop by itself.
-    StopDropped,
+    StopDropped = 17,
     /// The stop was ended because its owner did not.
-    LeaseExpired,
+    LeaseExpired = 18,
 }
 
 /// Why a request is refused or has failed.

@@ -34,10 +34,13 @@ mod device;
 mod entered;
 mod events;
 mod hooks;
+mod ioctl;
+mod owner;
 mod quiesce;
 mod release;
 mod renegotiate;
 mod requests;
+mod set;
 mod sys;
 mod timer;
 
@@ -64,7 +67,8 @@ type Told<C> = system::Registration<C, events::Devices>;
 
 /// The module, loaded. Dropped in this order.
 struct DeviceStop {
-    /// Unregistered before anything else goes.
+    /// Unregistered before anything else goes. Nobody has it open: that keeps the module.
+    _node: Pin<KBox<sys::misc::Node<owner::Owner>>>,
     _reboot: Pin<KBox<Told<system::Reboot>>>,
     _sleep: Pin<KBox<Told<system::Sleep>>>,
     _registration: Pin<KBox<sys::notifier::Registration<events::Devices>>>,
@@ -92,7 +96,12 @@ impl kernel::Module for DeviceStop {
             GFP_KERNEL,
         )?;
         devices.attach_all(bus);
+        let node = KBox::pin_init(
+            sys::misc::Node::new(c"virtio_device_stop", devices.clone()),
+            GFP_KERNEL,
+        )?;
         Ok(Self {
+            _node: node,
             _reboot: reboot,
             _sleep: sleep,
             _registration: registration,

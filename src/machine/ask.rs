@@ -17,12 +17,9 @@ use super::phase::{
 };
 use super::ticket::{
     Asker,
-    Holder,
     Ticket, //
 };
 use super::Machine;
-
-const A_DAY_US: u64 = 86_400_000_000;
 
 impl Machine {
     /// The device is to stop. Nothing to wait for if it stands stopped already. `asleep`: the
@@ -41,7 +38,7 @@ impl Machine {
             (Phase::Rest(_), (State::Running, _)) => false,
             (Phase::Rest(_), (State::Failed, _)) => return Err(Error::NeedsReset),
             (Phase::Rest(_), (_, reason)) => return Err(reason.refusal()),
-            (Phase::Stopped { .. }, _) if self.holder == asker.holder() => return Ok(None),
+            (Phase::Stopped { .. }, _) if self.holder() == asker.id() => return Ok(None),
             // It is pending still, and can't be called off: it is waited for once more.
             (Phase::Aborting { dropped: false, .. }, _) => {
                 matches!(
@@ -61,7 +58,7 @@ impl Machine {
             return Err(Error::Busy);
         }
         let by = self.requests.open().ok_or(Error::Busy)?;
-        let (since, until) = (now, now.saturating_add(self.settings.timeout_us));
+        let (since, until) = (now, now.saturating_add(self.timeout_us(asker)));
         self.enter(if adopts {
             Phase::Stopping { by, since, until }
         } else {
@@ -103,7 +100,7 @@ impl Machine {
         if generation.is_some_and(|generation| !stands || generation != self.generation) {
             return Err(Error::Stale);
         }
-        if self.holder.is_some() && self.holder != asker.holder() && asker != Asker::Root {
+        if self.holder().is_some_and(|id| asker.id() != Some(id)) && asker != Asker::Root {
             return Err(Error::Busy);
         }
         match (self.phase, self.state()) {
@@ -122,7 +119,7 @@ impl Machine {
             // The device was not asked yet.
             self.answer(ticket, Ok(()));
         } else {
-            self.resume(now, Resumer::Asker(ticket), self.settings.timeout_us);
+            self.resume(now, Resumer::Asker(ticket), self.timeout_us(asker));
         }
         Ok(Some(ticket))
     }
@@ -146,13 +143,19 @@ impl Machine {
     }
 
     pub(super) fn lease_from(&self, now: u64) -> Option<u64> {
-        let lease_us = match self.settings.lease_us {
-            // A holder that is stuck on its own disk never closes.
-            0 if self.holder.is_some() => A_DAY_US,
-            0 => return None,
-            lease_us => lease_us,
-        };
+        let chosen = Some(self.settings.lease_us).filter(|&lease_us| lease_us != 0);
+        let lease_us = self.holder.map_or(chosen, |holder| holder.lease_us)?;
         Some(now.saturating_add(lease_us))
+    }
+
+    fn timeout_us(&self, asker: Asker) -> u64 {
+        let own = asker.holder().and_then(|holder| holder.timeout_us);
+        own.unwrap_or(self.settings.timeout_us)
+    }
+
+    /// Whose stop it is, by number, if it is not everybody's.
+    pub fn holder(&self) -> Option<u64> {
+        self.holder.map(|holder| holder.id)
     }
 
     /// The answer to a request, once there is one.
@@ -174,9 +177,9 @@ impl Machine {
         }
     }
 
-    /// A holder has closed what it held.
-    pub fn closed(&mut self, now: u64, holder: Holder) {
-        if self.holder != Some(holder) {
+    /// The holder of that number does not want what it holds any more: it calls it off, or is gone.
+    pub fn closed(&mut self, now: u64, id: u64) {
+        if self.holder() != Some(id) {
             return;
         }
         self.call_off(now, Error::CalledOff);

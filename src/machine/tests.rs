@@ -93,6 +93,14 @@ impl Register for RefCell<&mut Device> {
     }
 }
 
+const fn holder(id: u64) -> Holder {
+    Holder {
+        id,
+        timeout_us: None,
+        lease_us: Some(60 * SECOND),
+    }
+}
+
 struct Bench {
     machine: Machine,
     field: Field,
@@ -781,7 +789,7 @@ fn a_device_that_resumes_after_its_driver_has_left_is_notified() {
 #[test]
 fn a_holder_s_stop_is_its_own_and_ends_with_it() {
     for protocol in BOTH {
-        let (one, other) = (Holder(1), Holder(2));
+        let (one, other) = (holder(1), holder(2));
         let mut bench = bench(protocol);
         let ask = bench.machine.ask_stop(0, Asker::Holder(one), false);
         assert_eq!(bench.wait(ask), Ok(()));
@@ -791,10 +799,10 @@ fn a_holder_s_stop_is_its_own_and_ends_with_it() {
         }
         let own = bench.machine.ask_stop(0, Asker::Holder(one), false);
         assert_eq!(own, Ok(None));
-        bench.machine.closed(0, other);
+        bench.machine.closed(0, other.id);
         bench.run();
         bench.is(State::Stopped, Reason::None);
-        bench.machine.closed(0, one);
+        bench.machine.closed(0, one.id);
         bench.run();
         bench.is(State::Running, Reason::None);
         assert_eq!(
@@ -963,16 +971,41 @@ fn a_device_that_is_gone_for_too_long_is_resumed_when_it_comes_back() {
 }
 
 #[test]
-fn a_holder_has_a_lease_whatever_is_chosen() {
+fn a_holder_s_stop_is_on_its_own_terms() {
+    let terms = |timeout_us, lease_us| {
+        Asker::Holder(Holder {
+            id: 1,
+            timeout_us,
+            lease_us,
+        })
+    };
+    for chosen in [0, 60 * SECOND] {
+        let mut bench = bench(D);
+        let settings = bench.machine.settings();
+        bench.machine.set(Settings {
+            lease_us: chosen,
+            ..settings
+        });
+        let ask = bench.machine.ask_stop(0, terms(None, Some(7)), false);
+        assert_eq!(bench.wait(ask), Ok(()));
+        let now = bench.now;
+        assert_eq!(bench.machine.deadline(), Some(now + 7));
+        bench
+            .machine
+            .renew(now + 5, bench.machine.generation())
+            .unwrap();
+        assert_eq!(bench.machine.deadline(), Some(now + 12));
+        bench.pass(20);
+        bench.is(State::Running, Reason::LeaseExpired);
+        let ask = bench.machine.ask_stop(bench.now, terms(None, None), false);
+        assert_eq!(bench.wait(ask), Ok(()));
+        assert_eq!(bench.machine.deadline(), None);
+    }
     let mut bench = bench(D);
-    let settings = bench.machine.settings();
-    bench.machine.set(Settings {
-        lease_us: 0,
-        ..settings
-    });
-    let ask = bench.machine.ask_stop(0, Asker::Holder(Holder(1)), false);
-    assert_eq!(bench.wait(ask), Ok(()));
-    assert!(bench.machine.deadline().is_some());
+    bench.device.stops_after = NEVER;
+    let ask = bench.machine.ask_stop(0, terms(Some(300), Some(7)), false);
+    assert_eq!(bench.wait(ask), Err(Error::TimedOut));
+    assert!(bench.now < 2 * 300, "{}", bench.now);
 }
 
 #[test]

@@ -10,7 +10,14 @@ pub struct Ticket(u8);
 
 /// Somebody who holds stops, and whose stops end when it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Holder(pub u32);
+pub struct Holder {
+    /// Nobody else has it.
+    pub id: u64,
+    /// How long a request of its own may take; nothing: as the administrator has chosen.
+    pub timeout_us: Option<u64>,
+    /// For how long a stop of its own may stand; nothing: for ever.
+    pub lease_us: Option<u64>,
+}
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,6 +73,13 @@ impl Requests {
 }
 
 impl Asker {
+    pub(super) const fn id(self) -> Option<u64> {
+        match self {
+            Self::Holder(holder) => Some(holder.id),
+            Self::Anybody | Self::Root => None,
+        }
+    }
+
     pub(super) const fn holder(self) -> Option<Holder> {
         match self {
             Self::Holder(holder) => Some(holder),

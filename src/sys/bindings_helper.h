@@ -16,6 +16,8 @@
 #include <uapi/linux/virtio_pci.h>
 #include <uapi/linux/virtio_scsi.h>
 
+#include "../uapi/virtio_device_stop.h"
+
 struct blk_mq_tag_set;
 struct gendisk;
 struct request;
@@ -62,6 +64,7 @@ bool virtio_device_stop_wait(struct wait_queue_head *queue, const u32 *count, u3
 bool virtio_device_stop_is_present(struct device *parent);
 unsigned long virtio_device_stop_rcu_state(void);
 void virtio_device_stop_wait_for_rcu(unsigned long state);
+void virtio_device_stop_comm(char comm[16]);
 void virtio_device_stop_not_leak(const void *memory);
 void virtio_device_stop_synchronize(void);
 int virtio_device_stop_register_pm(struct notifier_block *block);

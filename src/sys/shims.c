@@ -394,6 +394,13 @@ void virtio_device_stop_wait_for_rcu(unsigned long state)
 	cond_synchronize_rcu_expedited(state);
 }
 
+/* The name of the current task. */
+void virtio_device_stop_comm(char comm[16])
+{
+	BUILD_BUG_ON(TASK_COMM_LEN != 16);
+	strscpy_pad(comm, current->comm, TASK_COMM_LEN);
+}
+
 void virtio_device_stop_not_leak(const void *memory)
 {
 	kmemleak_not_leak(memory);

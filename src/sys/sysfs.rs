@@ -4,9 +4,12 @@
 //!
 //! C header: [`include/linux/device.h`](srctree/include/linux/device.h)
 
-use super::virtio::{
-    Device,
-    DeviceRef, //
+use super::{
+    task,
+    virtio::{
+        Device,
+        DeviceRef, //
+    }, //
 };
 use core::{
     fmt::Write,
@@ -255,8 +258,7 @@ impl<T: Send + Sync + 'static> Group<T> {
             let text = slice::from_raw_parts(buffer.cast::<u8>(), length);
             (&*attribute.cast(), text)
         };
-        // SAFETY: Looks at the current task, and may be called by any.
-        if !unsafe { bindings::capable(bindings::CAP_SYS_ADMIN as c_int) } {
+        if !task::is_administrator() {
             return EPERM.to_errno() as isize;
         }
         let Some(store) = file.what.store else {

@@ -96,6 +96,13 @@ impl Device {
         unsafe { (*self.as_raw()).id.device }
     }
 
+    /// The N of its name, virtioN. It is used again when the device has gone.
+    pub(crate) fn index(&self) -> u32 {
+        // SAFETY: `self` is a valid device that was added to the bus: its index is not
+        // negative, and never changes.
+        unsafe { (*self.as_raw()).index as u32 }
+    }
+
     /// Whether a driver is bound, or being bound or unbound. Stable only under the device's lock.
     pub(crate) fn has_driver(&self) -> bool {
         // SAFETY: `self` is a valid device.
@@ -199,6 +206,11 @@ impl Parent {
     pub(super) fn as_raw(&self) -> *mut kernel::bindings::device {
         // CAST: `device::Device` is transparent, and may be changed behind a reference.
         ptr::from_ref::<device::Device>(&self.0).cast_mut().cast()
+    }
+
+    /// What it is called in sysfs.
+    pub(crate) fn name(&self) -> &CStr {
+        self.0.name()
     }
 
     /// Whether the bus knows it still, whatever it shows by itself.

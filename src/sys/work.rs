@@ -66,6 +66,12 @@ impl Queue {
         // A reference too many goes.
         drop(queued);
     }
+
+    /// Waits until what was queued is done, but for what is to be done later.
+    pub(crate) fn finish(&self) {
+        // SAFETY: By the invariant.
+        unsafe { bindings::__flush_workqueue(self.0.as_ptr()) };
+    }
 }
 
 impl Drop for Queue {

@@ -53,7 +53,11 @@ mod device;
 const NOW: u64 = 1000;
 const TIMEOUT: u64 = 2;
 const LEASE: u64 = 5;
-const HOLDER: Holder = Holder(1);
+const HOLDER: Holder = Holder {
+    id: 1,
+    timeout_us: None,
+    lease_us: Some(LEASE),
+};
 
 /// So short that every order of what they limit comes about.
 static LIMITS: Limits = Limits {
@@ -391,7 +395,7 @@ impl World {
                     self.machine.killed(NOW, ticket);
                 }
             }
-            Step::Closed => self.machine.closed(NOW, HOLDER),
+            Step::Closed => self.machine.closed(NOW, HOLDER.id),
             Step::Look => {
                 self.machine.look(NOW);
                 self.run();
