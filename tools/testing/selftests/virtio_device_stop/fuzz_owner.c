@@ -2,9 +2,9 @@
 /*
  * usage: fuzz_owner CALLS SEED DEVICE...
  *
- * Calls ioctl(2) on /dev/virtio_device_stop with random commands, sizes, pointers and members, by two
- * threads on few files that are opened and closed meanwhile. What is asked for may happen or not:
- * only the kernel is to live. The devices run afterwards, since all files are closed.
+ * Calls ioctl(2) on /dev/virtio_device_stop with random commands, sizes, pointers and members, by
+ * two threads on few files that are opened and closed meanwhile. What is asked for may happen or
+ * not: only the kernel is to live. The devices run afterwards, since all files are closed.
  */
 
 #define _GNU_SOURCE
@@ -104,7 +104,7 @@ static void *fuzz(void *argument)
 
 			if (fresh < 0)
 				err(1, "/dev/virtio_device_stop");
-			/* Closes the one that was there, perhaps in a call of the other thread's. */
+			/* Closes the one that was there, perhaps in a call of the other. */
 			if (dup2(fresh, files[at]) < 0)
 				err(1, "dup2");
 			close(fresh);

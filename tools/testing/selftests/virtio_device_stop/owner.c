@@ -2,16 +2,16 @@
 /*
  * usage: owner DEVICE[@PARENT]...
  *
- * Opens /dev/virtio_device_stop, adds the devices, which are folders in sysfs, and says "ready". Then
- * does what standard input says, a line each, and answers each with a line: "ok", or what has failed,
- * of which device, and that one's reason.
+ * Opens /dev/virtio_device_stop, adds the devices, which are folders in sysfs, and says "ready".
+ * Then does what standard input says, a line each, and answers each with a line: "ok", or what has
+ * failed, of which device, and that one's reason.
  *
  *   stop [TIMEOUT_MS [LEASE_MS]]
  *   resume [TIMEOUT_MS]
  *   renew
  *   report	for each device: index/state/reason/protocol/owner/answering/generation/in flight
  *   version
- *   also COMMAND	by a child, whose answer goes to the file "also"; answers with its process id
+ *   also COMMAND	by a child, whose answer goes to the file "also"; answers with its pid
  */
 
 #include <err.h>
