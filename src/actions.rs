@@ -22,6 +22,7 @@ use crate::{
     },
     sys::transport::Transport, //
 };
+use core::mem::take;
 use kernel::sync::Arc;
 
 impl Device {
@@ -49,11 +50,17 @@ impl Device {
                     quiesced.device_is_lost();
                 }
             }
-            Action::NotifyVirtqueues => self.notify(guarded),
+            Action::NotifyVirtqueues => {
+                self.notify(guarded);
+                self.let_go_of_the_rest(guarded);
+            }
             Action::Unquiesce => {
                 let mut quiesced = guarded.quiesced.take();
                 if let Some(quiesced) = quiesced.as_mut().filter(|_| guarded.machine.is_lost()) {
                     quiesced.device_is_lost();
+                }
+                if let Some(quiesced) = &mut quiesced {
+                    quiesced.device_answers(!guarded.machine.is_unanswered());
                 }
                 if quiesced.as_ref().is_some_and(Quiesced::waits_to_end) {
                     guarded.to_release = quiesced;
@@ -71,13 +78,14 @@ impl Device {
         }
     }
 
-    fn quiesce(&self, guarded: &mut Guarded) -> Attempt {
+    fn quiesce(self: &Arc<Self>, guarded: &mut Guarded) -> Attempt {
         // It may be on its way to be let go, and is taken back.
         if let Some(quiesced) = guarded.to_release.take() {
             guarded.quiesced = Some(quiesced);
             return Attempt::Done;
         }
-        if guarded.machine.is_quiesced() {
+        if guarded.machine.is_quiesced() || guarded.unanswered.is_some() {
+            self.let_go_of_the_rest(guarded);
             return Attempt::NotNow;
         }
         let device = self.transport().device();
@@ -105,7 +113,7 @@ impl Device {
         machine.answered(self.now(), answer, present);
     }
 
-    fn notify(&self, guarded: &Guarded) {
+    fn notify(&self, guarded: &mut Guarded) {
         let device = self.transport().device();
         if device.has_feature(VIRTIO_F_NOTIFICATION_DATA) {
             // Then a notification says what was added last: nobody may be adding.
@@ -113,7 +121,24 @@ impl Device {
                 dispatched.wait();
             }
         }
-        self.to_virtqueues(guarded, Transport::notify_virtqueues);
+        let mends = take(&mut guarded.mends);
+        self.to_virtqueues(guarded, |transport| {
+            if mends {
+                transport.mend_virtqueues();
+            } else {
+                transport.notify_virtqueues();
+            }
+        });
+    }
+
+    /// The device has answered.
+    fn let_go_of_the_rest(self: &Arc<Self>, guarded: &mut Guarded) {
+        if let Some(quiesced) = &mut guarded.to_release {
+            quiesced.device_answers(true);
+        }
+        if guarded.unanswered.is_some() {
+            self.release_later();
+        }
     }
 
     /// Unless they are others by now, or about to go.

@@ -38,6 +38,11 @@ impl Device {
         self.enter().guarded.machine.configure()
     }
 
+    /// The same for a virtqueue that is to be reset.
+    pub(crate) fn permit_queue(self: &Arc<Self>) -> Permit {
+        self.enter().guarded.machine.configure_queue()
+    }
+
     /// It has.
     pub(crate) fn has_configured(self: &Arc<Self>) {
         self.enter().guarded.machine.configured();

@@ -132,6 +132,11 @@ pub(crate) struct Guarded {
     pub(crate) quiesced: Option<Quiesced>,
     /// To be let go by the release work.
     pub(crate) to_release: Option<Quiesced>,
+    /// What stays of a driver that was let go while the device had not answered: to be let go when
+    /// it has.
+    pub(crate) unanswered: Option<Quiesced>,
+    /// The device was found stopped: its virtqueues may be broken.
+    pub(crate) mends: bool,
     /// The end of a stop, of which user space was not told yet.
     pub(crate) to_announce: Option<State>,
     /// When the timer goes off, if it was armed.
@@ -185,6 +190,8 @@ impl Device {
                     opener: None,
                     quiesced: None,
                     to_release: None,
+                    unanswered: None,
+                    mends: false,
                     to_announce: None,
                     armed: None,
                     detached: false,

@@ -167,12 +167,14 @@ impl<'a> Settling<'a> {
             dispatched.wait();
         }
         let mut entered = self.device.enter();
-        let machine = &mut entered.guarded.machine;
-        machine.settled(
-            self.device.now(),
-            self.generation,
-            self.dispatched.is_some(),
-        );
+        let (now, guarded) = (self.device.now(), &mut *entered.guarded);
+        let quiesced = guarded.quiesced.as_ref();
+        if quiesced.is_none_or(Quiesced::is_settled) {
+            let notify = self.dispatched.is_some();
+            guarded.machine.settled(now, self.generation, notify);
+        } else {
+            guarded.machine.disturbed(now, self.generation);
+        }
         entered
     }
 }

@@ -145,6 +145,8 @@ impl Device {
         };
         if let Ok(answer) = found {
             entered.guarded.machine.found(self.now(), answer.seen);
+            // Its virtqueues may have been broken then.
+            entered.guarded.mends = answer.seen == Seen::Stopped;
             drop(entered.run());
         }
     }
@@ -206,7 +208,7 @@ impl Hooks for Device {
     }
 
     fn may_reset_queue(self: Arc<Self>) -> bool {
-        self.permit() == Permit::Granted
+        self.permit_queue() == Permit::Granted
     }
 
     fn configured(self: Arc<Self>) {

@@ -46,9 +46,9 @@
 //! So no device is left stopped by accident.
 //!
 //! The machine does nothing itself. Whoever has something to tell enters it, with the device's
-//! `machine` lock held. It tells the machine what has happened (`ask.rs`: people; `handshake.rs`:
-//! the device; `world.rs` and `configure.rs`: the kernel; `time.rs`: the clock), and carries out what
-//! [`Machine::next`] says until there is nothing left. When it leaves, it arms the timer for
+//! `machine` lock held. It tells the machine what has happened (`ask.rs`: people; `quiescing.rs`: the
+//! driver above; `handshake.rs`: the device; `world.rs` and `configure.rs`: the kernel; `time.rs`:
+//! the clock), and carries out what [`Machine::next`] says until there is nothing left. When it leaves, it arms the timer for
 //! [`Machine::deadline`], and the timer enters the machine then. Nobody else touches the device.
 //!
 //! Pure: no locks, no I/O, no clock. Times are microseconds since any fixed time.
@@ -61,6 +61,7 @@ mod handshake;
 mod normal;
 mod outcome;
 mod phase;
+mod quiescing;
 mod settings;
 #[cfg(test)]
 mod tests;

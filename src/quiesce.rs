@@ -80,15 +80,40 @@ impl Quiesced {
         }
     }
 
+    /// Whether nothing has come in between, as of then.
+    pub(crate) fn is_settled(&self) -> bool {
+        match self {
+            Self::Scsi(host) => host.is_settled(),
+            Self::Block(_) | Self::Net(_) | Self::Nothing => true,
+        }
+    }
+
     /// Whether to let the driver go may wait, for the RTNL.
     pub(crate) fn waits_to_end(&self) -> bool {
         matches!(self, Self::Net(_))
     }
 
-    /// Lets the driver go, by whoever has the RTNL.
-    pub(crate) fn end(self, lock: &Rtnl) {
+    /// Lets the driver go, by whoever has the RTNL. What can't be let go before the device answers
+    /// is what this returns.
+    pub(crate) fn end(self, lock: &Rtnl) -> Option<Self> {
+        match self {
+            Self::Net(netdev) => netdev.attach(lock).map(Self::Net),
+            Self::Block(_) | Self::Scsi(_) | Self::Nothing => None,
+        }
+    }
+
+    /// Whether the device answers, as far as that is known. If it does not, who is let go must not
+    /// wait for it with the RTNL held.
+    pub(crate) fn device_answers(&mut self, answers: bool) {
         if let Self::Net(netdev) = self {
-            netdev.attach(lock);
+            netdev.device_answers(answers);
+        }
+    }
+
+    /// The driver is about to go: what stays of it is left as it is.
+    pub(crate) fn abandon(self) {
+        if let Self::Net(netdev) = self {
+            netdev.abandon();
         }
     }
 
@@ -113,7 +138,7 @@ impl Quiesced {
     pub(crate) fn in_flight(&self) -> Option<u32> {
         match self {
             Self::Block(disk) => Some(disk.in_flight()),
-            Self::Scsi(host) => Some(host.in_flight()),
+            Self::Scsi(host) => host.in_flight(),
             Self::Net(_) | Self::Nothing => None,
         }
     }
@@ -123,7 +148,7 @@ impl Quiesced {
     pub(crate) fn may_break(&self) -> bool {
         match self {
             Self::Block(disk) => disk.in_flight() == 0,
-            Self::Scsi(host) => host.in_flight() == 0,
+            Self::Scsi(host) => host.in_flight() == Some(0),
             Self::Net(_) => true,
             Self::Nothing => false,
         }

@@ -6,6 +6,7 @@
 use crate::{
     device::{
         Device,
+        Guarded,
         RELEASE_WORK, //
     },
     sys::netdev::Rtnl, //
@@ -22,20 +23,36 @@ impl_has_delayed_work! {
     impl HasDelayedWork<Device, RELEASE_WORK> for Device { self.release_work }
 }
 
+impl Guarded {
+    fn has_to_release(&self) -> bool {
+        self.to_release.is_some() || self.unanswered.is_some()
+    }
+}
+
 impl WorkItem<RELEASE_WORK> for Device {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        if this.enter().guarded.to_release.is_some() {
-            let lock = Rtnl::lock();
-            // Not before: another stop takes it back.
-            let quiesced = this.enter().guarded.to_release.take();
-            if let Some(quiesced) = quiesced {
-                quiesced.end(&lock);
-                let mut entered = this.enter();
-                entered.guarded.machine.unquiesced();
-                drop(entered.run());
-            }
+        if !this.enter().guarded.has_to_release() {
+            return;
+        }
+        let lock = Rtnl::lock();
+        // Not before: another stop takes it back.
+        let quiesced = this.enter().guarded.to_release.take();
+        if let Some(quiesced) = quiesced {
+            let rest = quiesced.end(&lock);
+            let mut entered = this.enter();
+            entered.guarded.unanswered = rest;
+            entered.guarded.machine.unquiesced();
+            drop(entered.run());
+        }
+        let rest = {
+            let guarded = &mut this.enter().guarded;
+            let answers = !guarded.machine.is_unanswered();
+            guarded.unanswered.take_if(|_| answers)
+        };
+        if let Some(rest) = rest {
+            rest.end(&lock);
         }
     }
 }

@@ -126,7 +126,11 @@ impl Device {
             }
             (entered, _) = entered.wait(false);
         }
+        let rest = entered.guarded.unanswered.take();
         drop(entered);
+        if let Some(rest) = rest {
+            rest.abandon();
+        }
         if who == Leaver::Device {
             // The work may be taken back before it has.
             self.announce(None);

@@ -7,6 +7,7 @@
 
 use super::super::status::Protocol;
 use super::phase::{
+    Above,
     Handshake,
     Phase, //
 };
@@ -33,6 +34,16 @@ impl Machine {
         // Before, it is resumed, within a bounded time.
         if self.is_leaving() && matches!(self.phase, Phase::Rest(_)) {
             Permit::Never
+        } else {
+            Permit::NotNow
+        }
+    }
+
+    /// The same for a virtqueue that is to be reset. It is set up again later: whoever does both has
+    /// the lock that the driver above is held with, and let go.
+    pub fn configure_queue(&mut self) -> Permit {
+        if self.above == Above::Working {
+            self.configure()
         } else {
             Permit::NotNow
         }

@@ -8,18 +8,14 @@ use super::super::field::{
 };
 use super::super::state::{
     Cost,
-    Error,
-    Reason, //
+    Error, //
 };
 use super::super::status::{
     Access,
     Protocol,
     Seen, //
 };
-use super::action::{
-    Action,
-    Attempt, //
-};
+use super::action::Action;
 use super::phase::{
     Above,
     Driver,
@@ -110,67 +106,6 @@ impl Machine {
         if matches!(self.phase, Phase::Stopped { .. }) {
             self.look_wanted = true;
             self.look_at = now;
-        }
-    }
-
-    /// The driver above was to be quiesced.
-    pub fn quiesced(&mut self, now: u64, attempt: Attempt) {
-        if attempt == Attempt::Done {
-            self.above = Above::Quiesced;
-        }
-        let Phase::Quiescing {
-            by, since, until, ..
-        } = self.phase
-        else {
-            // Nobody wants it any more.
-            return self.unquiesce();
-        };
-        match attempt {
-            Attempt::Done => {
-                let settles = self.protocol().is_some_and(Protocol::allows_buffers);
-                let step = if settles {
-                    Quiescing::Ask
-                } else {
-                    Quiescing::Settle
-                };
-                self.phase = Phase::Quiescing {
-                    by,
-                    since,
-                    until,
-                    step,
-                };
-                self.look_at = now;
-            }
-            Attempt::NotNow => self.look_again(now),
-            Attempt::NotFound => {
-                self.answer(by, Err(Error::NotSupported));
-                self.rest(Reason::NoQuiesce);
-            }
-        }
-    }
-
-    /// User space was told of that stop.
-    pub fn announced(&mut self, now: u64, generation: u64) {
-        self.proceed(now, generation, Quiescing::Announcing, Quiescing::Quiesce);
-    }
-
-    /// Nobody gives the device requests any more, for that stop. `notify`: who was the last one may
-    /// have meant to notify the device with the next request.
-    pub fn settled(&mut self, now: u64, generation: u64, notify: bool) {
-        if self.proceed(now, generation, Quiescing::Settling, Quiescing::Ask) {
-            self.effects.notify = notify;
-        }
-    }
-
-    /// What was done without the lock is done, if that stop is still wanted. Returns whether it is.
-    fn proceed(&mut self, now: u64, generation: u64, from: Quiescing, to: Quiescing) -> bool {
-        match &mut self.phase {
-            Phase::Quiescing { step, .. } if *step == from && generation == self.generation => {
-                *step = to;
-                self.look_at = now;
-                true
-            }
-            _ => false,
         }
     }
 
@@ -294,13 +229,19 @@ impl Machine {
     }
 
     /// Whether the last quarter of the time has begun in which the device is to resume, and it was
-    /// asked at least as long ago.
+    /// asked at least as long ago. If nobody waits for that: the last quarter of what the
+    /// administrator grants.
     fn is_late(&self, now: u64, asked: u64) -> bool {
-        let Phase::Resuming { since, until, .. } = self.phase else {
-            return false;
-        };
-        let quarter = until.saturating_sub(since) / 4;
-        now >= until.saturating_sub(quarter) && now >= asked.saturating_add(quarter)
+        match self.phase {
+            Phase::Resuming { since, until, .. } => {
+                let quarter = until.saturating_sub(since) / 4;
+                now >= until.saturating_sub(quarter) && now >= asked.saturating_add(quarter)
+            }
+            _ => {
+                let timeout_us = self.settings.timeout_us;
+                now >= asked.saturating_add(timeout_us - timeout_us / 4)
+            }
+        }
     }
 
     /// The device was found stopped when this module was loaded: nobody wants that.
@@ -320,6 +261,19 @@ impl Machine {
             *again = may;
             *cleared = false;
         }
+    }
+
+    /// Whether the device was asked for something that it has not answered. One that shows that it
+    /// runs, after a stop was called off, is taken at its word.
+    pub fn is_unanswered(&self) -> bool {
+        !matches!(
+            self.handshake,
+            Handshake::Idle
+                | Handshake::StopAsked {
+                    called_off: true,
+                    ..
+                }
+        )
     }
 
     /// Whether the driver above is held.

@@ -31,6 +31,8 @@ struct Device {
     status: u8,
     stops_after: u64,
     resumes_after: u64,
+    /// It takes a request to resume that has SUSPEND set for another one to suspend.
+    wants_cleared: bool,
     asked: Option<(u64, bool)>,
     shows: Option<u8>,
     now: u64,
@@ -71,7 +73,10 @@ impl Device {
         let stopped = self.status & self.own() != 0;
         let asks = match self.protocol {
             D => Some(new & 32 != 0),
-            S if stopped => (new & 4 != 0).then_some(false),
+            S if stopped => {
+                let resumes = !self.wants_cleared || new & 16 == 0;
+                (new & 4 != 0 && resumes).then_some(false)
+            }
             S => (new & 16 != 0).then_some(true),
         };
         match asks {
@@ -130,6 +135,7 @@ fn bench(protocol: Protocol) -> Bench {
             status: READY,
             stops_after: 0,
             resumes_after: 0,
+            wants_cleared: false,
             asked: None,
             shows: None,
             now: 0,
@@ -967,6 +973,23 @@ fn a_device_that_is_gone_for_too_long_is_resumed_when_it_comes_back() {
         bench.pass(3 * SECOND);
         assert_eq!(bench.device.status, READY);
         bench.is(State::Unavailable, Reason::Gone);
+    }
+}
+
+#[test]
+fn a_stop_that_comes_late_is_ended_in_the_form_that_the_device_takes() {
+    for (stops_after, state) in [(1500 * MS, State::Aborting), (15 * SECOND, State::Failed)] {
+        let mut bench = bench(S);
+        bench.device.stops_after = stops_after;
+        bench.device.wants_cleared = true;
+        assert_eq!(bench.stop(), Err(Error::TimedOut));
+        bench.pass(stops_after - SECOND - 10 * MS);
+        assert_eq!(bench.machine.state().0, state);
+        bench.pass(3 * SECOND);
+        assert_eq!(bench.machine.state().0, State::Running);
+        assert_eq!(bench.machine.stats().suspend_cleared, 1);
+        let forms: Vec<_> = bench.device.writes.iter().map(|new| new & 20).collect();
+        assert_eq!(forms, [20, 20, 4], "the text's form comes first");
     }
 }
 

@@ -35,6 +35,7 @@ void virtio_device_stop_init_attribute(struct attribute *attribute);
 void virtio_device_stop_put_disk(struct gendisk *disk);
 struct Scsi_Host *virtio_device_stop_find_scsi_host(struct virtio_device *vdev);
 struct blk_mq_tag_set *virtio_device_stop_scsi_host_tags(struct Scsi_Host *host);
+bool virtio_device_stop_scsi_host_recovers(struct Scsi_Host *host);
 void virtio_device_stop_block_scsi_host(struct Scsi_Host *host, bool block);
 struct blk_mq_tag_set *virtio_device_stop_disk_tags(struct gendisk *disk);
 bool virtio_device_stop_is_completed(struct request *request);
@@ -42,8 +43,12 @@ void virtio_device_stop_put_scsi_host(struct Scsi_Host *host);
 struct net_device *virtio_device_stop_find_netdev(struct virtio_device *vdev);
 void virtio_device_stop_break_tx(struct net_device *netdev, unsigned int index,
 				 struct virtqueue *vq);
-void virtio_device_stop_release_tx(struct net_device *netdev);
+void virtio_device_stop_stop_full(struct net_device *netdev, unsigned int index,
+				  struct virtqueue *vq);
+void virtio_device_stop_release_tx(struct net_device *netdev, bool held);
 bool virtio_device_stop_has_pools(struct net_device *netdev);
+bool virtio_device_stop_trylock_netdev(struct net_device *netdev);
+void virtio_device_stop_unlock_netdev(struct net_device *netdev);
 bool virtio_device_stop_disable_polls(struct net_device *netdev);
 void virtio_device_stop_enable_polls(struct net_device *netdev);
 void virtio_device_stop_put_netdev(struct net_device *netdev);

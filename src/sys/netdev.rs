@@ -19,10 +19,6 @@ use super::{
 use core::ptr::NonNull;
 use kernel::{
     prelude::*,
-    sync::barrier::{
-        smp_mb,
-        Full, //
-    },
     types::NotThreadSafe, //
 };
 
@@ -32,6 +28,13 @@ const CONTROL: &CStr = c"control";
 impl Virtqueue<'_> {
     fn is_control(&self) -> bool {
         self.name() == Some(CONTROL)
+    }
+
+    /// For which queue of the interface it sends (virtio 1.4, 5.1.2: receiveq1, transmitq1,
+    /// receiveq2, and so on).
+    fn sends_for(&self) -> Option<u32> {
+        let (pair, sends) = (self.index() / 2, self.index() % 2 == 1);
+        (sends && !self.is_control()).then_some(pair)
     }
 }
 
@@ -81,6 +84,8 @@ pub(crate) struct Detached {
     uses: Uses,
     /// Nothing can be expected of the device any more.
     is_lost: bool,
+    /// The device answers, as far as that is known.
+    answers: bool,
     dispatched: GracePeriod,
 }
 
@@ -121,49 +126,45 @@ impl Netdev {
         if uses == Uses::Nothing && has_pools {
             return None;
         }
-        if !self.breaks_control_queue() {
-            return None;
-        }
-        // SAFETY: By the invariant the network interface is valid; the lock is held. There is a bit for each
-        // VLAN.
-        unsafe {
-            bindings::virtio_device_stop_note_vlans(self.netdev.as_ptr(), vlans.as_mut_ptr());
-            bindings::netif_device_detach(self.netdev.as_ptr());
-        }
-        if uses == Uses::Nothing {
-            self.break_queues(lock);
-        }
+        self.try_detach(uses, &mut vlans, lock)?;
         Some(Detached {
             netdev: Some((self, vlans)),
             uses,
             is_lost: false,
+            answers: true,
             dispatched: GracePeriod::begin(),
         })
     }
 
-    /// Breaks the virtqueues for frames. Those to send with are held first, so that the driver is
-    /// not given a frame that it would drop. The polls for what was received don't run meanwhile:
-    /// one could have got a part of a frame only. They can't be held for longer, since others
-    /// disable them, too, with the lock held.
-    fn break_queues(&self, _lock: &Rtnl) {
-        let netdev = self.netdev.as_ptr();
-        // SAFETY: By the invariant the network interface is valid; the lock is held. So the driver
-        // has enabled the polls if and only if the interface is up.
-        let polls = unsafe { bindings::virtio_device_stop_disable_polls(netdev) };
-        self.break_each_queue();
-        if polls {
-            // SAFETY: As above; they were disabled just now, on this task.
-            unsafe { bindings::virtio_device_stop_enable_polls(netdev) };
+    /// Nothing if that can't be done now.
+    fn try_detach(&self, uses: Uses, vlans: &mut Vlans, lock: &Rtnl) -> Option<()> {
+        // Whoever has it may be waiting for a poll, and so for others.
+        let polls = match uses {
+            Uses::Queues => None,
+            Uses::Nothing => Some(PollsGuard::try_lock(self, lock)?),
+        };
+        if !self.breaks_control_queue() {
+            return None;
         }
+        // SAFETY: By the invariant the network interface is valid; the lock is held. There is a bit
+        // for each VLAN.
+        unsafe {
+            bindings::virtio_device_stop_note_vlans(self.netdev.as_ptr(), vlans.as_mut_ptr());
+            bindings::netif_device_detach(self.netdev.as_ptr());
+        }
+        if let Some(polls) = polls {
+            polls.without(|| self.break_queues());
+        }
+        Some(())
     }
 
-    fn break_each_queue(&self) {
+    /// Breaks the virtqueues for frames. Those to send with are held first, so that the driver is
+    /// not given a frame that it would drop.
+    fn break_queues(&self) {
         for queue in Virtqueues::lock(&self.device).iter() {
-            // Virtio 1.4, 5.1.2: receiveq1, transmitq1, receiveq2, and so on.
-            let (pair, sends) = (queue.index() / 2, queue.index() % 2 == 1);
-            if sends {
-                // SAFETY: By the invariant the network interface is valid. The queue is one of its own,
-                // and does not go meanwhile.
+            if let Some(pair) = queue.sends_for() {
+                // SAFETY: By the invariant the network interface is valid. The queue is one of its
+                // own, and does not go meanwhile.
                 unsafe {
                     let netdev = self.netdev.as_ptr();
                     bindings::virtio_device_stop_break_tx(netdev, pair, queue.as_raw());
@@ -175,36 +176,33 @@ impl Netdev {
     }
 
     /// Not if the device has a command that the driver waits for: its end would be taken for that
-    /// of a later one. Most commands are given with the lock held, but not all.
+    /// of a later one. Most commands are given with the lock held, but not all: one that is given
+    /// just now fails, and is seen when the virtqueue is to work again.
     fn breaks_control_queue(&self) -> bool {
         let queues = Virtqueues::lock(&self.device);
         let Some(control) = queues.iter().find(Virtqueue::is_control) else {
             return true;
         };
-        if !control.is_empty() {
+        // Broken: it was left so with a command that nobody waits for.
+        if !control.is_broken() && !control.is_empty() {
             return false;
         }
         control.set_broken(true);
-        smp_mb(Full);
-        let idle = control.is_empty();
-        if !idle {
-            control.set_broken(false);
-        }
-        idle
+        true
     }
 
     /// What was broken works again, but for a control virtqueue with a command that nobody waits
     /// for.
-    fn mend_queues(&self, uses: Uses) {
+    fn mend_queues(&self, uses: Uses, commands: bool) {
         let left = Virtqueues::lock(&self.device)
             .iter()
             .any(|queue| queue.is_control() && !queue.is_empty());
         self.device.mend_virtqueues(|queue| match uses {
-            _ if queue.is_control() => !left,
+            _ if queue.is_control() => commands && !left,
             Uses::Queues => false,
             Uses::Nothing => true,
         });
-        if left {
+        if commands && left {
             // Somebody has put it there without the lock just when the virtqueue was broken, and
             // has given up. Its end would be taken for that of the next one.
             dev_warn!(
@@ -214,17 +212,69 @@ impl Netdev {
         }
     }
 
-    fn attach(&self, before: &Vlans, uses: Uses, _lock: &Rtnl) {
+    /// The stack passes frames on again. The driver is not given one if there is no room for it.
+    fn attach(&self, uses: Uses, _lock: &Rtnl) {
+        let netdev = self.netdev.as_ptr();
         // SAFETY: By the invariant the network interface is valid; the lock is held.
-        unsafe {
-            if uses == Uses::Nothing {
-                bindings::virtio_device_stop_release_tx(self.netdev.as_ptr());
+        unsafe { bindings::virtio_device_stop_attach_netdev(netdev) };
+        for queue in Virtqueues::lock(&self.device).iter() {
+            if let Some(pair) = queue.sends_for() {
+                // SAFETY: As above. The queue is one of its own, and does not go meanwhile.
+                unsafe { bindings::virtio_device_stop_stop_full(netdev, pair, queue.as_raw()) };
             }
-            bindings::virtio_device_stop_attach_netdev(self.netdev.as_ptr());
-            // What was asked for meanwhile, the driver does not know.
+        }
+        // SAFETY: As above.
+        unsafe { bindings::virtio_device_stop_release_tx(netdev, uses == Uses::Nothing) };
+    }
+
+    /// The driver tells the device what it was asked for meanwhile, and looks at what that has to
+    /// tell.
+    fn catch_up(&self, before: &Vlans, _lock: &Rtnl) {
+        // SAFETY: By the invariant the network interface and the device are valid; the lock is held.
+        unsafe {
             bindings::virtio_device_stop_set_rx_mode(self.netdev.as_ptr());
             bindings::virtio_device_stop_remove_vlans(self.netdev.as_ptr(), before.as_ptr());
+            bindings::virtio_config_changed(self.device.as_raw());
         }
+    }
+}
+
+/// The polls of an interface for what was received are about to be disabled for a moment: one that
+/// runs just then could get a part of a frame only. They can't be held for longer, since others
+/// disable them, too, with this locked, which is the interface's own lock.
+struct PollsGuard<'a> {
+    netdev: &'a Netdev,
+    _not_send: NotThreadSafe,
+}
+
+impl<'a> PollsGuard<'a> {
+    /// Nothing if somebody else has it.
+    fn try_lock(netdev: &'a Netdev, _lock: &Rtnl) -> Option<Self> {
+        // SAFETY: By the invariant the network interface is valid.
+        let locked = unsafe { bindings::virtio_device_stop_trylock_netdev(netdev.netdev.as_ptr()) };
+        locked.then_some(Self {
+            netdev,
+            _not_send: NotThreadSafe,
+        })
+    }
+
+    fn without(self, what: impl FnOnce()) {
+        let netdev = self.netdev.netdev.as_ptr();
+        // SAFETY: By the invariant the network interface is valid; its lock and the RTNL are held.
+        // So the driver has enabled the polls if and only if the interface is up.
+        let disabled = unsafe { bindings::virtio_device_stop_disable_polls(netdev) };
+        what();
+        if disabled {
+            // SAFETY: As above; they were disabled just now, on this task.
+            unsafe { bindings::virtio_device_stop_enable_polls(netdev) };
+        }
+    }
+}
+
+impl Drop for PollsGuard<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the invariant the network interface is valid; this task has locked it.
+        unsafe { bindings::virtio_device_stop_unlock_netdev(self.netdev.netdev.as_ptr()) };
     }
 }
 
@@ -250,25 +300,50 @@ impl Detached {
         self.is_lost = true;
     }
 
-    /// As when it is dropped, for whoever has the lock already.
-    pub(crate) fn attach(mut self, lock: &Rtnl) {
-        self.end(lock);
+    /// Whether the device answers, as far as that is known.
+    pub(crate) fn device_answers(&mut self, answers: bool) {
+        self.answers = answers;
     }
 
-    fn end(&mut self, lock: &Rtnl) {
-        if let Some((netdev, vlans)) = self.netdev.take() {
-            if !self.is_lost {
-                netdev.mend_queues(self.uses);
-            }
-            netdev.attach(&vlans, self.uses, lock);
+    /// As when it is dropped, for whoever has the lock already. If the device does not answer, the
+    /// driver may not give it commands: it would wait for their end with the lock held. That is left,
+    /// to be attached once more when the device answers.
+    pub(crate) fn attach(mut self, lock: &Rtnl) -> Option<Self> {
+        self.end(lock).map(|netdev| Self {
+            netdev: Some(netdev),
+            uses: Uses::Queues,
+            is_lost: false,
+            answers: true,
+            dispatched: self.dispatched,
+        })
+    }
+
+    /// The driver is about to go: it is left as it is.
+    pub(crate) fn abandon(mut self) {
+        self.netdev = None;
+    }
+
+    fn end(&mut self, lock: &Rtnl) -> Option<(Netdev, KBox<Vlans>)> {
+        let (netdev, vlans) = self.netdev.take()?;
+        if !self.is_lost {
+            netdev.mend_queues(self.uses, self.answers);
         }
+        netdev.attach(self.uses, lock);
+        if self.is_lost {
+            return None;
+        }
+        if !self.answers {
+            return Some((netdev, vlans));
+        }
+        netdev.catch_up(&vlans, lock);
+        None
     }
 }
 
 impl Drop for Detached {
     fn drop(&mut self) {
         if self.netdev.is_some() {
-            self.end(&Rtnl::lock());
+            drop(self.end(&Rtnl::lock()));
         }
     }
 }

@@ -94,7 +94,7 @@ impl Blocked {
     /// driver one of the buffers for events: it could not give it back.
     fn begin(device: &Device, host: &Host) -> Option<Self> {
         // Most often it is known before.
-        if !is_idle(&Virtqueues::lock(device), device) {
+        if host.recovers() || !is_idle(&Virtqueues::lock(device), device) {
             return None;
         }
         if !Self::breaks_queues(device) {
@@ -109,6 +109,11 @@ impl Blocked {
             device: device.into(),
             is_lost: false,
         })
+    }
+
+    /// Whether it is so still, now that all have seen that it was to be.
+    fn is_settled(&self, host: &Host) -> bool {
+        !host.recovers() && is_idle(&Virtqueues::lock(&self.device), &self.device)
     }
 
     /// Whether they were idle.
@@ -150,6 +155,12 @@ impl Host {
         let host = unsafe { bindings::virtio_device_stop_find_scsi_host(device.as_raw()) };
         // INVARIANT: What is found is a SCSI host, with a reference to it.
         NonNull::new(host).map(Self)
+    }
+
+    /// Whether it deals with errors: its error handler gives the driver commands by itself.
+    fn recovers(&self) -> bool {
+        // SAFETY: By the invariant the host is valid.
+        unsafe { bindings::virtio_device_stop_scsi_host_recovers(self.0.as_ptr()) }
     }
 
     fn tags(&self) -> *mut blk_mq_tag_set {
@@ -227,12 +238,21 @@ impl Quiesced {
         self.dispatched
     }
 
+    /// Whether the driver gives its device nothing, as of when [`Self::dispatched`] is over.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.blocked
+            .as_ref()
+            .is_none_or(|blocked| blocked.is_settled(&self.host))
+    }
+
     /// How many requests the driver has, those of new units included, and has not completed. Waits
-    /// until it was given the last one.
-    pub(crate) fn in_flight(&self) -> u32 {
+    /// until it was given the last one. Nothing while errors are dealt with: a request that has
+    /// failed counts as completed, and may be with the device still.
+    pub(crate) fn in_flight(&self) -> Option<u32> {
         self.dispatched.wait();
         // SAFETY: By the invariant the tags are valid.
-        unsafe { block::started_requests(self.host.tags()) }
+        let started = unsafe { block::started_requests(self.host.tags()) };
+        (!self.host.recovers()).then_some(started)
     }
 
     /// Nothing can be expected of the device any more: what was broken stays so.

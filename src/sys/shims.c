@@ -159,6 +159,21 @@ bool virtio_device_stop_is_completed(struct request *request)
 	return blk_mq_request_completed(request);
 }
 
+/*
+ * Whether its error handler is at work, or about to be. It gives the driver commands of its own,
+ * whether the host is blocked or not.
+ */
+bool virtio_device_stop_scsi_host_recovers(struct Scsi_Host *host)
+{
+	unsigned long flags;
+	bool recovers;
+
+	spin_lock_irqsave(host->host_lock, flags);
+	recovers = scsi_host_in_recovery(host) || host->host_failed || host->host_eh_scheduled;
+	spin_unlock_irqrestore(host->host_lock, flags);
+	return recovers;
+}
+
 /* As scsi_host_put(), which would need the module scsi_mod to be there. */
 void virtio_device_stop_put_scsi_host(struct Scsi_Host *host)
 {
@@ -201,13 +216,38 @@ void virtio_device_stop_break_tx(struct net_device *netdev, unsigned int index,
 	__netif_tx_unlock_bh(txq);
 }
 
-/* The stack may pass on again what it has, once the interface is attached. */
-void virtio_device_stop_release_tx(struct net_device *netdev)
+/*
+ * If there is no room for another frame in the virtqueue for that queue of the interface, the driver
+ * is not given one before it has found some: it is interrupted when there is. It had stopped the
+ * queue itself, but to attach the interface has woken it.
+ */
+void virtio_device_stop_stop_full(struct net_device *netdev, unsigned int index,
+				  struct virtqueue *vq)
 {
+	struct netdev_queue *txq;
+
+	if (index >= netdev->num_tx_queues)
+		return;
+	txq = netdev_get_tx_queue(netdev, index);
+	__netif_tx_lock_bh(txq);
+	if (vq->num_free < MAX_SKB_FRAGS + 2)
+		netif_tx_stop_queue(txq);
+	__netif_tx_unlock_bh(txq);
+}
+
+/* The stack passes on again what it has. Held: by virtio_device_stop_break_tx(). */
+void virtio_device_stop_release_tx(struct net_device *netdev, bool held)
+{
+	struct netdev_queue *txq;
 	unsigned int i;
 
-	for (i = 0; i < netdev->num_tx_queues; i++)
-		clear_bit(__QUEUE_STATE_STACK_XOFF, &netdev_get_tx_queue(netdev, i)->state);
+	for (i = 0; i < netdev->num_tx_queues; i++) {
+		txq = netdev_get_tx_queue(netdev, i);
+		if (held)
+			clear_bit(__QUEUE_STATE_STACK_XOFF, &txq->state);
+		/* Those that the driver has woken meanwhile were not scheduled. */
+		netif_schedule_queue(txq);
+	}
 }
 
 /* Whether user space has given the driver buffers of its own (AF_XDP). The RTNL is held. */
@@ -226,12 +266,22 @@ bool virtio_device_stop_has_pools(struct net_device *netdev)
 	return found;
 }
 
+/* The interface's own lock: who changes how polls are done waits with it for one that is disabled. */
+bool virtio_device_stop_trylock_netdev(struct net_device *netdev)
+{
+	return mutex_trylock(&netdev->lock);
+}
+
+void virtio_device_stop_unlock_netdev(struct net_device *netdev)
+{
+	netdev_unlock(netdev);
+}
+
 /*
  * No poll function of the interface runs until they are enabled again. False if that makes no
  * difference, since a frame has one buffer (no VIRTIO_NET_F_MRG_RXBUF), or if it is down: then
  * they are disabled, and nobody may do it twice. The driver enables those with a weight when it
- * brings the interface up. The RTNL is held. The interface's own lock is, too, until then: who
- * changes how polls are done waits with it for one that is disabled.
+ * brings the interface up. The RTNL and the interface's own lock are held.
  */
 bool virtio_device_stop_disable_polls(struct net_device *netdev)
 {
@@ -240,7 +290,6 @@ bool virtio_device_stop_disable_polls(struct net_device *netdev)
 	if (!netif_running(netdev) ||
 	    !virtio_has_feature(dev_to_virtio(netdev->dev.parent), VIRTIO_NET_F_MRG_RXBUF))
 		return false;
-	netdev_lock(netdev);
 	list_for_each_entry(napi, &netdev->napi_list, dev_list) {
 		if (napi->weight)
 			napi_disable_locked(napi);
@@ -256,7 +305,6 @@ void virtio_device_stop_enable_polls(struct net_device *netdev)
 		if (napi->weight)
 			napi_enable_locked(napi);
 	}
-	netdev_unlock(netdev);
 }
 
 void virtio_device_stop_put_netdev(struct net_device *netdev)
@@ -296,14 +344,9 @@ void virtio_device_stop_remove_vlans(struct net_device *netdev, const unsigned l
 /* As netif_device_attach(), which leaves the queues of an interface stopped that was shut down. */
 void virtio_device_stop_attach_netdev(struct net_device *netdev)
 {
-	unsigned int i;
-
 	netif_device_attach(netdev);
 	if (!netif_running(netdev))
 		netif_tx_start_all_queues(netdev);
-	/* Those that the driver has woken meanwhile were not scheduled. */
-	for (i = 0; i < netdev->num_tx_queues; i++)
-		netif_schedule_queue(netdev_get_tx_queue(netdev, i));
 }
 
 /* Has the driver tell the device what it is to receive, if it can. */

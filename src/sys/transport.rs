@@ -121,6 +121,11 @@ impl Transport {
     pub(crate) fn notify_virtqueues(&self) {
         self.device.notify_virtqueues();
     }
+
+    /// All virtqueues work again, if they were broken.
+    pub(crate) fn mend_virtqueues(&self) {
+        self.device.mend_virtqueues(|_| true);
+    }
 }
 
 impl Transport {

@@ -27,10 +27,10 @@ impl Device {
         }
     }
 
-    /// The virtqueues that `is_ours`, and that were broken while the device was stopped, work again.
-    /// The device runs, and is told of what it may have missed; so is the driver. Unless the bus
-    /// does not know the device any more: the virtio core breaks the virtqueues then, too, so that
-    /// nobody waits for it.
+    /// The virtqueues that `is_ours`, and that were broken while the device was stopped, work
+    /// again. The device runs, and is told of what it may have missed; so is the driver. Unless the
+    /// bus does not know the device any more: the virtio core breaks the virtqueues then, too, so
+    /// that nobody waits for it.
     pub(super) fn mend_virtqueues(&self, is_ours: impl Fn(&Virtqueue<'_>) -> bool) {
         for queue in Virtqueues::lock(self).iter().filter(&is_ours) {
             queue.set_broken(false);
@@ -165,6 +165,12 @@ impl Virtqueue<'_> {
 
     pub(super) fn as_raw(&self) -> *mut bindings::virtqueue {
         self.queue
+    }
+
+    /// Whether it takes nothing, and gives nothing.
+    pub(super) fn is_broken(&self) -> bool {
+        // SAFETY: By the invariant; the function reads a flag.
+        unsafe { bindings::virtqueue_is_broken(self.queue) }
     }
 
     /// From now on.

@@ -116,6 +116,16 @@ fn with_a_driver_that_configures() {
 }
 
 #[test]
+fn with_a_device_that_does_not_resume_by_the_text() {
+    let bounds = Bounds {
+        wants_cleared: true,
+        drivers: true,
+        ..Bounds::default()
+    };
+    holds(Suspend, bounds, 77_687);
+}
+
+#[test]
 #[ignore = "takes long: make test-all"]
 fn with_everything() {
     // More than everything that is checked above, together.

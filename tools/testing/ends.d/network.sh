@@ -4,7 +4,7 @@
 # A network card with several pairs of virtqueues, and several processors that use it.
 
 end_network() {
-	start_devices "net,name=nic,queues=4,protocol=$protocol,mac=02:00:00:00:00:11"
+	start_devices "net,name=nic,queues=4,mergeable=true,protocol=$protocol,mac=02:00:00:00:00:11"
 	run_in_guest end_network.sh "$cycles" -- --cpus 4 --copy "$("$top/tools/vm/bundle" ethtool ip):/" \
 		--copy "$top/build/bin/frames:/bin/" --copy "$top/build/selftests/attach_xdp:/selftests/$suite/"
 	check "nothing is lost under load" guest_says 'ok load$'

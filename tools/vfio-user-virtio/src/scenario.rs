@@ -194,7 +194,12 @@ impl Spec {
                         .ok_or(Error::Value("mac", "six bytes, such as 52:54:00:00:00:01"))?,
                 };
                 let pairs = number(keys, "queues", 1, 1..=16, "1 to 16")?;
-                Arc::new(Net::new(mac, pairs))
+                let card = Net::new(mac, pairs);
+                Arc::new(if flag(keys, "mergeable")? {
+                    card.mergeable()
+                } else {
+                    card
+                })
             }
             "rng" => Arc::new(Rng::open().map_err(|source| Error::Open {
                 path: "/dev/urandom".into(),
@@ -414,7 +419,7 @@ mod tests {
                 4,
             ),
             (
-                "net,socket=s,mac=52:54:00:00:00:09,protocol=both".to_owned(),
+                "net,socket=s,mac=52:54:00:00:00:09,mergeable=true,protocol=both".to_owned(),
                 "net",
                 1,
                 3,

@@ -19,6 +19,8 @@ pub enum Pending {
     /// To stop, which was called off (VIRTIO_F_DEVICE_STOP): it may do so all the same.
     CalledOff,
     Resume,
+    /// To resume, which it took for another request to suspend: it stays as it is.
+    SuspendAgain,
 }
 
 /// When it does what it was asked for.
@@ -51,6 +53,8 @@ pub enum Shows {
 pub struct Device {
     pub protocol: Protocol,
     pub speed: Speed,
+    /// Under VIRTIO_F_SUSPEND, it resumes only when SUSPEND is cleared.
+    pub wants_cleared: bool,
     pub status: u8,
     pub pending: Pending,
     pub shows: Shows,
@@ -68,6 +72,7 @@ impl Device {
         Self {
             protocol,
             speed,
+            wants_cleared: false,
             status: READY,
             pending: Pending::Nothing,
             shows: Shows::Status,
@@ -101,7 +106,7 @@ impl Device {
     /// Does what it was asked for.
     pub fn acts(&mut self) {
         match self.pending {
-            Pending::Nothing => {}
+            Pending::Nothing | Pending::SuspendAgain => return,
             Pending::Stop | Pending::CalledOff => {
                 self.status |= self.own();
                 if self.protocol == Protocol::Suspend {
@@ -169,7 +174,8 @@ impl Device {
             Protocol::Suspend if self.pending == Pending::Stop => !own & !Status::DRIVER_OK,
             // Some devices want SUSPEND cleared, after they were asked as the text has it.
             Protocol::Suspend
-                if self.pending == Pending::Resume && new & Status::DRIVER_OK != 0 =>
+                if matches!(self.pending, Pending::Resume | Pending::SuspendAgain)
+                    && new & Status::DRIVER_OK != 0 =>
             {
                 !own
             }
@@ -199,7 +205,11 @@ impl Device {
             Protocol::Suspend => {
                 if self.has_stopped() {
                     if new & Status::DRIVER_OK != 0 {
-                        self.pending = Pending::Resume;
+                        self.pending = if self.wants_cleared && new & own != 0 {
+                            Pending::SuspendAgain
+                        } else {
+                            Pending::Resume
+                        };
                     }
                 } else if new & own != 0 && ready {
                     self.pending = Pending::Stop;

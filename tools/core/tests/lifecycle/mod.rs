@@ -77,6 +77,8 @@ pub struct Bounds {
     pub nonsense: bool,
     pub holder: bool,
     pub writer: bool,
+    /// A device that does not resume by the text.
+    pub wants_cleared: bool,
 }
 
 impl Bounds {
@@ -88,6 +90,7 @@ impl Bounds {
         nonsense: true,
         holder: true,
         writer: true,
+        wants_cleared: false,
     };
 }
 
@@ -158,6 +161,7 @@ pub enum Step {
     Closed,
     Look,
     Settled,
+    Disturbed,
     Unquiesced,
     Quiesces(Attempt),
     Configures,
@@ -412,6 +416,11 @@ impl World {
                 Some((generation, false)) => self.machine.settled(NOW, generation, true),
                 None => {}
             },
+            Step::Disturbed => {
+                if let Some((generation, false)) = self.settling.take() {
+                    self.machine.disturbed(NOW, generation);
+                }
+            }
             Step::Unquiesced => {
                 self.letting_go = false;
                 self.held = false;
@@ -634,7 +643,11 @@ impl Model for Lifecycle {
 
     fn init_states(&self) -> Vec<World> {
         [Speed::Any, Speed::AtOnce, Speed::InBetween]
-            .map(|speed| World::new(self.protocol, speed))
+            .map(|speed| {
+                let mut world = World::new(self.protocol, speed);
+                world.device.wants_cleared = self.bounds.wants_cleared;
+                world
+            })
             .to_vec()
     }
 
@@ -670,6 +683,8 @@ impl Model for Lifecycle {
         may(bounds.holder, Step::Closed);
         may(true, Step::Look);
         may(world.settling.is_some(), Step::Settled);
+        let settles = matches!(world.settling, Some((_, false)));
+        may(bounds.busy && settles, Step::Disturbed);
         may(world.letting_go, Step::Unquiesced);
         if bounds.writer {
             may(!world.configuring, Step::Configures);
@@ -691,7 +706,8 @@ impl Model for Lifecycle {
                 Step::Sleep(!world.asleep),
             );
         }
-        may(device.pending != Pending::Nothing, Step::Acts);
+        let acts = !matches!(device.pending, Pending::Nothing | Pending::SuspendAgain);
+        may(acts, Step::Acts);
         may(device.pending == Pending::CalledOff, Step::Forgets);
         // Under VIRTIO_F_SUSPEND, a stop that the device ends before it has shown it looks as if it
         // were pending for ever: nothing can be done about that.

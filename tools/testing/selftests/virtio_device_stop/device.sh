@@ -10,7 +10,7 @@
 . ../kselftest/ktap_helpers.sh
 
 # A bound for every wait, in seconds: a guest under emulation on a busy machine is slow.
-PATIENCE=60
+PATIENCE=180
 
 exec 3<>/dev/vds/device
 DEVICE_REQUEST=0

@@ -6,9 +6,6 @@
 
 . ./functions.sh
 
-# shellcheck disable=SC2034 # for functions.sh
-PATIENCE=180
-
 test_stop_of_a_killed_agent_ends() {
 	expiries=$(stat lease_expiries)
 	now

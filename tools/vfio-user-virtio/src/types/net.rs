@@ -25,6 +25,8 @@ pub mod peer;
 /// `struct virtio_net_hdr` with `num_buffers`.
 const HEADER: usize = 12;
 const NUM_BUFFERS: usize = 10;
+/// A frame may have several buffers. The bindings lack it.
+const VIRTIO_NET_F_MRG_RXBUF: u32 = 15;
 /// No feature allows for longer ones.
 const LONGEST_FRAME: usize = 1514;
 /// Frames that wait for receive buffers; more are lost, as on any wire.
@@ -45,6 +47,8 @@ pub struct Net {
     /// Pairs of virtqueues. If there are several, the driver has to accept VIRTIO_NET_F_MQ: the control virtqueue comes after all of
     /// them.
     pairs: u16,
+    /// It offers VIRTIO_NET_F_MRG_RXBUF, although it needs one buffer a frame: a driver prepares for more all the same.
+    mergeable: bool,
     state: Mutex<State>,
 }
 
@@ -90,6 +94,7 @@ impl Net {
         Self {
             power_on_mac: mac,
             pairs,
+            mergeable: false,
             state: Mutex::new(State {
                 mac,
                 link: true,
@@ -104,6 +109,15 @@ impl Net {
                 too_long: 0,
                 overflowed: 0,
             }),
+        }
+    }
+
+    /// The same, whose frames may have several buffers.
+    #[must_use]
+    pub fn mergeable(self) -> Self {
+        Self {
+            mergeable: true,
+            ..self
         }
     }
 
@@ -255,6 +269,7 @@ impl Type for Net {
             features: features
                 .iter()
                 .chain((self.pairs > 1).then_some(&VIRTIO_NET_F_MQ))
+                .chain(self.mergeable.then_some(&VIRTIO_NET_F_MRG_RXBUF))
                 .fold(0, |all, bit| all | (1 << bit)),
             queues: 2 * self.pairs + 1,
         }

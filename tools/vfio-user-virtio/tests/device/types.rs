@@ -283,7 +283,7 @@ pub(crate) const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 5];
 /// virtqueue is the last.
 #[test]
 fn net_answers_by_the_pair_that_was_asked() {
-    let mut driver = Driver::of(Arc::new(Net::new(MAC, 2)), D);
+    let mut driver = Driver::of(Arc::new(Net::new(MAC, 2).mergeable()), D);
     for (active, receive) in [(1_u16, RECEIVE), (2, 2)] {
         let mut command = vec![4, 0];
         command.extend(active.to_le_bytes());
