@@ -111,6 +111,7 @@ const KEYS: &[&str] = &[
     "interrupts",
     "file",
     "queues",
+    "mergeable",
     "units",
     "read_only",
     "zoned",
