@@ -144,9 +144,9 @@ impl Device {
             status.field.access(self.transport(), epoch, Access::Read)
         };
         if let Ok(answer) = found {
-            entered.guarded.machine.found(self.now(), answer.seen);
             // Its virtqueues may have been broken then.
-            entered.guarded.mends = answer.seen == Seen::Stopped;
+            entered.guarded.mends = true;
+            entered.guarded.machine.found(self.now(), answer.seen);
             drop(entered.run());
         }
     }

@@ -244,11 +244,16 @@ impl Machine {
         }
     }
 
-    /// The device was found stopped when this module was loaded: nobody wants that.
+    /// The device was found with its driver when this module was loaded. If it has stopped, nobody
+    /// wants that; if it runs, it may have been left before it did.
     pub fn found(&mut self, now: u64, seen: Seen) {
-        if seen == Seen::Stopped {
-            self.handshake = Handshake::Stopped;
-            self.resume(now, Resumer::Nobody, self.settings.timeout_us);
+        match seen {
+            Seen::Stopped => {
+                self.handshake = Handshake::Stopped;
+                self.resume(now, Resumer::Nobody, self.settings.timeout_us);
+            }
+            Seen::Running => self.effects.notify = true,
+            _ => {}
         }
     }
 

@@ -427,6 +427,40 @@ test_unbind_of_one_that_does_not_resume() {
 	frames_are_all_back 100
 }
 
+# The driver would wait for the answer with the lock held.
+test_commands_to_one_that_does_not_answer_fail() {
+	if suspends; then
+		device_set acknowledge=never
+	else
+		device_set acknowledge=given-up:0 resume=never
+	fi
+	store "$STOP/timeout_ms" 100 >/dev/null
+	expect "stop" "$(store "$STOP/state" stop)" "$ETIMEDOUT"
+	does_not_hang ip link set "$NIC" promisc on
+	device_set io_hold=always
+	wait_until state_is failed
+	expect "reason" "$(cat "$STOP/reason")" stop_unanswered
+	wait_until may_be_configured
+	wait_until nobody_hangs
+	commands=$(kind control)
+	device_set io_hold=no acknowledge=at-once resume=at-once
+	wait_until state_is running
+	wait_until is_promiscuous true
+	[ "$(kind control)" -gt "$commands" ] || fail "no command was counted"
+	device_do forget-breaches
+	does_not_hang ip link set "$NIC" promisc off
+	wait_until is_promiscuous false
+	start_frames 100
+	frames_are_all_back 100
+}
+
+# It is attached again.
+may_be_configured() {
+	does_not_hang ip link set "$NIC" mtu 1400
+	[ $STATUS -eq 0 ] || return
+	does_not_hang ip link set "$NIC" mtu 1500
+}
+
 test_nobody_waits_for_one_that_needs_a_reset() {
 	stop
 	device_do needs-reset
@@ -457,4 +491,4 @@ run_tests test_frames_come_through_stops test_ping_waits_for_the_end_of_a_stop \
 	test_driver_does_not_wait_for_commands_with_the_lock_held \
 	test_stop_waits_for_the_lock_no_longer_than_it_may test_resume_does_not_wait_for_the_lock \
 	$vlan_tests test_two_are_stopped_in_any_order test_unbind_resumes_it \
-	test_unbind_of_one_that_does_not_resume test_nobody_waits_for_one_that_needs_a_reset
+	test_unbind_of_one_that_does_not_resume test_commands_to_one_that_does_not_answer_fail test_nobody_waits_for_one_that_needs_a_reset

@@ -92,6 +92,22 @@ breached() {
 	[ "$(device_get breach_count)" -gt 0 ]
 }
 
+# A stop that comes late is ended by nobody: by whom, then, is a device asked that wants SUSPEND cleared?
+test_late_stop_of_one_that_takes_the_other_form_only() {
+	suspends || return 0
+	resumes_may_be_late
+	device_set acknowledge=never resume_form=cleared
+	store "$STOP/timeout_ms" 300 >/dev/null
+	cleared=$(stat suspend_cleared)
+	expect "stop" "$(store "$STOP/state" stop)" "$ETIMEDOUT"
+	is aborting stop_timeout
+	start_reader
+	device_set acknowledge=at-once
+	wait_until state_is running
+	reader_is_done
+	expect "resumes in the other form" "$(stat suspend_cleared)" $((cleared + 1))
+}
+
 test_stop_that_the_device_drops() {
 	stop
 	start_reader
@@ -314,5 +330,6 @@ run_tests test_resume_that_is_not_answered test_stop_that_stays_unanswered test_
 	test_status_that_can_not_be_an_answer_is_nothing_to_build_on test_device_that_shows_both_bits_does_not_run_yet \
 	test_failed_needs_a_reset test_any_other_status_is_no_answer \
 	test_stop_of_a_driver_that_is_not_ready test_needs_reset_on_a_resume test_needs_reset_while_stopped \
-	test_device_that_wants_suspend_cleared_is_resumed test_requests_that_a_stopped_device_has_still \
+	test_device_that_wants_suspend_cleared_is_resumed test_late_stop_of_one_that_takes_the_other_form_only \
+	test_requests_that_a_stopped_device_has_still \
 	test_in_flight_is_unknown_of_others

@@ -86,6 +86,25 @@ both_units_work() {
 	use_unit 0
 }
 
+# The error handler gives the driver commands by itself.
+test_host_that_deals_with_errors_is_not_stopped() {
+	suspends || return 0
+	host=$(echo "/sys/bus/virtio/devices/$VDEV"/host*/scsi_host/host*)
+	requested=$(device_get counters.stops.requested)
+	store "$STOP/timeout_ms" 100 >/dev/null
+	echo recovery >"$host/state"
+	expect "stop" "$(store "$STOP/state" stop)" "$EBUSY"
+	echo running >"$host/state"
+	expect "stops" "$(device_get counters.stops.requested)" "$requested"
+	stop
+	expect "in flight" "$(cat "$STOP/in_flight")" 0
+	echo recovery >"$host/state"
+	expect "in flight" "$(cat "$STOP/in_flight")" unknown
+	echo running >"$host/state"
+	resume
+	both_units_work
+}
+
 test_host_is_stopped() {
 	expect "protocol" "$(cat "$STOP/protocol")" "$PROTOCOL"
 	expect "force" "$(cat "$STOP/force")" 0
@@ -376,7 +395,7 @@ test_stops_among_resets_scans_and_removals() {
 	io_errors_are_expected
 }
 
-run_tests test_host_is_stopped test_in_flight_requests_finish_before_the_acknowledgement \
+run_tests test_host_that_deals_with_errors_is_not_stopped test_host_is_stopped test_in_flight_requests_finish_before_the_acknowledgement \
 	test_the_driver_is_given_nothing_while_stopped test_unit_is_found_while_stopped test_unit_is_removed_while_stopped \
 	test_unbind_while_stopped_with_waiting_requests test_unbind_of_a_host_that_does_not_resume \
 	test_stop_waits_for_a_unit_to_come_no_longer_than_it_may test_task_management_waits_or_fails \

@@ -102,6 +102,21 @@ test_unload_while_stopped() {
 	io_works
 }
 
+# The module breaks the virtqueues of a device that does not resume before it goes.
+test_device_that_was_left_stopped_works_when_it_is_found() {
+	stop
+	device_never_resumes
+	store "$STOP/timeout_ms" 200 >/dev/null
+	rmmod virtio_device_stop || fail "the module can't be unloaded"
+	expect "the device's view" "$(device_get stop)" '"resuming"'
+	device_set resume=at-once
+	load_module
+	wait_until state_is running
+	io_works
+	stop
+	resume
+}
+
 test_unload_while_stopped_with_waiting_requests() {
 	start_fio
 	expect "stop" "$(store "$STOP/state" stop)" ok
@@ -191,7 +206,7 @@ test_unplug_while_stopped() {
 
 run_tests test_unbind_while_stopped test_unbind_while_stopped_with_waiting_requests test_unbind_while_stopping \
 	test_unbind_while_a_stop_that_was_given_up_is_pending test_unload_after_an_unbind_in_every_state \
-	test_unload_while_stopped test_unload_while_stopped_with_waiting_requests test_unload_and_load_under_io \
+	test_unload_while_stopped test_device_that_was_left_stopped_works_when_it_is_found test_unload_while_stopped_with_waiting_requests test_unload_and_load_under_io \
 	test_reset_while_stopped test_reset_while_stopping \
 	test_stop_that_has_ended_with_the_driver_or_a_reset test_generation_of_an_unloaded_module_is_no_proof \
 	test_unplug_while_stopped
