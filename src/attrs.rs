@@ -219,7 +219,7 @@ fn show_generation(device: &Arc<Device>, text: &mut Text) -> Result {
 }
 
 fn show_in_flight(device: &Arc<Device>, text: &mut Text) -> Result {
-    match device.in_flight() {
+    match device.in_flight().0 {
         Some(requests) => show(text, requests),
         None => show(text, "unknown"),
     }

@@ -34,6 +34,7 @@ use crate::{
 };
 use core::ptr;
 use kernel::{
+    alloc::kvec::PushError,
     new_mutex,
     prelude::*,
     sync::{
@@ -114,35 +115,52 @@ impl Devices {
         let device = exclusive.device();
         // Whoever unbinds a stopped disk takes the lock: memory must not be got by I/O.
         let _no_io = NoIo::enter();
-        let mut attachments = self.attachments.lock();
-        let known = attachments
-            .iter()
-            .any(|attachment| attachment.is_of(device));
-        if known || self.exiting.load(Relaxed) {
+        // Nobody else attaches to it meanwhile. The lock is not held: to make files may have to wait
+        // for memory, and whoever resumes a disk takes it.
+        if self.exiting.load(Relaxed) || self.find(device).is_some() {
             return Ok(());
         }
-        attachments.reserve(1, GFP_KERNEL)?;
         let (transport, parent) = (Transport::of(exclusive), Parent::of(exclusive));
         let ours = Device::new(transport, parent, self.environment.clone())?;
         let attached = self
             .shadows
             .attach(exclusive, ours.transport(), ours.clone())?;
         let attachment = Attachment {
-            serial: self.attached.fetch_add(1, Relaxed) + 1,
+            serial: 0,
             attached,
             device: ours.clone(),
         };
-        if let Err(error) = Self::add_files(device, &ours) {
-            // Somebody may have used those that were added.
-            ours.leave(Leaver::Device);
-            attachment.end(exclusive);
-            return Err(error);
+        let kept = match Self::add_files(device, &ours) {
+            Ok(()) => {
+                if device.has_driver() {
+                    ours.bound_before();
+                }
+                self.keep(attachment)
+            }
+            Err(error) => Err((attachment, Err(error))),
+        };
+        let Err((attachment, result)) = kept else {
+            return Ok(());
+        };
+        // Somebody may have used the files.
+        ours.leave(Leaver::Device);
+        ours.remove_files();
+        attachment.end(exclusive);
+        result
+    }
+
+    /// Not if this module is about to be unloaded, which is no error.
+    fn keep(&self, mut attachment: Attachment) -> Result<(), (Attachment, Result)> {
+        let mut attachments = self.attachments.lock();
+        if self.exiting.load(Relaxed) {
+            return Err((attachment, Ok(())));
         }
-        if device.has_driver() {
-            ours.bound_before();
+        attachment.serial = self.attached.fetch_add(1, Relaxed) + 1;
+        if let Err(error) = attachments.reserve(1, GFP_KERNEL) {
+            return Err((attachment, Err(error.into())));
         }
-        attachments.push(attachment, GFP_KERNEL)?;
-        Ok(())
+        let full = |PushError(attachment)| (attachment, Err(ENOMEM));
+        attachments.push_within_capacity(attachment).map_err(full)
     }
 
     fn add_files(device: &virtio::Device, ours: &Arc<Device>) -> Result {

@@ -10,10 +10,10 @@ use crate::{
     },
     events::Devices,
     owner::{
+        Failure,
         Member,
         Owner, //
     },
-    set::Failure,
     state::{
         Reason,
         State, //
@@ -23,11 +23,11 @@ use crate::{
         task,
         uapi::{
             self,
-            Argument, //
+            Argument,
+            Extensible, //
         }, //
     },
 };
-use core::mem::size_of;
 use kernel::{
     ioctl::_IO,
     page::PAGE_SIZE,
@@ -44,10 +44,12 @@ const LEASE_MS: u32 = 60_000;
 
 const VERSION: u32 = _IO(uapi::MAGIC, 0);
 const ADD: u32 = _IO(uapi::MAGIC, 1);
-const STOP: u32 = _IO(uapi::MAGIC, 2);
-const RESUME: u32 = _IO(uapi::MAGIC, 3);
-const RENEW: u32 = _IO(uapi::MAGIC, 4);
-const REPORT: u32 = _IO(uapi::MAGIC, 5);
+const REMOVE: u32 = _IO(uapi::MAGIC, 2);
+const STOP: u32 = _IO(uapi::MAGIC, 3);
+const RESUME: u32 = _IO(uapi::MAGIC, 4);
+const RENEW: u32 = _IO(uapi::MAGIC, 5);
+const REPORT: u32 = _IO(uapi::MAGIC, 6);
+const CALL_OFF: u32 = _IO(uapi::MAGIC, 7);
 
 impl File for Owner {
     type Shared = Arc<Devices>;
@@ -63,8 +65,13 @@ impl File for Owner {
         match command {
             VERSION => return Ok(uapi::ABI as isize),
             ADD => add(&owner, argument),
+            REMOVE => remove(&owner, argument),
             STOP | RESUME | RENEW => request(&owner, command, argument),
             REPORT => report(&owner, argument),
+            CALL_OFF => {
+                owner.call_off();
+                Ok(())
+            }
             _ => Err(ENOTTY),
         }?;
         Ok(0)
@@ -76,7 +83,7 @@ impl File for Owner {
 }
 
 fn add(owner: &Owner, argument: usize) -> Result {
-    let (_, add) = Argument::read::<uapi::Add>(argument)?;
+    let (argument, mut add) = Argument::read::<uapi::Add>(argument)?;
     // `c_char` is a byte, in whatever way it is signed.
     let parent = add.parent.map(|byte| byte as u8);
     let name = CStr::from_bytes_until_nul(&parent).map_err(|_| EINVAL)?;
@@ -87,7 +94,17 @@ fn add(owner: &Owner, argument: usize) -> Result {
     {
         return Err(EINVAL);
     }
-    owner.add(add.index, name, uapi::MAX_DEVICES as usize)
+    argument.write(&add)?;
+    add.cookie = owner.add(add.index, name, uapi::MAX_DEVICES as usize)?;
+    argument.write(&add)
+}
+
+fn remove(owner: &Owner, argument: usize) -> Result {
+    let (_, remove) = Argument::read::<uapi::Remove>(argument)?;
+    if remove.reserved != 0 {
+        return Err(EINVAL);
+    }
+    owner.remove(remove.cookie)
 }
 
 /// What is to be done by all devices. Whether the answer can be written is tried before.
@@ -103,10 +120,10 @@ fn request(owner: &Owner, command: u32, argument: usize) -> Result {
         timeout_ms @ 1..=MAX_TIMEOUT_MS if command != RENEW => Some(u64::from(timeout_ms) * 1000),
         _ => return Err(EINVAL),
     };
-    if request.flags != 0 || request.reserved != 0 {
+    if request.flags != 0 || (command == STOP && owner.members()?.is_empty()) {
         return Err(EINVAL);
     }
-    (request.error, request.index, request.reason) = (0, 0, 0);
+    (request.error, request.reason, request.cookie) = (0, 0, 0);
     argument.write(&request)?;
     let result = match command {
         STOP => owner.stop(timeout_us, u64::from(lease_ms) * 1000),
@@ -114,7 +131,7 @@ fn request(owner: &Owner, command: u32, argument: usize) -> Result {
         _ => owner.renew(),
     }?;
     let Err(Failure {
-        index,
+        cookie,
         error,
         reason,
     }) = result
@@ -123,8 +140,8 @@ fn request(owner: &Owner, command: u32, argument: usize) -> Result {
     };
     let error = errno(error);
     request.error = error.to_errno();
-    request.index = index;
     request.reason = reason as u32;
+    request.cookie = cookie;
     argument.write(&request)?;
     Err(error)
 }
@@ -132,7 +149,7 @@ fn request(owner: &Owner, command: u32, argument: usize) -> Result {
 fn report(owner: &Owner, argument: usize) -> Result {
     let (argument, mut report) = Argument::read::<uapi::Report>(argument)?;
     let size = report.status_size as usize;
-    if report.flags != 0 || size < size_of::<uapi::Status>() || size > PAGE_SIZE {
+    if report.flags != 0 || size < uapi::Status::FIRST_SIZE || size > PAGE_SIZE {
         return Err(EINVAL);
     }
     let room = report.count as usize;
@@ -150,24 +167,29 @@ fn status(owner: &Owner, member: &Member) -> uapi::Status {
     let Some(device) = owner.device(member) else {
         return uapi::Status {
             index: member.index,
+            cookie: member.cookie,
             state: State::Unavailable as u32,
             reason: Reason::Gone as u32,
             in_flight: uapi::UNKNOWN,
             ..uapi::Status::default()
         };
     };
-    // First: what it says holds for the stop that is told of, if that stands still.
-    let in_flight = device.in_flight();
+    let (in_flight, generation) = device.in_flight();
     let snapshot = device.snapshot_after_look();
+    let own = member.stands(snapshot.state, snapshot.generation);
+    let flag = |holds, flag: u32| if holds { flag } else { 0 };
     uapi::Status {
         index: member.index,
+        cookie: member.cookie,
+        flags: flag(own, uapi::STATUS_OWN) | flag(snapshot.is_answering, uapi::STATUS_ANSWERS),
         state: snapshot.state as u32,
         reason: snapshot.reason as u32,
         protocol: snapshot.protocol.map_or(0, |protocol| protocol as u32),
-        is_owner: u32::from(member.stands(snapshot.state, snapshot.generation)),
-        is_answering: u32::from(snapshot.is_answering),
+        reserved: 0,
         generation: snapshot.generation,
-        in_flight: in_flight.map_or(uapi::UNKNOWN, u64::from),
+        in_flight: in_flight
+            .filter(|_| generation == snapshot.generation)
+            .map_or(uapi::UNKNOWN, u64::from),
         stop_us: snapshot.stats.last_stop.elapsed_us,
         resume_us: snapshot.stats.last_resume.elapsed_us,
     }

@@ -132,6 +132,8 @@ pub struct Machine {
     configuring: u32,
     /// User space was told of a stop, and not of its end.
     announced: bool,
+    /// Nothing is quiesced before user space was told of others that are to stop, too.
+    holds_back: bool,
     /// The last stop has ended, not by a resume, and nobody was told.
     lapsed: bool,
     generation: u64,
@@ -170,6 +172,7 @@ impl Machine {
             refuses_stops: false,
             configuring: 0,
             announced: false,
+            holds_back: false,
             lapsed: false,
             generation,
             access_since: None,
@@ -299,6 +302,7 @@ impl Machine {
         self.phase = phase;
         self.generation += 1;
         self.look_wanted = false;
+        self.holds_back = false;
         if !self.is_wanted() {
             self.holder = None;
         }

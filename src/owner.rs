@@ -12,8 +12,7 @@ use crate::{
     },
     set::{
         self,
-        By,
-        Failure, //
+        By, //
     },
     state::{
         Error,
@@ -33,7 +32,6 @@ use kernel::{
     sync::{
         atomic::{
             Atomic,
-            AtomicFlag,
             Relaxed, //
         },
         Arc,
@@ -93,22 +91,40 @@ pub(crate) struct Owner {
     devices: Arc<Devices>,
     /// Held for as long as a call takes, by whoever makes one.
     #[pin]
-    members: Mutex<KVec<Member>>,
-    /// The stop that is under way is not wanted any more.
-    called_off: AtomicFlag,
+    members: Mutex<KVVec<Member>>,
+    /// How often a stop was called off that may be under way.
+    calls_off: Atomic<u64>,
     #[pin]
     work: DelayedWork<Self>,
 }
 
 /// A device that was added.
 pub(crate) struct Member {
+    /// What the program knows it by, and we: it may be removed meanwhile, and is looked up for each
+    /// call.
+    pub(crate) cookie: u64,
     /// The N of its virtioN.
     pub(crate) index: u32,
-    /// It may be removed meanwhile: it is looked up for each call.
-    serial: u64,
-    /// When this file has stopped it.
-    stopped: Option<u64>,
-    resuming: Option<Ticket>,
+    stop: Stop,
+}
+
+/// What this file has done to it.
+enum Stop {
+    /// Nothing that it would have to undo.
+    None,
+    /// It has stopped, and that was the generation.
+    Stands(u64),
+    /// It was asked to resume, and the answer is waited for.
+    Resuming(Arc<Device>, Ticket),
+    /// It has not resumed in time.
+    Unanswered,
+}
+
+/// What one of the devices has failed with.
+pub(crate) struct Failure {
+    pub(crate) cookie: u64,
+    pub(crate) error: Error,
+    pub(crate) reason: Reason,
 }
 
 impl_has_delayed_work! {
@@ -120,7 +136,12 @@ impl WorkItem for Owner {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        this.call_off();
+        this.devices.for_each(|device| {
+            let mut entered = device.enter();
+            let machine = &mut entered.guarded.machine;
+            machine.closed(device.now(), this.opener.id);
+            drop(entered.run());
+        });
     }
 }
 
@@ -131,8 +152,8 @@ impl Owner {
             pin_init!(Self {
                 opener: Opener::current(),
                 devices: devices.clone(),
-                members <- new_mutex!(KVec::new()),
-                called_off: AtomicFlag::new(false),
+                members <- new_mutex!(KVVec::new()),
+                calls_off: Atomic::new(0),
                 work <- new_delayed_work!("virtio_device_stop::owner"),
             }),
             GFP_KERNEL,
@@ -150,34 +171,50 @@ impl Owner {
     /// # Errors
     ///
     /// EBUSY during another call.
-    pub(crate) fn members(&self) -> Result<MutexGuard<'_, KVec<Member>>> {
+    pub(crate) fn members(&self) -> Result<MutexGuard<'_, KVVec<Member>>> {
         self.members.try_lock().ok_or(EBUSY)
     }
 
-    /// Adds the device with that index, below that parent.
+    /// Adds the device with that index, below that parent. Returns by what it is known from then on.
     ///
     /// # Errors
     ///
-    /// ENODEV if there is none; EEXIST; ENOSPC.
-    pub(crate) fn add(&self, index: u32, parent: &CStr, most: usize) -> Result {
+    /// EBUSY during another call; ENODEV if there is none; EEXIST; ENOSPC.
+    pub(crate) fn add(&self, index: u32, parent: &CStr, most: usize) -> Result<u64> {
         let mut members = self.members()?;
-        let serial = self.devices.serial(index, parent).ok_or(ENODEV)?;
-        if members.iter().any(|member| member.serial == serial) {
+        let cookie = self.devices.serial(index, parent).ok_or(ENODEV)?;
+        if members.iter().any(|member| member.cookie == cookie) {
             return Err(EEXIST);
         }
         if members.len() >= most {
             return Err(ENOSPC);
         }
+        // One that was added before may have stopped.
         let _no_io = NoIo::enter();
-        members.push(
-            Member {
-                index,
-                serial,
-                stopped: None,
-                resuming: None,
-            },
-            GFP_KERNEL,
-        )?;
+        let member = Member {
+            cookie,
+            index,
+            stop: Stop::None,
+        };
+        members.push(member, GFP_KERNEL)?;
+        Ok(cookie)
+    }
+
+    /// Removes one that this file has not stopped.
+    ///
+    /// # Errors
+    ///
+    /// EBUSY during another call, or if it has; ENOENT if it was not added.
+    pub(crate) fn remove(&self, cookie: u64) -> Result {
+        let mut members = self.members()?;
+        let mut all = members.iter();
+        let at = all.position(|member| member.cookie == cookie);
+        let at = at.ok_or(ENOENT)?;
+        let member = members.get(at).ok_or(ENOENT)?;
+        if self.device(member).is_some() && !matches!(member.stop, Stop::None) {
+            return Err(EBUSY);
+        }
+        members.remove(at).map_err(|_| ENOENT)?;
         Ok(())
     }
 
@@ -185,14 +222,14 @@ impl Owner {
     ///
     /// # Errors
     ///
-    /// EBUSY during another call; ENOMEM.
+    /// EBUSY during another call; ENOMEM: nothing was done.
     pub(crate) fn stop(
         &self,
         timeout_us: Option<u64>,
         lease_us: u64,
     ) -> Result<Result<(), Failure>> {
+        let calls_off = self.calls_off.load(Relaxed);
         let mut members = self.members()?;
-        self.called_off.store(false, Relaxed);
         let by = By {
             holder: Holder {
                 id: self.opener.id,
@@ -202,31 +239,69 @@ impl Owner {
             opener: self.opener,
         };
         let _no_io = NoIo::enter();
-        let mut devices = KVec::with_capacity(members.len(), GFP_KERNEL)?;
+        let mut devices = KVVec::with_capacity(members.len(), GFP_KERNEL)?;
         for member in &*members {
-            let Some(device) = self.devices.with_serial(member.serial) else {
-                return Ok(Err(member.failed(Error::Gone, None)));
-            };
-            devices.push(device, GFP_KERNEL)?;
+            if let Some(device) = self.device(member) {
+                devices.push(device, GFP_KERNEL)?;
+            }
         }
-        let result = set::stop(&devices, by, &self.called_off)?;
-        for (member, device) in members.iter_mut().zip(&devices) {
-            member.stopped = result.is_ok().then(|| device.snapshot().generation);
+        let result = if devices.len() == members.len() {
+            set::stop(&devices, by, || self.calls_off.load(Relaxed) != calls_off)?
+        } else {
+            // Nor do those that stand.
+            set::end(&devices, self.opener.id);
+            let is_gone = |member: &Member| self.device(member).is_none();
+            let at = members.iter().position(is_gone).unwrap_or(0);
+            let error = Error::Gone;
+            Err(set::Failure { at, error })
+        };
+        Ok(self.note(&mut members, result))
+    }
+
+    /// What a stop has come to.
+    fn note(
+        &self,
+        members: &mut [Member],
+        result: Result<KVVec<u64>, set::Failure>,
+    ) -> Result<(), Failure> {
+        match result {
+            Ok(generations) => {
+                for (member, generation) in members.iter_mut().zip(generations) {
+                    member.stop = Stop::Stands(generation);
+                }
+                Ok(())
+            }
+            Err(set::Failure { at, error }) => {
+                let failure = self.failure(members.get(at), error);
+                for member in members {
+                    member.stop = match self.device(member) {
+                        Some(device) if device.is_unanswered() => Stop::Unanswered,
+                        _ => Stop::None,
+                    };
+                }
+                Err(failure)
+            }
         }
-        Ok(result)
+    }
+
+    /// Calls off the stop that somebody else waits for. If nobody does any more, nothing happens.
+    pub(crate) fn call_off(&self) {
+        self.calls_off.fetch_add(1, Relaxed);
+        self.devices.for_each(|device| {
+            let mut entered = device.enter();
+            let machine = &mut entered.guarded.machine;
+            machine.called_off(device.now(), self.opener.id);
+            drop(entered.run());
+        });
     }
 
     /// Resumes what this file has stopped.
     ///
     /// # Errors
     ///
-    /// EBUSY during another call, but a stop that is under way is called off.
+    /// EBUSY during another call.
     pub(crate) fn resume(&self, timeout_us: Option<u64>) -> Result<Result<(), Failure>> {
-        let Some(mut members) = self.members.try_lock() else {
-            self.called_off.store(true, Relaxed);
-            self.call_off();
-            return Err(EBUSY);
-        };
+        let mut members = self.members()?;
         let asker = Asker::Holder(Holder {
             id: self.opener.id,
             timeout_us,
@@ -235,29 +310,48 @@ impl Owner {
         let mut result = Ok(());
         // Nothing is allocated from here on: what stands still could be what gives memory.
         for member in &mut *members {
-            let (error, device) = match member.stopped.take() {
-                None => continue,
-                Some(generation) => match self.devices.with_serial(member.serial) {
-                    None => (Error::Gone, None),
-                    Some(device) => match member.ask_to_resume(&device, asker, generation) {
-                        Ok(()) => continue,
-                        Err(error) => (error, Some(device)),
-                    },
-                },
-            };
-            let failure = member.failed(error, device.as_ref());
-            result = result.and(Err(failure));
+            if let Err(error) = self.ask_to_resume(member, asker) {
+                result = result.and_then(|()| Err(self.failure(Some(member), error)));
+            }
         }
         for member in &mut *members {
-            let device = self.devices.with_serial(member.serial);
-            let Some((ticket, device)) = member.resuming.take().zip(device) else {
+            let Stop::Resuming(device, ticket) = &member.stop else {
                 continue;
             };
-            if let Err(error) = device.enter().wait_for(Some(ticket)) {
-                result = result.and(Err(member.failed(error, Some(&device))));
+            let answer = device.enter().wait_for(Some(*ticket));
+            member.stop = Stop::after(answer);
+            if let Err(error) = answer {
+                result = result.and_then(|()| Err(self.failure(Some(member), error)));
             }
         }
         Ok(result)
+    }
+
+    fn ask_to_resume(&self, member: &mut Member, asker: Asker) -> Result<(), Error> {
+        let generation = match member.stop {
+            Stop::Stands(generation) => Some(generation),
+            Stop::Unanswered => None,
+            Stop::None | Stop::Resuming(..) => return Ok(()),
+        };
+        let Some(device) = self.device(member) else {
+            member.stop = Stop::None;
+            return Err(Error::Gone);
+        };
+        if generation.is_none() && !device.is_unanswered() {
+            // It has answered since. What has become of it then is not this file's.
+            member.stop = Stop::None;
+            return Ok(());
+        }
+        let mut entered = device.look();
+        let machine = &mut entered.guarded.machine;
+        let asked = machine.ask_resume(device.now(), asker, generation);
+        drop(entered.run());
+        member.stop = match asked {
+            Ok(Some(ticket)) => Stop::Resuming(device, ticket),
+            Ok(None) => Stop::None,
+            Err(error) => Stop::after(Err(error)),
+        };
+        asked.map(|_| ())
     }
 
     /// The leases of what this file has stopped begin anew.
@@ -269,16 +363,15 @@ impl Owner {
         let members = self.members()?;
         let mut result = Ok(());
         for member in &*members {
-            let Some(generation) = member.stopped else {
+            let Stop::Stands(generation) = member.stop else {
                 continue;
             };
-            let device = self.devices.with_serial(member.serial);
-            let renewed = match &device {
+            let renewed = match self.device(member) {
                 Some(device) => device.renew(generation),
                 None => Err(Error::Gone),
             };
             if let Err(error) = renewed {
-                result = result.and(Err(member.failed(error, device.as_ref())));
+                result = result.and_then(|()| Err(self.failure(Some(member), error)));
             }
         }
         Ok(result)
@@ -286,46 +379,51 @@ impl Owner {
 
     /// The device of a member, if it is there.
     pub(crate) fn device(&self, member: &Member) -> Option<Arc<Device>> {
-        self.devices.with_serial(member.serial)
+        self.devices.with_serial(member.cookie)
     }
 
-    fn call_off(&self) {
-        self.devices.for_each(|device| {
-            let mut entered = device.enter();
-            let machine = &mut entered.guarded.machine;
-            machine.closed(device.now(), self.opener.id);
-            drop(entered.run());
-        });
+    fn failure(&self, member: Option<&Member>, error: Error) -> Failure {
+        let device = member.and_then(|member| self.device(member));
+        Failure {
+            cookie: member.map_or(0, |member| member.cookie),
+            error,
+            reason: device.map_or(Reason::Gone, |device| device.snapshot().reason),
+        }
+    }
+}
+
+impl Stop {
+    /// What is left to undo after a request to resume was answered.
+    fn after(answer: Result<(), Error>) -> Self {
+        match answer {
+            Ok(()) | Err(Error::Stale | Error::Gone | Error::NoDriver | Error::NotSupported) => {
+                Self::None
+            }
+            Err(
+                Error::Busy
+                | Error::TimedOut
+                | Error::CalledOff
+                | Error::NeedsReset
+                | Error::Killed,
+            ) => Self::Unanswered,
+        }
     }
 }
 
 impl Member {
     /// Whether this file has stopped it, and it stands since.
     pub(crate) fn stands(&self, state: State, generation: u64) -> bool {
-        state == State::Stopped && self.stopped == Some(generation)
+        let Stop::Stands(since) = self.stop else {
+            return false;
+        };
+        state == State::Stopped && since == generation
     }
+}
 
-    fn ask_to_resume(
-        &mut self,
-        device: &Arc<Device>,
-        asker: Asker,
-        generation: u64,
-    ) -> Result<(), Error> {
-        let mut entered = device.look();
-        let machine = &mut entered.guarded.machine;
-        self.resuming = machine.ask_resume(device.now(), asker, Some(generation))?;
-        drop(entered.run());
-        Ok(())
-    }
-
-    fn failed(&self, error: Error, device: Option<&Arc<Device>>) -> Failure {
-        match device {
-            Some(device) => Failure::of(device, error),
-            None => Failure {
-                index: self.index,
-                error,
-                reason: Reason::Gone,
-            },
-        }
+impl Device {
+    /// Whether it has not resumed in time.
+    fn is_unanswered(self: &Arc<Self>) -> bool {
+        let snapshot = self.snapshot();
+        snapshot.state == State::Failed && snapshot.reason == Reason::ResumeUnanswered
     }
 }

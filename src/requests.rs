@@ -138,8 +138,8 @@ impl Device {
     }
 
     /// How many requests the driver above has with the device that has stopped. Nothing if it has
-    /// not, or if that can't be known.
-    pub(crate) fn in_flight(self: &Arc<Self>) -> Option<u32> {
+    /// not, or if that can't be known. And in which generation that was so.
+    pub(crate) fn in_flight(self: &Arc<Self>) -> (Option<u32>, u64) {
         let (generation, dispatched) = {
             let entered = self.look();
             let quiesced = entered.guarded.quiesced.as_ref();
@@ -153,7 +153,7 @@ impl Device {
         let machine = &entered.guarded.machine;
         let stands = machine.state().0 == State::Stopped && machine.generation() == generation;
         let quiesced = entered.guarded.quiesced.as_ref().filter(|_| stands);
-        quiesced.and_then(Quiesced::in_flight)
+        (quiesced.and_then(Quiesced::in_flight), generation)
     }
 
     /// What can be told of the device.

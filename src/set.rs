@@ -13,18 +13,15 @@ use crate::{
     owner::Opener,
     state::{
         Error,
-        Reason,
         State, //
     },
     sys::memory::NoIo, //
 };
+use core::mem::replace;
 use kernel::{
     prelude::*,
     sync::{
-        atomic::{
-            AtomicFlag,
-            Relaxed, //
-        },
+        atomic::Relaxed,
         Arc, //
     }, //
 };
@@ -38,10 +35,9 @@ pub(crate) struct By {
 
 /// What one of them has failed with.
 pub(crate) struct Failure {
-    /// The N of its virtioN.
-    pub(crate) index: u32,
+    /// Which one.
+    pub(crate) at: usize,
     pub(crate) error: Error,
-    pub(crate) reason: Reason,
 }
 
 /// One of several devices that are being stopped.
@@ -53,16 +49,16 @@ struct Stop<'a> {
 enum Stage<'a> {
     /// The device was not asked, or has failed.
     Runs,
-    /// Whoever may just be giving it a request is to be waited for.
-    Settles(Settling<'a>, Ticket),
     /// Its answer is to be waited for.
     Asked(Ticket),
-    /// It has stopped.
-    Stands,
+    /// And before that whoever may just be giving it a request.
+    Settles(Ticket, Settling<'a>),
+    /// It has stopped, and that is the generation.
+    Stands(u64),
 }
 
-/// Stops all `devices`, unless somebody sets `called_off`. If one fails, those that have stopped are
-/// resumed, and waited for, and the other stops are called off.
+/// Stops all of them, unless it `is_called_off`, and returns their generations. If one fails, those
+/// that have stopped are resumed, and waited for, and the other stops are called off.
 ///
 /// # Errors
 ///
@@ -70,94 +66,131 @@ enum Stage<'a> {
 pub(crate) fn stop(
     devices: &[Arc<Device>],
     by: By,
-    called_off: &AtomicFlag,
-) -> Result<Result<(), Failure>> {
-    // Some may have stopped before.
+    is_called_off: impl Fn() -> bool,
+) -> Result<Result<KVVec<u64>, Failure>> {
+    // Some may have stopped before. And nothing is allocated later: whoever waits for memory may
+    // wait for one of them.
     let _no_io = NoIo::enter();
-    let mut stops = KVec::with_capacity(devices.len(), GFP_KERNEL)?;
+    let mut generations = KVVec::from_elem(0, devices.len(), GFP_KERNEL)?;
+    let mut stops = KVVec::with_capacity(devices.len(), GFP_KERNEL)?;
     for device in devices {
         let stage = Stage::Runs;
         stops.push(Stop { device, stage }, GFP_KERNEL)?;
     }
-    let result = stop_each(&mut stops, by, called_off);
+    let result = stop_each(&mut stops, by, is_called_off, &mut generations);
     if result.is_err() {
-        undo(&mut stops, by.holder.id);
+        for stop in &mut stops {
+            stop.call_off(by.holder.id);
+        }
+        end(devices, by.holder.id);
     }
-    Ok(result)
+    Ok(result.map(|()| generations))
 }
 
-fn stop_each(stops: &mut [Stop<'_>], by: By, called_off: &AtomicFlag) -> Result<(), Failure> {
-    for stop in &mut *stops {
-        if called_off.load(Relaxed) {
-            return Err(Failure::of(stop.device, Error::CalledOff));
-        }
-        let result = stop.begin(by);
-        result.map_err(|error| Failure::of(stop.device, error))?;
+/// Resumes those that the holder has stopped, and waits for them.
+pub(crate) fn end(devices: &[Arc<Device>], holder: u64) {
+    for device in devices {
+        let mut entered = device.enter();
+        entered.guarded.machine.closed(device.now(), holder);
+        drop(entered.run());
     }
-    for stop in &mut *stops {
-        stop.settle();
+    for device in devices {
+        device.wait_while_resuming();
     }
-    for stop in &mut *stops {
-        let result = stop.wait();
-        result.map_err(|error| Failure::of(stop.device, error))?;
-    }
-    for stop in &*stops {
-        if called_off.load(Relaxed) {
-            return Err(Failure::of(stop.device, Error::CalledOff));
-        }
-        // A lease may be shorter than what the others took.
-        if !stop.device.is_stopped_by(by.holder.id) {
-            return Err(Failure::of(stop.device, Error::Stale));
+}
+
+/// One step of all devices after the other.
+fn stop_each(
+    stops: &mut [Stop<'_>],
+    by: By,
+    is_called_off: impl Fn() -> bool,
+    generations: &mut [u64],
+) -> Result<(), Failure> {
+    let mut each = |step: &mut dyn FnMut(&mut Stop<'_>) -> Result<(), Error>| {
+        stops.iter_mut().enumerate().try_for_each(|(at, stop)| {
+            let result = if is_called_off() {
+                Err(Error::CalledOff)
+            } else {
+                step(stop)
+            };
+            result.map_err(|error| Failure { at, error })
+        })
+    };
+    // Nothing is held before user space was told of everything: to be told may need memory, and that
+    // a disk.
+    each(&mut |stop| stop.ask(by))?;
+    each(&mut |stop| stop.begin())?;
+    each(&mut |stop| stop.settle())?;
+    each(&mut |stop| stop.wait(by.holder.id))?;
+    // A lease may be shorter than what the others took.
+    each(&mut |stop| stop.look(by.holder.id))?;
+    for (generation, stop) in generations.iter_mut().zip(stops) {
+        if let Stage::Stands(since) = stop.stage {
+            *generation = since;
         }
     }
     Ok(())
 }
 
-fn undo(stops: &mut [Stop<'_>], holder: u64) {
-    for stop in &mut *stops {
-        stop.call_off(holder);
-    }
-    for stop in stops {
-        stop.device.wait_while_resuming();
-    }
-}
-
 impl<'a> Stop<'a> {
-    fn begin(&mut self, by: By) -> Result<(), Error> {
-        let asker = Asker::Holder(by.holder);
+    fn ask(&mut self, by: By) -> Result<(), Error> {
         let device = self.device;
-        let asleep = device.environment.asleep.load(Relaxed);
         let mut entered = device.look();
+        let asleep = device.environment.asleep.load(Relaxed);
         let machine = &mut entered.guarded.machine;
-        let Some(ticket) = machine.ask_stop(device.now(), asker, asleep)? else {
-            self.stage = Stage::Stands;
-            return Ok(());
+        let asker = Asker::Holder(by.holder);
+        self.stage = match machine.ask_stop(device.now(), asker, asleep)? {
+            Some(ticket) => {
+                entered.guarded.opener = Some(by.opener);
+                Stage::Asked(ticket)
+            }
+            None => Stage::Stands(machine.generation()),
         };
-        entered.guarded.opener = Some(by.opener);
-        self.stage = match entered.run_until_settling() {
-            Ok(_) => Stage::Asked(ticket),
-            Err(settling) => Stage::Settles(settling, ticket),
-        };
+        drop(entered.run());
         Ok(())
     }
 
-    fn settle(&mut self) {
-        match core::mem::replace(&mut self.stage, Stage::Runs) {
-            Stage::Settles(settling, ticket) => {
+    fn begin(&mut self) -> Result<(), Error> {
+        let device = self.device;
+        if let Stage::Asked(ticket) = self.stage {
+            let mut entered = device.enter();
+            let machine = &mut entered.guarded.machine;
+            machine.others_announced(device.now(), ticket);
+            if let Err(settling) = entered.run_until_settling() {
+                self.stage = Stage::Settles(ticket, settling);
+            }
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<(), Error> {
+        match replace(&mut self.stage, Stage::Runs) {
+            Stage::Settles(ticket, settling) => {
                 drop(settling.wait().run());
                 self.stage = Stage::Asked(ticket);
             }
             stage => self.stage = stage,
         }
+        Ok(())
     }
 
-    fn wait(&mut self) -> Result<(), Error> {
+    fn wait(&mut self, holder: u64) -> Result<(), Error> {
         if let Stage::Asked(ticket) = self.stage {
             self.stage = Stage::Runs;
             self.device.enter().wait_for(Some(ticket))?;
-            self.stage = Stage::Stands;
+            let generation = self.device.stopped_by(holder).ok_or(Error::Stale)?;
+            self.stage = Stage::Stands(generation);
         }
         Ok(())
+    }
+
+    fn look(&mut self, holder: u64) -> Result<(), Error> {
+        match self.stage {
+            Stage::Stands(generation) if self.device.stopped_by(holder) == Some(generation) => {
+                Ok(())
+            }
+            _ => Err(Error::Stale),
+        }
     }
 
     /// Not waiting: neither for one that may never stop, nor for one that resumes.
@@ -166,7 +199,7 @@ impl<'a> Stop<'a> {
         let mut entered = device.enter();
         let machine = &mut entered.guarded.machine;
         machine.closed(device.now(), holder);
-        if let Stage::Settles(_, ticket) | Stage::Asked(ticket) = self.stage {
+        if let Stage::Settles(ticket, _) | Stage::Asked(ticket) = self.stage {
             // Nobody wants to know any more.
             machine.take_answer(ticket);
         }
@@ -175,22 +208,12 @@ impl<'a> Stop<'a> {
     }
 }
 
-impl Failure {
-    /// Of that device.
-    pub(crate) fn of(device: &Arc<Device>, error: Error) -> Self {
-        Self {
-            index: device.transport().device().index(),
-            error,
-            reason: device.snapshot().reason,
-        }
-    }
-}
-
 impl Device {
-    /// Whether a stop of that holder stands.
-    fn is_stopped_by(self: &Arc<Self>, holder: u64) -> bool {
+    /// The generation, if a stop of that holder stands.
+    fn stopped_by(self: &Arc<Self>, holder: u64) -> Option<u64> {
         let machine = &self.look().guarded.machine;
-        machine.state().0 == State::Stopped && machine.holder() == Some(holder)
+        let stands = machine.state().0 == State::Stopped && machine.holder() == Some(holder);
+        stands.then(|| machine.generation())
     }
 
     /// Or until the task is killed.

@@ -95,11 +95,12 @@ impl kernel::Module for DeviceStop {
             sys::notifier::Registration::new(bus, devices.clone()),
             GFP_KERNEL,
         )?;
-        devices.attach_all(bus);
         let node = KBox::pin_init(
             sys::misc::Node::new(c"virtio_device_stop", devices.clone()),
             GFP_KERNEL,
         )?;
+        // Nothing fails from here on: what is attached to has files.
+        devices.attach_all(bus);
         Ok(Self {
             _node: node,
             _reboot: reboot,

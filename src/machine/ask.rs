@@ -38,7 +38,14 @@ impl Machine {
             (Phase::Rest(_), (State::Running, _)) => false,
             (Phase::Rest(_), (State::Failed, _)) => return Err(Error::NeedsReset),
             (Phase::Rest(_), (_, reason)) => return Err(reason.refusal()),
-            (Phase::Stopped { .. }, _) if self.holder() == asker.id() => return Ok(None),
+            (Phase::Stopped { lease }, _) if self.holder() == asker.id() => {
+                // On the terms that a holder has now.
+                if asker.holder().is_some() {
+                    self.holder = asker.holder();
+                    self.phase = self.prolonged(now, lease);
+                }
+                return Ok(None);
+            }
             // It is pending still, and can't be called off: it is waited for once more.
             (Phase::Aborting { dropped: false, .. }, _) => {
                 matches!(
@@ -79,6 +86,7 @@ impl Machine {
             self.announced = true;
         }
         self.holder = asker.holder();
+        self.holds_back = !adopts && asker.holder().is_some();
         self.begin_accesses(now);
         Ok(Some(by))
     }
@@ -132,13 +140,26 @@ impl Machine {
     pub fn renew(&mut self, now: u64, generation: u64) -> Result<(), Error> {
         match self.phase {
             Phase::Stopped { lease } if generation == self.generation => {
-                let renewed = self.lease_from(now);
-                self.phase = Phase::Stopped {
-                    lease: renewed.map(|end| end.max(lease.unwrap_or(end))),
-                };
+                self.phase = self.prolonged(now, lease);
                 Ok(())
             }
             _ => Err(Error::Stale),
+        }
+    }
+
+    fn prolonged(&self, now: u64, lease: Option<u64>) -> Phase {
+        let renewed = self.lease_from(now);
+        Phase::Stopped {
+            lease: renewed.map(|end| end.max(lease.unwrap_or(end))),
+        }
+    }
+
+    /// User space was told of all devices that are to stop with this one, by that request of a
+    /// holder's.
+    pub fn others_announced(&mut self, now: u64, ticket: Ticket) {
+        if matches!(self.phase, Phase::Quiescing { by, .. } if by == ticket) {
+            self.holds_back = false;
+            self.look_at = now;
         }
     }
 
@@ -177,14 +198,22 @@ impl Machine {
         }
     }
 
-    /// The holder of that number does not want what it holds any more: it calls it off, or is gone.
+    /// The holder of that number does not want any more what it holds or waits for, or is gone.
     pub fn closed(&mut self, now: u64, id: u64) {
-        if self.holder() != Some(id) {
+        let Some(holder) = self.holder.filter(|holder| holder.id == id) else {
             return;
-        }
+        };
         self.call_off(now, Error::CalledOff);
         if matches!(self.phase, Phase::Stopped { .. }) {
-            self.resume(now, Resumer::Nobody, self.settings.timeout_us);
+            let timeout_us = self.timeout_us(Asker::Holder(holder));
+            self.resume(now, Resumer::Nobody, timeout_us);
+        }
+    }
+
+    /// The holder of that number does not want any more what it waits for.
+    pub fn called_off(&mut self, now: u64, id: u64) {
+        if self.holder() == Some(id) {
+            self.call_off(now, Error::CalledOff);
         }
     }
 

@@ -54,6 +54,7 @@ impl Machine {
                         to(Quiescing::Announcing);
                         return Some(Action::AnnounceStop(self.generation));
                     }
+                    Quiescing::Quiesce if self.holds_back => return None,
                     Quiescing::Quiesce => return Some(Action::Quiesce),
                     Quiescing::Settle => {
                         to(Quiescing::Settling);
@@ -166,7 +167,7 @@ impl Machine {
             (Phase::Stopped { .. }, Seen::Running) => self.runs(now),
             // It is about to run, but is not to be notified yet.
             (Phase::Stopped { .. }, Seen::Between) => {
-                self.lapsed = true;
+                self.lapses();
                 self.enter(Phase::Aborting {
                     since: now,
                     dropped: true,

@@ -130,7 +130,7 @@ impl Machine {
                 &self.configuring,
             ),
             (&self.requests, &self.effects, &self.announced, &self.lapsed),
-            self.generation,
+            (self.holds_back, self.generation),
         )
     }
 }

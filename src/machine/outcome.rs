@@ -36,7 +36,7 @@ impl Machine {
         match self.phase {
             Phase::Stopped { .. } => {
                 self.stats.dropped += 1;
-                self.lapsed = true;
+                self.lapses();
                 note = Reason::StopDropped;
             }
             Phase::Resuming { by, before, .. } => {
@@ -84,6 +84,12 @@ impl Machine {
         }
         self.effects.notify = true;
         self.rest(note);
+    }
+
+    /// A stop ends by no act of whoever has asked for it, who is told at the next resume. A holder
+    /// knows which stop was its own, and is told without this.
+    pub(super) fn lapses(&mut self) {
+        self.lapsed |= self.holder.is_none();
     }
 
     /// A stop ends before the device was asked.

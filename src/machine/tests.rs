@@ -188,6 +188,7 @@ impl Bench {
         let Some(ticket) = ask? else {
             return Ok(());
         };
+        self.machine.others_announced(self.now, ticket);
         loop {
             self.run();
             if let Some(answer) = self.machine.take_answer(ticket) {
@@ -994,6 +995,42 @@ fn a_stop_that_comes_late_is_ended_in_the_form_that_the_device_takes() {
 }
 
 #[test]
+fn of_several_devices_none_is_held_before_user_space_was_told_of_all() {
+    let mut bench = bench(S);
+    let ask = bench.machine.ask_stop(0, Asker::Holder(holder(1)), false);
+    bench.pass(10 * MS);
+    assert!(matches!(bench.done[..], [Action::AnnounceStop(_)]));
+    bench.is(State::Stopping, Reason::None);
+    assert_eq!(bench.wait(ask), Ok(()));
+    assert!(bench.done.contains(&Action::Quiesce));
+    bench.machine.closed(bench.now, 1);
+    bench.run();
+    bench.is(State::Running, Reason::None);
+    // It ends by itself if nothing comes of the others.
+    let begin = bench.now;
+    let ask = bench
+        .machine
+        .ask_stop(begin, Asker::Holder(holder(1)), false);
+    bench.pass(SECOND);
+    let ticket = ask.unwrap().unwrap();
+    assert_eq!(bench.machine.take_answer(ticket), Some(Err(Error::Busy)));
+    bench.is(State::Running, Reason::None);
+    // Who calls off does not resume.
+    let ask = bench
+        .machine
+        .ask_stop(bench.now, Asker::Holder(holder(1)), false);
+    bench.machine.called_off(bench.now, 1);
+    assert_eq!(bench.wait(ask), Err(Error::CalledOff));
+    let ask = bench
+        .machine
+        .ask_stop(bench.now, Asker::Holder(holder(1)), false);
+    assert_eq!(bench.wait(ask), Ok(()));
+    bench.machine.called_off(bench.now, 1);
+    bench.run();
+    bench.is(State::Stopped, Reason::None);
+}
+
+#[test]
 fn a_holder_s_stop_is_on_its_own_terms() {
     let terms = |timeout_us, lease_us| {
         Asker::Holder(Holder {
@@ -1020,8 +1057,17 @@ fn a_holder_s_stop_is_on_its_own_terms() {
         assert_eq!(bench.machine.deadline(), Some(now + 12));
         bench.pass(20);
         bench.is(State::Running, Reason::LeaseExpired);
-        let ask = bench.machine.ask_stop(bench.now, terms(None, None), false);
+        assert_eq!(bench.resume(), Ok(()), "it was told itself");
+        let ask = bench
+            .machine
+            .ask_stop(bench.now, terms(None, Some(7)), false);
         assert_eq!(bench.wait(ask), Ok(()));
+        let now = bench.now;
+        let longer = bench.machine.ask_stop(now, terms(None, Some(9)), false);
+        assert_eq!(longer, Ok(None));
+        assert_eq!(bench.machine.deadline(), Some(now + 9));
+        let longer = bench.machine.ask_stop(now, terms(None, None), false);
+        assert_eq!(longer, Ok(None));
         assert_eq!(bench.machine.deadline(), None);
     }
     let mut bench = bench(D);

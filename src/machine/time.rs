@@ -58,7 +58,8 @@ impl Machine {
         match self.phase {
             _ if self.known.negotiated.is_err() => false,
             Phase::Quiescing { step, .. } => {
-                !matches!(step, Quiescing::Announcing | Quiescing::Settling)
+                let waits = self.holds_back && step == Quiescing::Quiesce;
+                !waits && !matches!(step, Quiescing::Announcing | Quiescing::Settling)
             }
             Phase::Stopping { .. } => true,
             Phase::Stopped { .. } => self.look_wanted || self.nonsense.is_some(),
@@ -113,7 +114,7 @@ impl Machine {
             Phase::Stopping { .. } => self.stop_is_given_up(now, Error::TimedOut),
             Phase::Resuming { .. } => self.resume_is_given_up(now, Error::TimedOut),
             Phase::Stopped { .. } => {
-                self.lapsed = true;
+                self.lapses();
                 self.resume(now, Resumer::Lease, self.settings.timeout_us);
             }
             // It has stopped, and does not resume: then the driver above must not touch it.

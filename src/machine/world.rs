@@ -80,7 +80,7 @@ impl Machine {
                 }
                 self.stats.failures += 1;
             }
-            Phase::Stopped { .. } => self.lapsed = true,
+            Phase::Stopped { .. } => self.lapses(),
             _ => {}
         }
     }
@@ -157,7 +157,7 @@ impl Machine {
                 by: Resumer::Asker(by),
                 ..
             } => self.answer(by, Err(Error::Gone)),
-            Phase::Stopped { .. } => self.lapsed = true,
+            Phase::Stopped { .. } => self.lapses(),
             _ => {}
         }
         self.call_off(now, Error::Gone);

@@ -9,7 +9,13 @@ use core::{
     ptr, //
 };
 use kernel::{
-    fs,
+    fs::{
+        self,
+        file::flags::{
+            O_ACCMODE,
+            O_RDONLY, //
+        }, //
+    },
     miscdevice::{
         MiscDevice,
         MiscDeviceOptions,
@@ -47,7 +53,7 @@ pub(crate) struct Node<T: File> {
 }
 
 impl<T: File> Node<T> {
-    /// Makes `/dev/NAME`, which root may open.
+    /// Makes `/dev/NAME`, which root may open for writing.
     pub(crate) fn new(name: &'static CStr, shared: T::Shared) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             // Before anybody can open it.
@@ -64,7 +70,10 @@ struct Opened<T>(PhantomData<T>);
 impl<T: File> MiscDevice for Opened<T> {
     type Ptr = Arc<T>;
 
-    fn open(_: &fs::File, registration: &MiscDeviceRegistration<Self>) -> Result<Arc<T>> {
+    fn open(file: &fs::File, registration: &MiscDeviceRegistration<Self>) -> Result<Arc<T>> {
+        if file.flags() & O_ACCMODE == O_RDONLY {
+            return Err(EACCES);
+        }
         let registration = ptr::from_ref(registration);
         // SAFETY: Only `Node` can name this type, so that the registration is part of one, which
         // does not go before the registration has, and has what is shared since before.

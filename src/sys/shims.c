@@ -217,9 +217,9 @@ void virtio_device_stop_break_tx(struct net_device *netdev, unsigned int index,
 }
 
 /*
- * If there is no room for another frame in the virtqueue for that queue of the interface, the driver
- * is not given one before it has found some: it is interrupted when there is. It had stopped the
- * queue itself, but to attach the interface has woken it.
+ * If there is no room for another frame in the virtqueue for that queue of the interface, the
+ * driver is not given one before it has found some: it is interrupted when there is. It had stopped
+ * the queue itself, but to attach the interface has woken it.
  */
 void virtio_device_stop_stop_full(struct net_device *netdev, unsigned int index,
 				  struct virtqueue *vq)
@@ -266,7 +266,7 @@ bool virtio_device_stop_has_pools(struct net_device *netdev)
 	return found;
 }
 
-/* The interface's own lock: who changes how polls are done waits with it for one that is disabled. */
+/* The interface's own lock: who changes how polls are done waits with it for a disabled one. */
 bool virtio_device_stop_trylock_netdev(struct net_device *netdev)
 {
 	return mutex_trylock(&netdev->lock);

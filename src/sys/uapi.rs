@@ -7,6 +7,7 @@
 use super::bindings;
 pub(crate) use bindings::{
     virtio_device_stop_add as Add,
+    virtio_device_stop_remove as Remove,
     virtio_device_stop_report as Report,
     virtio_device_stop_request as Request,
     virtio_device_stop_status as Status, //
@@ -14,7 +15,9 @@ pub(crate) use bindings::{
 pub(crate) use bindings::{
     VIRTIO_DEVICE_STOP_ABI as ABI,
     VIRTIO_DEVICE_STOP_IOC_MAGIC as MAGIC,
-    VIRTIO_DEVICE_STOP_MAX_DEVICES as MAX_DEVICES, //
+    VIRTIO_DEVICE_STOP_MAX_DEVICES as MAX_DEVICES,
+    VIRTIO_DEVICE_STOP_STATUS_ANSWERS as STATUS_ANSWERS,
+    VIRTIO_DEVICE_STOP_STATUS_OWN as STATUS_OWN, //
 };
 use core::mem::size_of;
 use kernel::{
@@ -38,6 +41,10 @@ unsafe impl FromBytes for Add {}
 // SAFETY: And there is nothing between them: see the sizes below.
 unsafe impl AsBytes for Add {}
 // SAFETY: As above.
+unsafe impl FromBytes for Remove {}
+// SAFETY: As above.
+unsafe impl AsBytes for Remove {}
+// SAFETY: As above.
 unsafe impl FromBytes for Request {}
 // SAFETY: As above.
 unsafe impl AsBytes for Request {}
@@ -50,8 +57,33 @@ unsafe impl FromBytes for Report {}
 // SAFETY: As above.
 unsafe impl AsBytes for Report {}
 
-const _: () = assert!(size_of::<Add>() == 2 * 4 + 64 && size_of::<Request>() == 8 * 4);
-const _: () = assert!(size_of::<Status>() == 6 * 4 + 4 * 8 && size_of::<Report>() == 4 * 4 + 8);
+const _: () = assert!(size_of::<Add>() == 2 * 4 + 64 + 8);
+const _: () = assert!(size_of::<Remove>() == 2 * 4 + 8);
+const _: () = assert!(size_of::<Request>() == 6 * 4 + 8);
+const _: () = assert!(size_of::<Status>() == 6 * 4 + 5 * 8);
+const _: () = assert!(size_of::<Report>() == 4 * 4 + 8);
+
+/// A structure that may become longer.
+pub(crate) trait Extensible: FromBytes + AsBytes + Default {
+    /// How long it was at first, in bytes.
+    const FIRST_SIZE: usize;
+}
+
+impl Extensible for Add {
+    const FIRST_SIZE: usize = 80;
+}
+impl Extensible for Remove {
+    const FIRST_SIZE: usize = 16;
+}
+impl Extensible for Request {
+    const FIRST_SIZE: usize = 32;
+}
+impl Extensible for Status {
+    const FIRST_SIZE: usize = 64;
+}
+impl Extensible for Report {
+    const FIRST_SIZE: usize = 24;
+}
 
 /// A structure in a program's memory that begins with its size.
 #[derive(Clone, Copy)]
@@ -65,13 +97,13 @@ impl Argument {
     ///
     /// # Errors
     ///
-    /// EFAULT; EINVAL if it is too short to be a `T`; E2BIG if it has more than `T`, and that is not
-    /// 0.
-    pub(crate) fn read<T: FromBytes + AsBytes + Default>(address: usize) -> Result<(Self, T)> {
+    /// EFAULT; EINVAL if it is shorter than it ever was; E2BIG if it has more than `T`, and that is
+    /// not 0.
+    pub(crate) fn read<T: Extensible>(address: usize) -> Result<(Self, T)> {
         let at = |offset| UserPtr::from_addr(address).wrapping_byte_add(offset);
         let size: u32 = UserSlice::new(at(0), size_of::<u32>()).reader().read()?;
-        let (size, known) = (size as usize, size_of::<T>());
-        if size < known {
+        let size = size as usize;
+        if size < T::FIRST_SIZE {
             return Err(EINVAL);
         }
         if size > PAGE_SIZE {
@@ -79,7 +111,9 @@ impl Argument {
         }
         let mut value = T::default();
         let mut reader = UserSlice::new(at(0), size).reader();
-        reader.read_slice(value.as_bytes_mut())?;
+        let bytes = value.as_bytes_mut();
+        let known = size.min(bytes.len());
+        reader.read_slice(bytes.get_mut(..known).ok_or(EINVAL)?)?;
         while !reader.is_empty() {
             if reader.read::<u8>()? != 0 {
                 return Err(E2BIG);

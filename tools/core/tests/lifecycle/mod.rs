@@ -160,6 +160,7 @@ pub enum Step {
     Killed(usize),
     Closed,
     Look,
+    OthersAnnounced,
     Settled,
     Disturbed,
     Unquiesced,
@@ -416,6 +417,11 @@ impl World {
                 Some((generation, false)) => self.machine.settled(NOW, generation, true),
                 None => {}
             },
+            Step::OthersAnnounced => {
+                if let Some(ticket) = self.tickets[1] {
+                    self.machine.others_announced(NOW, ticket);
+                }
+            }
             Step::Disturbed => {
                 if let Some((generation, false)) = self.settling.take() {
                     self.machine.disturbed(NOW, generation);
@@ -681,6 +687,10 @@ impl Model for Lifecycle {
             Step::RootResumes,
         );
         may(bounds.holder, Step::Closed);
+        may(
+            bounds.holder && world.tickets[1].is_some(),
+            Step::OthersAnnounced,
+        );
         may(true, Step::Look);
         may(world.settling.is_some(), Step::Settled);
         let settles = matches!(world.settling, Some((_, false)));

@@ -137,6 +137,7 @@ store() {
 	EACCES="Permission denied"
 	EBUSY="Device or resource busy"
 	ENODEV="No such device"
+	ENOENT="No such file or directory"
 	EINVAL="Invalid argument"
 	ERANGE="Numerical result out of range"
 	EOPNOTSUPP="Operation not supported"

@@ -152,9 +152,12 @@ disturb() {
 	done >/dev/null 2>&1
 }
 
+# Not all the time: a stop needs the interface's own lock for a moment.
 turn() {
-	echo 1 >"$1"
-	echo 0 >"$1"
+	for mode in 1 0; do
+		echo $mode >"$1"
+		usleep 50000
+	done
 }
 
 # Those that don't look whether an interface is detached.

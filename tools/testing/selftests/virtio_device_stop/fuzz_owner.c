@@ -42,7 +42,7 @@ static unsigned int below(unsigned int *seed, unsigned int end)
 static unsigned int number(unsigned int *seed)
 {
 	static const unsigned int few[] = {
-		0, 0, 0, 1, 2, 24, 32, 56, 72, 100, 1000, 4096, 4097, 0x7fffffff, 0xffffffff,
+		0, 0, 0, 1, 2, 16, 24, 32, 64, 80, 100, 1000, 4096, 4097, 0x7fffffff, 0xffffffff,
 	};
 
 	if (below(seed, 8))
@@ -64,16 +64,21 @@ static void fill(unsigned int *seed, void *at, size_t size, unsigned int command
 			memcpy(at, &adds[below(seed, known)], sizeof(*adds));
 		break;
 	case 2:
+		*(unsigned int *)at = sizeof(struct virtio_device_stop_remove);
+		if (known && below(seed, 4))
+			((struct virtio_device_stop_remove *)at)->cookie = below(seed, 20);
+		break;
 	case 3:
 	case 4:
+	case 5:
 		*(unsigned int *)at = sizeof(struct virtio_device_stop_request);
 		if (below(seed, 8)) {
 			((unsigned int *)at)[1] = 0;
 			((unsigned int *)at)[2] = below(seed, 50);
-			((unsigned int *)at)[3] = command == 2 ? below(seed, 50) : 0;
+			((unsigned int *)at)[3] = command == 3 ? below(seed, 50) : 0;
 		}
 		break;
-	case 5: {
+	case 6: {
 		struct virtio_device_stop_report *report = at;
 
 		report->size = sizeof(*report);
@@ -94,7 +99,7 @@ static void *fuzz(void *argument)
 	char *memory = edge;
 
 	while (__atomic_add_fetch(&done, 1, __ATOMIC_RELAXED) <= calls) {
-		unsigned int command = below(&seed, 7), at = below(&seed, FILES);
+		unsigned int command = below(&seed, 9), at = below(&seed, FILES);
 		unsigned long request = _IO(VIRTIO_DEVICE_STOP_IOC_MAGIC, command);
 		char own[128];
 		void *where = own;

@@ -9,6 +9,8 @@
  *   stop [TIMEOUT_MS [LEASE_MS]]
  *   resume [TIMEOUT_MS]
  *   renew
+ *   call_off
+ *   remove NUMBER	the device that was added so many devices after the first
  *   report	for each device: index/state/reason/protocol/owner/answering/generation/in flight
  *   version
  *   also COMMAND	by a child, whose answer goes to the file "also"; answers with its pid
@@ -31,7 +33,8 @@
 #define MAX 64
 
 static int owner;
-static unsigned int devices;
+static struct virtio_device_stop_add adds[MAX];
+static unsigned int added;
 
 /* The device above, and the number in virtioN. */
 static struct virtio_device_stop_add described(const char *device)
@@ -52,6 +55,17 @@ static struct virtio_device_stop_add described(const char *device)
 	return add;
 }
 
+static int index_of(unsigned long long cookie)
+{
+	unsigned int at;
+
+	for (at = 0; at < added; at++) {
+		if (adds[at].cookie == cookie)
+			return adds[at].index;
+	}
+	return -1;
+}
+
 static void request(FILE *out, unsigned long command, unsigned int timeout_ms,
 		    unsigned int lease_ms)
 {
@@ -66,7 +80,8 @@ static void request(FILE *out, unsigned long command, unsigned int timeout_ms,
 	else if (request.error && request.error != -errno)
 		fprintf(out, "%s, not %s\n", strerror(errno), strerror(-request.error));
 	else if (request.error)
-		fprintf(out, "%s virtio%u %u\n", strerror(errno), request.index, request.reason);
+		fprintf(out, "%s virtio%d %u\n", strerror(errno), index_of(request.cookie),
+			request.reason);
 	else
 		fprintf(out, "%s\n", strerror(errno));
 }
@@ -89,11 +104,26 @@ static void report(FILE *out)
 	for (at = 0; at < report.count && at < MAX; at++) {
 		const struct virtio_device_stop_status *status = statuses + at;
 
-		fprintf(out, "%s%u/%u/%u/%u/%u/%u/%llu/%lld", at ? " " : "", status->index,
-			status->state, status->reason, status->protocol, status->is_owner,
-			status->is_answering, status->generation, (long long)status->in_flight);
+		fprintf(out, "%s%u/%u/%u/%u/%d/%d/%llu/%lld", at ? " " : "", status->index,
+			status->state, status->reason, status->protocol,
+			!!(status->flags & VIRTIO_DEVICE_STOP_STATUS_OWN),
+			!!(status->flags & VIRTIO_DEVICE_STOP_STATUS_ANSWERS),
+			(unsigned long long)status->generation, (long long)status->in_flight);
 	}
 	fprintf(out, "\n");
+}
+
+static void removed(FILE *out, unsigned int at)
+{
+	struct virtio_device_stop_remove remove = { .size = sizeof(remove) };
+
+	if (at >= added)
+		errx(2, "there is no device %u", at);
+	remove.cookie = adds[at].cookie;
+	if (ioctl(owner, VIRTIO_DEVICE_STOP_IOC_REMOVE, &remove))
+		fprintf(out, "%s\n", strerror(errno));
+	else
+		fprintf(out, "ok\n");
 }
 
 static void obey(FILE *out, const char *line)
@@ -109,6 +139,11 @@ static void obey(FILE *out, const char *line)
 		request(out, VIRTIO_DEVICE_STOP_IOC_RESUME, timeout_ms, 0);
 	else if (!strcmp(word, "renew"))
 		request(out, VIRTIO_DEVICE_STOP_IOC_RENEW, 0, 0);
+	else if (!strcmp(word, "remove"))
+		removed(out, timeout_ms);
+	else if (!strcmp(word, "call_off"))
+		fprintf(out, "%s\n",
+			ioctl(owner, VIRTIO_DEVICE_STOP_IOC_CALL_OFF) ? strerror(errno) : "ok");
 	else if (!strcmp(word, "report"))
 		report(out);
 	else if (!strcmp(word, "version"))
@@ -147,10 +182,9 @@ int main(int argc, char **argv)
 	owner = open("/dev/virtio_device_stop", O_RDWR | O_CLOEXEC);
 	if (owner < 0)
 		err(1, "/dev/virtio_device_stop");
-	for (at = 1; at < argc; at++, devices++) {
-		struct virtio_device_stop_add add = described(argv[at]);
-
-		if (ioctl(owner, VIRTIO_DEVICE_STOP_IOC_ADD, &add))
+	for (at = 1; at < argc && added < MAX; at++, added++) {
+		adds[added] = described(argv[at]);
+		if (ioctl(owner, VIRTIO_DEVICE_STOP_IOC_ADD, &adds[added]))
 			err(1, "%s", argv[at]);
 	}
 	setlinebuf(stdout);

@@ -149,14 +149,20 @@ test_stop_is_called_off_by_its_owner() {
 	owner_says also stop
 	child=$SAID
 	wait_until state_is stopping
-	# The other call ends it.
 	asks resume "$EBUSY"
+	asks report "$EBUSY"
+	expect "state" "$(state)" stopping
+	asks call_off ok
 	wait_until test -s also
 	case $(cat also) in "$ECANCELED $VDEV "*) ;; *) fail "the stop was not called off: $(cat also)" ;; esac
 	device_set acknowledge=at-once
 	wait_until state_is running
 	kill -9 "$child"
+	# There is nothing to be called off: what stands is not ended.
+	asks call_off ok
 	asks stop ok
+	asks call_off ok
+	expect "state" "$(state)" stopped
 	asks resume ok
 	owner_goes
 }
@@ -187,12 +193,42 @@ test_lease_ends_what_its_owner_does_not() {
 	asks renew "$ESTALE $VDEV 18"
 	asks resume "$ESTALE $VDEV 18"
 	asks resume ok
-	asks stop ok
+	# Whoever comes later is not told of what was another's.
+	expect "resume" "$(store "$STOP/state" resume)" ok
+	asks "stop 0 500" ok
+	# The one that is longer holds.
+	asks "stop 0 60000" ok
+	asks "stop 0 1" ok
+	now
+	begin=$NOW
+	wait_until older_than 1000
+	expect "state" "$(state)" stopped
 	expect "holder" "$(holder)" "$OWNER owner"
 	# Root ends it, whoever has it.
 	expect "resume" "$(store "$STOP/state" "resume force")" ok
 	expect "state" "$(state)" running
 	asks resume "$ESTALE $VDEV 0"
+	owner_goes
+}
+
+older_than() {
+	now
+	[ $((NOW - begin)) -ge "$1" ]
+}
+
+test_one_that_has_not_resumed_is_asked_again() {
+	owner "$(device_of)"
+	asks stop ok
+	asks "remove 0" "$EBUSY"
+	device_never_resumes
+	asks "resume 200" "$ETIMEDOUT $VDEV 16"
+	expect "state" "$(state)" failed
+	asks "resume 200" "$ETIMEDOUT $VDEV 16"
+	device_set resume=at-once
+	wait_until state_is running
+	asks resume ok
+	asks stop ok
+	asks resume ok
 	owner_goes
 }
 
@@ -217,6 +253,10 @@ test_device_that_leaves() {
 	find_device
 	# It is another one, even if it has the same name.
 	asks stop "$ENODEV virtio$index 12"
+	asks "remove 0" ok
+	asks "remove 0" "$ENOENT"
+	asks report ""
+	asks stop "$EINVAL"
 	owner_goes
 	expect "state" "$(state)" running
 }
@@ -242,6 +282,7 @@ test_what_makes_no_sense_is_refused() {
 	device=$(device_of)
 	expect "another parent" "$(refused "$device@0000:00:00.0")" "owner: $device@0000:00:00.0: $ENODEV"
 	expect "twice" "$(refused "$device" "$device")" "owner: $device: File exists"
+	expect "to read only" "$(./poll_file /dev/virtio_device_stop 2>&1)" "poll_file: /dev/virtio_device_stop: $EACCES"
 	refused=$(capsh --drop=cap_sys_admin --shell=/bin/sh -- -c "./owner" 2>&1 </dev/null)
 	expect "without the right" "$refused" "owner: /dev/virtio_device_stop: $EPERM"
 	owner "$device"
@@ -311,5 +352,5 @@ test_random_calls() {
 driver virtio_net virtio_scsi virtio_rng
 run_tests test_stop_is_its_owner_s_own test_stop_ends_with_its_owner test_last_one_that_has_the_file_counts \
 	test_owner_is_killed_while_it_stops test_stop_is_called_off_by_its_owner test_two_owners \
-	test_lease_ends_what_its_owner_does_not test_device_that_leaves test_module_stays_while_a_file_is_open \
+	test_lease_ends_what_its_owner_does_not test_one_that_has_not_resumed_is_asked_again test_device_that_leaves test_module_stays_while_a_file_is_open \
 	test_what_makes_no_sense_is_refused test_all_or_none test_random_calls
