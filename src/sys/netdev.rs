@@ -252,7 +252,8 @@ impl<'a> PollsGuard<'a> {
     fn try_lock(netdev: &'a Netdev, _lock: &Rtnl) -> Option<Self> {
         // SAFETY: By the invariant the network interface is valid.
         let locked = unsafe { bindings::virtio_device_stop_trylock_netdev(netdev.netdev.as_ptr()) };
-        locked.then_some(Self {
+        // Not `then_some`: it would make, and drop, what unlocks a lock that somebody else has.
+        locked.then(|| Self {
             netdev,
             _not_send: NotThreadSafe,
         })
