@@ -47,7 +47,7 @@ fn against_core() {
         ..Bounds::default()
     };
     holds(DeviceStop, bounds, 325_889);
-    holds(Suspend, bounds, 1_566_138);
+    holds(Suspend, bounds, 1_547_042);
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn with_drivers_that_come_and_go() {
         ..Bounds::default()
     };
     holds(DeviceStop, bounds, 415_169);
-    holds(Suspend, bounds, 1_720_438);
+    holds(Suspend, bounds, 1_701_206);
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn with_values_that_are_no_answers() {
         ..Bounds::default()
     };
     holds(DeviceStop, bounds, 319_928);
-    holds(Suspend, bounds, 1_028_548);
+    holds(Suspend, bounds, 1_013_416);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn with_a_holder_that_may_die() {
         ..Bounds::default()
     };
     holds(DeviceStop, bounds, 16_693);
-    holds(Suspend, bounds, 106_109);
+    holds(Suspend, bounds, 100_355);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn with_a_driver_above_that_is_busy() {
         ..Bounds::default()
     };
     holds(DeviceStop, bounds, 35_242);
-    holds(Suspend, bounds, 133_439);
+    holds(Suspend, bounds, 126_231);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn with_sleep_and_force() {
         ..Bounds::default()
     };
     holds(DeviceStop, bounds, 37_248);
-    holds(Suspend, bounds, 205_150);
+    holds(Suspend, bounds, 194_634);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn with_a_driver_that_configures() {
         ..Bounds::default()
     };
     holds(DeviceStop, bounds, 26_848);
-    holds(Suspend, bounds, 120_441);
+    holds(Suspend, bounds, 114_051);
 }
 
 #[test]
