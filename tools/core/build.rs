@@ -64,6 +64,12 @@ const FAULTS: &[Fault] = &[
         "Seen::Ones if present || !present =>",
     ),
     (
+        "nobody_asks_in_the_other_form",
+        "machine/handshake.rs",
+        "                now >= asked.saturating_add(timeout_us - timeout_us / 4)",
+        "                let _ = timeout_us;\n                false",
+    ),
+    (
         "a_stopper_that_is_not_answered",
         "machine/outcome.rs",
         "        if let Phase::Quiescing { by, .. } = self.phase {\n            self.answer(by, Err(error));\n        }",
@@ -129,6 +135,7 @@ const FILES: &[&str] = &[
     "machine/normal.rs",
     "machine/outcome.rs",
     "machine/phase.rs",
+    "machine/quiescing.rs",
     "machine/settings.rs",
     "machine/ticket.rs",
     "machine/time.rs",

@@ -46,6 +46,7 @@ finds! {
     both_bits_are_taken_for_running: Suspend, [], ["notified while it is suspended, or about to be"];
     garbage_is_an_answer: DeviceStop, [nonsense], ["a bit cleared", "the bit changed before DRIVER_OK", "a value that can't be an answer has changed something"];
     ones_are_a_verdict: DeviceStop, [nonsense], ["a value that can't be an answer has changed something"];
+    nobody_asks_in_the_other_form: Suspend, [wants_cleared, drivers], ["ends well"];
     a_stopper_that_is_not_answered: DeviceStop, [busy], ["answered in time", "ends well"];
     a_stop_without_a_time_limit: DeviceStop, [], ["answered in time", "ends well"];
     a_generation_that_stays: DeviceStop, [], ["the same generation, but it has moved"];
