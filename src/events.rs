@@ -115,8 +115,8 @@ impl Devices {
         let device = exclusive.device();
         // Whoever unbinds a stopped disk takes the lock: memory must not be got by I/O.
         let _no_io = NoIo::enter();
-        // Nobody else attaches to it meanwhile. The lock is not held: to make files may have to wait
-        // for memory, and whoever resumes a disk takes it.
+        // Nobody else attaches to it meanwhile. The lock is not held: to make files may have to
+        // wait for memory, and whoever resumes a disk takes it.
         if self.exiting.load(Relaxed) || self.find(device).is_some() {
             return Ok(());
         }

@@ -84,9 +84,8 @@ impl File for Owner {
 
 fn add(owner: &Owner, argument: usize) -> Result {
     let (argument, mut add) = Argument::read::<uapi::Add>(argument)?;
-    // `c_char` is a byte, in whatever way it is signed.
-    let parent = add.parent.map(|byte| byte as u8);
-    let name = CStr::from_bytes_until_nul(&parent).map_err(|_| EINVAL)?;
+    let parent = &add.parent;
+    let name = CStr::from_bytes_until_nul(parent).map_err(|_| EINVAL)?;
     if parent
         .iter()
         .skip(name.to_bytes().len())
@@ -95,7 +94,8 @@ fn add(owner: &Owner, argument: usize) -> Result {
         return Err(EINVAL);
     }
     argument.write(&add)?;
-    add.cookie = owner.add(add.index, name, uapi::MAX_DEVICES as usize)?;
+    let cookie = owner.add(add.index, name, uapi::MAX_DEVICES as usize)?;
+    add.cookie = cookie;
     argument.write(&add)
 }
 
@@ -149,7 +149,7 @@ fn request(owner: &Owner, command: u32, argument: usize) -> Result {
 fn report(owner: &Owner, argument: usize) -> Result {
     let (argument, mut report) = Argument::read::<uapi::Report>(argument)?;
     let size = report.status_size as usize;
-    if report.flags != 0 || size < uapi::Status::FIRST_SIZE || size > PAGE_SIZE {
+    if report.flags != 0 || !(uapi::Status::FIRST_SIZE..=PAGE_SIZE).contains(&size) {
         return Err(EINVAL);
     }
     let room = report.count as usize;

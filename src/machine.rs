@@ -32,7 +32,8 @@
 //! D is VIRTIO_F_DEVICE_STOP, S is VIRTIO_F_SUSPEND. Besides:
 //!
 //! * A device that needs a reset is *failed* (needs_reset), from every state, until it is reset.
-//! * A stopped device that shows that it runs goes to *running*. If it shows SUSPEND with DRIVER_OK,
+//! * A stopped device that shows that it runs goes to *running*. If it shows SUSPEND with
+//!   DRIVER_OK,
 //!   it is on its way, and goes to *aborting*.
 //! * A resume that is not in time while a stop is pending leads back to where it came from.
 //! * From *aborting*, another stop may wait for the one that is pending (S).
@@ -46,10 +47,11 @@
 //! So no device is left stopped by accident.
 //!
 //! The machine does nothing itself. Whoever has something to tell enters it, with the device's
-//! `machine` lock held. It tells the machine what has happened (`ask.rs`: people; `quiescing.rs`: the
-//! driver above; `handshake.rs`: the device; `world.rs` and `configure.rs`: the kernel; `time.rs`:
-//! the clock), and carries out what [`Machine::next`] says until there is nothing left. When it leaves, it arms the timer for
-//! [`Machine::deadline`], and the timer enters the machine then. Nobody else touches the device.
+//! `machine` lock held. It tells the machine what has happened (`ask.rs`: people; `quiescing.rs`:
+//! the driver above; `handshake.rs`: the device; `world.rs` and `configure.rs`: the kernel;
+//! `time.rs`: the clock), and carries out what [`Machine::next`] says until there is nothing left.
+//! When it leaves, it arms the timer for [`Machine::deadline`], and the timer enters the machine
+//! then. Nobody else touches the device.
 //!
 //! Pure: no locks, no I/O, no clock. Times are microseconds since any fixed time.
 

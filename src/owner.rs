@@ -175,7 +175,8 @@ impl Owner {
         self.members.try_lock().ok_or(EBUSY)
     }
 
-    /// Adds the device with that index, below that parent. Returns by what it is known from then on.
+    /// Adds the device with that index, below that parent. Returns by what it is known from then
+    /// on.
     ///
     /// # Errors
     ///

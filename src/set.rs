@@ -116,8 +116,8 @@ fn stop_each(
             result.map_err(|error| Failure { at, error })
         })
     };
-    // Nothing is held before user space was told of everything: to be told may need memory, and that
-    // a disk.
+    // Nothing is held before user space was told of everything: to be told may need memory, and
+    // that a disk.
     each(&mut |stop| stop.ask(by))?;
     each(&mut |stop| stop.begin())?;
     each(&mut |stop| stop.settle())?;

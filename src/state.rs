@@ -23,8 +23,8 @@ pub enum State {
     Failed = 6,
 }
 
-/// Why a device is in the state that it is in. The words are stable, and so are the numbers: those of
-/// `enum virtio_device_stop_reason`.
+/// Why a device is in the state that it is in. The words are stable, and so are the numbers: those
+/// of `enum virtio_device_stop_reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// Nothing to say.

@@ -12,7 +12,8 @@
 //! | running again shows | without 32 | with 4, without 16 |
 //! | a pending stop | can be called off | has to be waited for |
 
-/// By which protocol a device is stopped. The numbers are those of `enum virtio_device_stop_protocol`.
+/// By which protocol a device is stopped. The numbers are those of
+/// `enum virtio_device_stop_protocol`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// VIRTIO_F_DEVICE_STOP (RFC of 2020).

@@ -39,8 +39,8 @@ impl Machine {
         }
     }
 
-    /// The same for a virtqueue that is to be reset. It is set up again later: whoever does both has
-    /// the lock that the driver above is held with, and let go.
+    /// The same for a virtqueue that is to be reset. It is set up again later: whoever does both
+    /// has the lock that the driver above is held with, and let go.
     pub fn configure_queue(&mut self) -> Permit {
         if self.above == Above::Working {
             self.configure()

@@ -117,8 +117,8 @@ impl Netdev {
 
     /// Keeps the driver from being asked for anything, and has its commands to the device fail: it
     /// would wait for their end with the lock held, and without sleeping. Nothing if the device has
-    /// a command still; or, if the driver may use nothing, if user space has given it buffers of its
-    /// own (AF_XDP): it takes them back by a reset of the virtqueue, whose failure it ignores.
+    /// a command still; or, if the driver may use nothing, if user space has given it buffers of
+    /// its own (AF_XDP): it takes them back by a reset of the virtqueue, whose failure it ignores.
     pub(crate) fn detach(self, uses: Uses, lock: &Rtnl) -> Option<Detached> {
         let mut vlans = KBox::new([0; 4096 / c_ulong::BITS as usize], GFP_NOWAIT).ok()?;
         // SAFETY: By the invariant the network interface is valid; the lock is held.
@@ -230,7 +230,8 @@ impl Netdev {
     /// The driver tells the device what it was asked for meanwhile, and looks at what that has to
     /// tell.
     fn catch_up(&self, before: &Vlans, _lock: &Rtnl) {
-        // SAFETY: By the invariant the network interface and the device are valid; the lock is held.
+        // SAFETY: By the invariant the network interface and the device are valid; the lock is
+        // held.
         unsafe {
             bindings::virtio_device_stop_set_rx_mode(self.netdev.as_ptr());
             bindings::virtio_device_stop_remove_vlans(self.netdev.as_ptr(), before.as_ptr());
@@ -307,8 +308,8 @@ impl Detached {
     }
 
     /// As when it is dropped, for whoever has the lock already. If the device does not answer, the
-    /// driver may not give it commands: it would wait for their end with the lock held. That is left,
-    /// to be attached once more when the device answers.
+    /// driver may not give it commands: it would wait for their end with the lock held. That is
+    /// left, to be attached once more when the device answers.
     pub(crate) fn attach(mut self, lock: &Rtnl) -> Option<Self> {
         self.end(lock).map(|netdev| Self {
             netdev: Some(netdev),

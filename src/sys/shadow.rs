@@ -226,8 +226,8 @@ impl Drop for Shadows {
         state.shadows = KVec::new();
         state.attached = KVec::new();
         drop(state);
-        // Whoever has read a slot before, but not called it yet, does so before this returns. Who has
-        // to wait in there has been counted.
+        // Whoever has read a slot before, but not called it yet, does so before this returns. Who
+        // has to wait in there has been counted.
         // SAFETY: May sleep.
         unsafe { bindings::virtio_device_stop_synchronize() };
         while CALLS.load(Acquire) != 0 {

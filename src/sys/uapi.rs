@@ -2,7 +2,8 @@
 
 //! Structures that programs hand over, and that begin with their size.
 //!
-//! C header: [`include/linux/uaccess.h`](srctree/include/linux/uaccess.h), `copy_struct_from_user()`
+//! C header: [`include/linux/uaccess.h`](srctree/include/linux/uaccess.h),
+//! `copy_struct_from_user()`
 
 use super::bindings;
 pub(crate) use bindings::{
@@ -33,7 +34,8 @@ use kernel::{
     }, //
 };
 
-/// [`Status::in_flight`]: that can't be known. The header's has a suffix that bindgen does not take.
+/// [`Status::in_flight`]: that can't be known. The header's has a suffix that bindgen does not
+/// take.
 pub(crate) const UNKNOWN: u64 = u64::MAX;
 
 // SAFETY: All members are integers, or arrays of them.

@@ -78,7 +78,7 @@ fn with_a_holder_that_may_die() {
         drivers: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 16_693);
+    holds(DeviceStop, bounds, 18_110);
     holds(Suspend, bounds, 100_355);
 }
 
