@@ -32,13 +32,14 @@ test_modes_and_contents() {
 	expect "mode of renegotiate" "$(mode renegotiate)" --w-------
 	file -r-------- generation '[0-9]*'
 	file -r-------- in_flight unknown
+	file -r-------- holder none
 	file -rw------- force 0
 	file -rw------- accept_bit39 0
 	for name in stops resumes timeouts failures late_acks dropped lease_expiries suspend_cleared config_writes_dropped \
 		last_stop_us last_resume_us last_status_reads; do
 		file -r-------- "../device_stop_stats/$name" '[0-9]*'
 	done
-	expect "files" "$(cd "$STOP" && echo *)" "accept_bit39 force generation in_flight lease_ms protocol reason renegotiate renew state timeout_ms"
+	expect "files" "$(cd "$STOP" && echo *)" "accept_bit39 force generation holder in_flight lease_ms protocol reason renegotiate renew state timeout_ms"
 	expect "stats" "$(cd "${STOP}_stats" && echo * | wc -w)" 12
 }
 
