@@ -94,7 +94,9 @@ impl Device {
             status.field.negotiate(Err(Reason::NotOffered));
             status.accepted = None;
         }
-        self.enter().guarded.machine.binding();
+        let guarded = &mut self.enter().guarded;
+        guarded.mends = false;
+        guarded.machine.binding();
     }
 
     /// A driver was bound, or was bound when this module was loaded.

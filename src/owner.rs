@@ -338,19 +338,27 @@ impl Owner {
             member.stop = Stop::None;
             return Err(Error::Gone);
         };
-        if generation.is_none() && !device.is_unanswered() {
-            // It has answered since. What has become of it then is not this file's.
-            member.stop = Stop::None;
-            return Ok(());
+        if generation.is_none() {
+            match device.snapshot().state {
+                State::Failed => {}
+                // Somebody else has asked for that, or it is on its way.
+                State::Resuming | State::Aborting | State::Stopping => return Err(Error::Busy),
+                // It has answered. What has become of it since is not this file's.
+                State::Running | State::Stopped | State::Unavailable => {
+                    member.stop = Stop::None;
+                    return Ok(());
+                }
+            }
         }
         let mut entered = device.look();
         let machine = &mut entered.guarded.machine;
         let asked = machine.ask_resume(device.now(), asker, generation);
         drop(entered.run());
-        member.stop = match asked {
-            Ok(Some(ticket)) => Stop::Resuming(device, ticket),
-            Ok(None) => Stop::None,
-            Err(error) => Stop::after(Err(error)),
+        member.stop = match (asked, generation) {
+            (Ok(Some(ticket)), _) => Stop::Resuming(device, ticket),
+            (Ok(None), _) => Stop::None,
+            (Err(Error::Busy), Some(generation)) => Stop::Stands(generation),
+            (Err(error), _) => Stop::after(Err(error)),
         };
         asked.map(|_| ())
     }
@@ -422,9 +430,9 @@ impl Member {
 }
 
 impl Device {
-    /// Whether it has not resumed in time.
+    /// Whether it may be stopped, and nobody wants that.
     fn is_unanswered(self: &Arc<Self>) -> bool {
-        let snapshot = self.snapshot();
-        snapshot.state == State::Failed && snapshot.reason == Reason::ResumeUnanswered
+        let state = self.snapshot().state;
+        matches!(state, State::Failed | State::Aborting | State::Resuming)
     }
 }

@@ -46,12 +46,16 @@ impl WorkItem<RELEASE_WORK> for Device {
             entered.guarded.machine.unquiesced();
             drop(entered.run());
         }
-        let rest = {
+        let (rest, is_lost) = {
             let guarded = &mut this.enter().guarded;
             let answers = !guarded.machine.is_unanswered();
-            guarded.unanswered.take_if(|_| answers)
+            let rest = guarded.unanswered.take_if(|_| answers);
+            (rest, guarded.machine.is_lost())
         };
-        if let Some(rest) = rest {
+        if let Some(mut rest) = rest {
+            if is_lost {
+                rest.device_is_lost();
+            }
             rest.end(&lock);
         }
     }

@@ -127,9 +127,14 @@ impl Device {
             (entered, _) = entered.wait(false);
         }
         let rest = entered.guarded.unanswered.take();
+        let machine = &entered.guarded.machine;
+        let answers = !machine.is_unanswered() && !machine.is_lost();
         drop(entered);
-        if let Some(rest) = rest {
-            rest.abandon();
+        match rest {
+            // The work that would do it is not waited for.
+            Some(rest) if answers => drop(rest),
+            Some(rest) => rest.abandon(),
+            None => {}
         }
         if who == Leaver::Device {
             // The work may be taken back before it has.

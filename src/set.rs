@@ -216,11 +216,11 @@ impl Device {
         stands.then(|| machine.generation())
     }
 
-    /// Or until the task is killed.
+    /// Until it has, does not in time, or the task is killed. Not for what others wait for.
     fn wait_while_resuming(self: &Arc<Self>) {
         let mut entered = self.enter().run();
         let mut killed = false;
-        while !killed && entered.guarded.machine.state().0 == State::Resuming {
+        while !killed && entered.guarded.machine.resumes_by_itself() {
             (entered, killed) = entered.wait(true);
             entered = entered.run();
         }

@@ -95,10 +95,9 @@ impl kernel::Module for DeviceStop {
             sys::notifier::Registration::new(bus, devices.clone()),
             GFP_KERNEL,
         )?;
-        let node = KBox::pin_init(
-            sys::misc::Node::new(c"virtio_device_stop", devices.clone()),
-            GFP_KERNEL,
-        )?;
+        let node = sys::misc::Node::new(c"virtio_device_stop", devices.clone());
+        // What has come meanwhile has files.
+        let node = KBox::pin_init(node, GFP_KERNEL).inspect_err(|_| devices.exit())?;
         // Nothing fails from here on: what is attached to has files.
         devices.attach_all(bus);
         Ok(Self {

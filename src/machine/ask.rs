@@ -210,6 +210,17 @@ impl Machine {
         }
     }
 
+    /// Whether it is to resume since a holder has closed it, or its stop has come late.
+    pub fn resumes_by_itself(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Resuming {
+                by: Resumer::Nobody,
+                ..
+            }
+        )
+    }
+
     /// The holder of that number does not want any more what it waits for.
     pub fn called_off(&mut self, now: u64, id: u64) {
         if self.holder() == Some(id) {

@@ -253,8 +253,16 @@ impl Machine {
                 self.handshake = Handshake::Stopped;
                 self.resume(now, Resumer::Nobody, self.settings.timeout_us);
             }
+            // It may have been asked before. What is no answer may hide that it has stopped.
+            Seen::Between | Seen::Ones | Seen::Garbage => {
+                self.resume_is_asked(now);
+                self.resume(now, Resumer::Nobody, self.settings.timeout_us);
+                if let Handshake::ResumeAsked { again, .. } = &mut self.handshake {
+                    *again |= seen != Seen::Between;
+                }
+            }
             Seen::Running => self.effects.notify = true,
-            _ => {}
+            Seen::NotReady | Seen::Reset | Seen::NeedsReset => {}
         }
     }
 

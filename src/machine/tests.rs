@@ -1078,6 +1078,35 @@ fn a_holder_s_stop_is_on_its_own_terms() {
 }
 
 #[test]
+fn a_device_that_does_not_say_whether_it_runs_is_looked_at_when_it_is_found() {
+    for protocol in BOTH {
+        for (shows, stopped) in [(0xff, true), (0xff, false), (READY | 16, true)] {
+            let mut bench = bench(protocol);
+            if stopped {
+                bench.device.status = match protocol {
+                    D => READY | 32,
+                    S => READY & !4 | 16,
+                };
+            }
+            let seen = Status(shows).seen(protocol);
+            if seen == Seen::Running {
+                continue;
+            }
+            bench.device.shows = Some(shows);
+            bench.machine.found(0, seen);
+            bench.pass(2 * SECOND);
+            assert_ne!(bench.machine.state().0, State::Running);
+            bench.device.shows = None;
+            bench.device.asked = (shows != 0xff).then_some((0, false));
+            bench.pass(2 * SECOND);
+            bench.is(State::Running, Reason::None);
+            assert_eq!(bench.device.status, READY);
+            assert!(bench.done.contains(&Action::NotifyVirtqueues));
+        }
+    }
+}
+
+#[test]
 fn a_device_that_was_left_stopped_is_resumed_when_it_is_found() {
     for protocol in BOTH {
         let mut bench = bench(protocol);

@@ -30,6 +30,11 @@ impl Virtqueue<'_> {
         self.name() == Some(CONTROL)
     }
 
+    /// Whether it is the one for commands, with one that nobody waits for any more.
+    pub(super) fn has_abandoned_command(&self) -> bool {
+        self.is_control() && self.is_broken() && !self.is_empty()
+    }
+
     /// For which queue of the interface it sends (virtio 1.4, 5.1.2: receiveq1, transmitq1,
     /// receiveq2, and so on).
     fn sends_for(&self) -> Option<u32> {

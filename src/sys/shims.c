@@ -218,21 +218,29 @@ void virtio_device_stop_break_tx(struct net_device *netdev, unsigned int index,
 
 /*
  * If there is no room for another frame in the virtqueue for that queue of the interface, the
- * driver is not given one before it has found some: it is interrupted when there is. It had stopped
- * the queue itself, but to attach the interface has woken it.
+ * driver is not given one before it has found some: it is interrupted when there is, or called at
+ * once if there is some by now. It had stopped the queue itself, but to attach the interface has
+ * woken it.
  */
 void virtio_device_stop_stop_full(struct net_device *netdev, unsigned int index,
 				  struct virtqueue *vq)
 {
 	struct netdev_queue *txq;
+	bool call = false;
 
 	if (index >= netdev->num_tx_queues)
 		return;
 	txq = netdev_get_tx_queue(netdev, index);
-	__netif_tx_lock_bh(txq);
-	if (vq->num_free < MAX_SKB_FRAGS + 2)
+	local_bh_disable();
+	__netif_tx_lock(txq, smp_processor_id());
+	if (vq->num_free < MAX_SKB_FRAGS + 2) {
 		netif_tx_stop_queue(txq);
-	__netif_tx_unlock_bh(txq);
+		call = !virtqueue_enable_cb_delayed(vq);
+	}
+	__netif_tx_unlock(txq);
+	if (call && vq->callback)
+		vq->callback(vq);
+	local_bh_enable();
 }
 
 /* The stack passes on again what it has. Held: by virtio_device_stop_break_tx(). */

@@ -122,9 +122,10 @@ impl Transport {
         self.device.notify_virtqueues();
     }
 
-    /// All virtqueues work again, if they were broken.
+    /// The same; and those that were broken work again.
     pub(crate) fn mend_virtqueues(&self) {
-        self.device.mend_virtqueues(|_| true);
+        self.device.mend_broken_virtqueues();
+        self.device.notify_virtqueues();
     }
 }
 

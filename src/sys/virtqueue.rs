@@ -46,6 +46,26 @@ impl Device {
             queue.call_back();
         }
     }
+
+    /// Those that are broken work again, one after the other, but for one that would give each
+    /// later command the end of the one before.
+    pub(super) fn mend_broken_virtqueues(&self) {
+        let is_ours = |queue: &Virtqueue<'_>| queue.is_broken() && !queue.has_abandoned_command();
+        loop {
+            let broken = Virtqueues::lock(self)
+                .iter()
+                .find(&is_ours)
+                .map(|queue| queue.index());
+            let Some(index) = broken else {
+                return;
+            };
+            self.mend_virtqueues(|queue| queue.index() == index);
+            // The bus does not know the device any more: all are broken again.
+            if Virtqueues::lock(self).iter().all(|queue| queue.is_broken()) {
+                return;
+            }
+        }
+    }
 }
 
 /// The virtqueues of a device: none comes or goes while this lives.

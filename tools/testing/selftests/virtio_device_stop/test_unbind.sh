@@ -117,6 +117,24 @@ test_device_that_was_left_stopped_works_when_it_is_found() {
 	resume
 }
 
+# It is on its way when the module comes again, or shows nothing that makes sense.
+test_device_that_does_not_say_whether_it_runs_is_looked_at() {
+	bytes="0xff 0x1f"
+	suspends || bytes=0xff
+	for byte in $bytes; do
+		stop
+		device_never_resumes
+		device_set "show_status=resuming:$byte"
+		store "$STOP/timeout_ms" 200 >/dev/null
+		rmmod virtio_device_stop || fail "the module can't be unloaded"
+		load_module
+		! state_is running || fail "taken for running"
+		device_set resume=at-once show_status=as-is
+		wait_until state_is running
+		io_works
+	done
+}
+
 test_unload_while_stopped_with_waiting_requests() {
 	start_fio
 	expect "stop" "$(store "$STOP/state" stop)" ok
@@ -206,7 +224,8 @@ test_unplug_while_stopped() {
 
 run_tests test_unbind_while_stopped test_unbind_while_stopped_with_waiting_requests test_unbind_while_stopping \
 	test_unbind_while_a_stop_that_was_given_up_is_pending test_unload_after_an_unbind_in_every_state \
-	test_unload_while_stopped test_device_that_was_left_stopped_works_when_it_is_found test_unload_while_stopped_with_waiting_requests test_unload_and_load_under_io \
+	test_unload_while_stopped test_device_that_was_left_stopped_works_when_it_is_found \
+	test_device_that_does_not_say_whether_it_runs_is_looked_at test_unload_while_stopped_with_waiting_requests test_unload_and_load_under_io \
 	test_reset_while_stopped test_reset_while_stopping \
 	test_stop_that_has_ended_with_the_driver_or_a_reset test_generation_of_an_unloaded_module_is_no_proof \
 	test_unplug_while_stopped
