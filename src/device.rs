@@ -22,7 +22,7 @@ use crate::{
         LIMITS, //
     },
     negotiate::Allowed,
-    owner::Opener,
+    opener::Opener,
     policy::Policy,
     quiesce::Quiesced,
     state::State,

@@ -10,6 +10,7 @@ use crate::{
         Holder,
         Ticket, //
     },
+    opener::Opener,
     set::{
         self,
         By, //
@@ -19,12 +20,8 @@ use crate::{
         Reason,
         State, //
     },
-    sys::{
-        memory::NoIo,
-        task, //
-    },
+    sys::memory::NoIo,
 };
-use core::fmt;
 use kernel::{
     new_mutex,
     prelude::*,
@@ -45,44 +42,6 @@ use kernel::{
         WorkItem, //
     }, //
 };
-
-/// Files that were opened so far.
-static OPENED: Atomic<u64> = Atomic::new(0);
-
-/// Who has opened a file. A hint: it may have given it to somebody else.
-#[derive(Clone, Copy)]
-pub(crate) struct Opener {
-    id: u64,
-    process: i32,
-    name: [u8; 16],
-}
-
-impl Opener {
-    fn current() -> Self {
-        Self {
-            id: OPENED.fetch_add(1, Relaxed) + 1,
-            process: task::process(),
-            name: task::name(),
-        }
-    }
-
-    /// The number of the holder.
-    pub(crate) fn id(&self) -> u64 {
-        self.id
-    }
-}
-
-impl fmt::Display for Opener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ", self.process)?;
-        let name = CStr::from_bytes_until_nul(&self.name).unwrap_or_default();
-        // In a line of its own, whatever a task calls itself.
-        name.to_bytes().iter().try_for_each(|&byte| match byte {
-            b' '..=b'~' => fmt::Write::write_char(f, byte.into()),
-            _ => fmt::Write::write_char(f, '?'),
-        })
-    }
-}
 
 /// An open file.
 #[pin_data]
@@ -139,7 +98,7 @@ impl WorkItem for Owner {
         this.devices.for_each(|device| {
             let mut entered = device.enter();
             let machine = &mut entered.guarded.machine;
-            machine.closed(device.now(), this.opener.id);
+            machine.closed(device.now(), this.opener.id());
             drop(entered.run());
         });
     }
@@ -233,7 +192,7 @@ impl Owner {
         let mut members = self.members()?;
         let by = By {
             holder: Holder {
-                id: self.opener.id,
+                id: self.opener.id(),
                 timeout_us,
                 lease_us: Some(lease_us),
             },
@@ -250,7 +209,7 @@ impl Owner {
             set::stop(&devices, by, || self.calls_off.load(Relaxed) != calls_off)?
         } else {
             // Nor do those that stand.
-            set::end(&devices, self.opener.id);
+            set::end(&devices, self.opener.id());
             let is_gone = |member: &Member| self.device(member).is_none();
             let at = members.iter().position(is_gone).unwrap_or(0);
             let error = Error::Gone;
@@ -291,7 +250,7 @@ impl Owner {
         self.devices.for_each(|device| {
             let mut entered = device.enter();
             let machine = &mut entered.guarded.machine;
-            machine.called_off(device.now(), self.opener.id);
+            machine.called_off(device.now(), self.opener.id());
             drop(entered.run());
         });
     }
@@ -304,7 +263,7 @@ impl Owner {
     pub(crate) fn resume(&self, timeout_us: Option<u64>) -> Result<Result<(), Failure>> {
         let mut members = self.members()?;
         let asker = Asker::Holder(Holder {
-            id: self.opener.id,
+            id: self.opener.id(),
             timeout_us,
             lease_us: None,
         });

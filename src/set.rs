@@ -10,7 +10,7 @@ use crate::{
         Holder,
         Ticket, //
     },
-    owner::Opener,
+    opener::Opener,
     state::{
         Error,
         State, //

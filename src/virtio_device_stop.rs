@@ -35,6 +35,7 @@ mod entered;
 mod events;
 mod hooks;
 mod ioctl;
+mod opener;
 mod owner;
 mod quiesce;
 mod release;

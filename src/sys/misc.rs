@@ -75,10 +75,10 @@ impl<T: File> MiscDevice for Opened<T> {
             return Err(EACCES);
         }
         let registration = ptr::from_ref(registration);
-        // SAFETY: Only `Node` can name this type, so that the registration is part of one, which
-        // does not go before the registration has, and has what is shared since before.
-        let shared =
-            unsafe { &(*kernel::container_of!(registration, Node<T>, registration)).shared };
+        // SAFETY: Only `Node` can name this type, so that the registration is part of one.
+        let node = unsafe { kernel::container_of!(registration, Node<T>, registration) };
+        // SAFETY: It does not go before the registration has, and has what is shared since before.
+        let shared = unsafe { &(*node).shared };
         T::open(shared)
     }
 
