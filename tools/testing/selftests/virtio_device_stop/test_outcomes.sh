@@ -210,7 +210,8 @@ test_device_that_shows_both_bits_does_not_run_yet() {
 	done
 	expect "breaches" "$(device_get breach_count)" 0
 	expect "waiting" "$(waiting)" 1
-	device_set show_status=as-is resume=at-once
+	# In this order: what the device shows again before it has resumed is a stop, which is cleared when it is late.
+	device_set resume=at-once show_status=as-is
 	wait_until state_is running
 	reader_is_done
 }
