@@ -43,25 +43,39 @@ impl System {
         Ok(Path::new("/").join(inside))
     }
 
-    /// All virtio devices, by their index.
-    pub fn devices(&self) -> Result<Vec<Device>> {
-        let folder = self.path("sys/bus/virtio/devices");
+    /// The folders that the symbolic links in a folder of sysfs lead to, with their names. Nothing,
+    /// if the folder is not there: the kernel has none of these. What goes meanwhile is left out.
+    pub fn links(&self, folder: &str) -> Result<Vec<(String, PathBuf)>> {
+        let folder = self.path(folder);
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
-            // A kernel that has no virtio.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(Error::file(folder, error)),
         };
-        let mut devices = Vec::new();
+        let mut links = Vec::new();
         for entry in entries {
-            let entry = entry.map_err(|error| Error::file(&folder, error))?;
-            let name = entry.file_name();
-            let index = name.to_str().and_then(|name| name.strip_prefix("virtio"));
-            if let Some(index) = index.and_then(|index| index.parse().ok()) {
-                // One that has gone in between is left out.
-                devices.extend(Device::new(index, &entry.path())?);
+            let link = entry.map_err(|error| Error::file(&folder, error))?.path();
+            let name = link.file_name().unwrap_or_default().to_string_lossy();
+            match fs::canonicalize(&link) {
+                Ok(path) if path.is_dir() => links.push((name.into_owned(), path)),
+                // No device, for example /sys/class/net/bonding_masters.
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::file(link, error)),
             }
         }
+        Ok(links)
+    }
+
+    /// All virtio devices, by their index.
+    pub fn devices(&self) -> Result<Vec<Device>> {
+        let links = self.links("sys/bus/virtio/devices")?.into_iter();
+        let mut devices: Vec<_> = links
+            .filter_map(|(name, path)| {
+                let index = name.strip_prefix("virtio")?.parse().ok()?;
+                Some(Device::new(index, path))
+            })
+            .collect();
         devices.sort_by_key(|device| device.index);
         Ok(devices)
     }
@@ -80,19 +94,14 @@ pub struct Device {
 }
 
 impl Device {
-    fn new(index: u32, link: &Path) -> Result<Option<Self>> {
-        let path = match fs::canonicalize(link) {
-            Ok(path) => path,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::file(link, error)),
-        };
+    fn new(index: u32, path: PathBuf) -> Self {
         let parent = path.parent().and_then(Path::file_name);
         let parent = parent.unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Some(Self {
+        Self {
             index,
             parent,
             path,
-        }))
+        }
     }
 
     /// As the kernel names it.

@@ -6,8 +6,10 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::num::ParseIntError;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
@@ -29,13 +31,17 @@ impl Number {
     pub fn is_anonymous(self) -> bool {
         self.major == 0
     }
+}
 
-    fn parse(text: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(text).ok()?;
-        let (major, minor) = text.trim_end().split_once(':')?;
-        Some(Self {
-            major: major.parse().ok()?,
-            minor: minor.parse().ok()?,
+/// As sysfs and mountinfo have it: `254:1`.
+impl FromStr for Number {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> std::result::Result<Self, ParseIntError> {
+        let (major, minor) = text.split_once(':').unwrap_or_default();
+        Ok(Self {
+            major: major.parse()?,
+            minor: minor.parse()?,
         })
     }
 }
@@ -73,7 +79,7 @@ impl Mount {
     /// One line of mountinfo, without the end of the line; `None` if it is not such a line.
     fn parse(line: &[u8]) -> Option<Self> {
         let mut fields = line.split(|&byte| byte == b' ');
-        let number = Number::parse(fields.nth(2)?)?;
+        let number = std::str::from_utf8(fields.nth(2)?).ok()?.parse().ok()?;
         let root = unescape(fields.next()?);
         let point = unescape(fields.next()?);
         // The options of the mount, and any number of optional fields.
@@ -133,12 +139,14 @@ fn unescape(text: &[u8]) -> OsString {
     while let Some((&first, after)) = rest.split_first() {
         let code = match after {
             [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] if first == b'\\' => {
-                Some((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'))
+                Some((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'))
             }
             _ => None,
         };
         bytes.push(code.unwrap_or(first));
-        rest = after.get(if code.is_some() { 3 } else { 0 }..).unwrap_or_default();
+        rest = after
+            .get(if code.is_some() { 3 } else { 0 }..)
+            .unwrap_or_default();
     }
     OsString::from_vec(bytes)
 }

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Which file systems have to be frozen, and in which order.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use crate::device::{Device, System};
+use crate::error::Result;
+use crate::mounts::{mount_of, Mount, Number};
+use crate::stack::{Node, Stack};
+
+/// Those that have nothing of their own that could be frozen: what they show is another file
+/// system's, or the host's.
+const WITHOUT: [&str; 3] = ["overlay", "virtiofs", "9p"];
+
+/// The file systems that lie on `devices`, one mount of each, in the order in which they have to be
+/// frozen: one on a loop device whose file lies in another one comes before that one. Else the one
+/// that was mounted last is the first.
+///
+/// Some can't be frozen: FIFREEZE fails with EOPNOTSUPP, for example for vfat. One that is mounted
+/// in other mount namespaces only, or is hidden by another mount wherever it is mounted, is not
+/// here.
+///
+/// # Errors
+///
+/// What listing the folders of sysfs fails with.
+pub fn mounted_above(system: &System, devices: &[Device]) -> Result<Vec<Mount>> {
+    let stack = Stack::read(system)?;
+    Ok(in_order(&stack, devices).into_iter().cloned().collect())
+}
+
+fn in_order<'a>(stack: &'a Stack, devices: &[Device]) -> Vec<&'a Mount> {
+    let mut seen = BTreeSet::new();
+    let mut found: Vec<_> = stack.mounts.iter().rev().collect();
+    // With the whole file system, if there is such a mount.
+    found.sort_by_key(|mount| mount.root.as_os_str() != "/");
+    found.retain(|mount| {
+        let visible = mount_of(&stack.mounts, &mount.point);
+        visible.is_some_and(|visible| std::ptr::eq(visible, *mount))
+            && !WITHOUT.contains(&mount.kind.as_str())
+            && stack.is_above(&Node::FileSystem(mount.number), devices)
+            && seen.insert(mount.number)
+    });
+    let order = |mount: &Mount| {
+        let last = stack
+            .mounts
+            .iter()
+            .rposition(|other| other.number == mount.number);
+        (height(stack, mount.number), last)
+    };
+    found.sort_by_cached_key(|mount| Reverse(order(mount)));
+    found
+}
+
+/// On how many file systems a file system lies, one on the other.
+fn height(stack: &Stack, number: Number) -> usize {
+    fn highest(stack: &Stack, node: &Node, path: &mut Vec<Node>) -> usize {
+        if path.contains(node) {
+            // The kernel allows no circle; names that have changed while we looked could be one.
+            return 0;
+        }
+        path.push(node.clone());
+        let lower = stack.lower(node);
+        let heights = lower.iter().map(|lower| {
+            highest(stack, lower, path) + usize::from(matches!(lower, Node::FileSystem(_)))
+        });
+        let height = heights.max().unwrap_or(0);
+        path.pop();
+        height
+    }
+    highest(stack, &Node::FileSystem(number), &mut Vec::new())
+}

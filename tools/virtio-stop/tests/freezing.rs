@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Which file systems have to be frozen, and in which order.
+
+#![allow(missing_docs, unreachable_pub, dead_code, clippy::unwrap_used)]
+
+mod tree;
+
+use tree::Tree;
+use virtio_stop::{mounted_above, resolve};
+
+fn points(tree: &Tree, names: &[&str]) -> Vec<String> {
+    let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+    let devices = resolve(&tree.system(), &names).unwrap();
+    let mounts = mounted_above(&tree.system(), &devices).unwrap();
+    let points = mounts
+        .iter()
+        .map(|mount| mount.point.to_str().unwrap().to_owned());
+    points.collect()
+}
+
+fn two_disks() -> Tree {
+    Tree::new()
+        .disk(1, "vda", "254:0")
+        .disk(2, "vdb", "254:16")
+        .partition("vda", "vda1", "254:1")
+        .partition("vda", "vda2", "254:2")
+        .mount("254:1", "/", "ext4", "/dev/vda1")
+        .mount("254:2", "/home", "ext4", "/dev/vda2")
+        .mount("254:16", "/srv", "xfs", "/dev/vdb")
+}
+
+#[test]
+fn only_those_on_the_devices_the_last_one_first() {
+    let tree = two_disks().mount("0:50", "/run", "tmpfs", "tmpfs");
+    assert_eq!(points(&tree, &["vda"]), ["/home", "/"]);
+    assert_eq!(points(&tree, &["vdb"]), ["/srv"]);
+    assert_eq!(points(&tree, &["vda", "vdb"]), ["/srv", "/home", "/"]);
+}
+
+#[test]
+fn what_is_on_a_loop_device_comes_before_what_its_file_is_in() {
+    // Mounted before what they lie on was mounted again: order of mounting is no help.
+    let tree = Tree::new()
+        .disk(1, "vda", "254:0")
+        .disk(2, "vdb", "254:16")
+        .loop_device("loop0", "7:0", "/images/a")
+        .loop_device("loop1", "7:1", "/a/b")
+        .mount("7:1", "/b", "ext4", "/dev/loop1")
+        .mount("7:0", "/a", "ext4", "/dev/loop0")
+        .mount("254:0", "/images", "ext4", "/dev/vda")
+        .mount("254:16", "/other", "ext4", "/dev/vdb");
+    assert_eq!(points(&tree, &["vda"]), ["/b", "/a", "/images"]);
+    assert_eq!(points(&tree, &["vdb"]), ["/other"]);
+    assert_eq!(
+        points(&tree, &["vda", "vdb"]),
+        ["/b", "/a", "/other", "/images"]
+    );
+}
+
+#[test]
+fn a_loop_device_through_lvm_through_an_overlay() {
+    let tree = two_disks()
+        .mount_with(
+            "0:60",
+            "/ov",
+            "overlay",
+            "overlay",
+            "rw,lowerdir=/usr,upperdir=/srv/up",
+        )
+        .loop_device("loop0", "7:0", "/ov/image")
+        .dm("dm-0", "253:0", ("vg-a", "LVM-a"), &["loop0"])
+        .mount("253:0", "/deep", "ext4", "/dev/mapper/vg-a");
+    // The overlay has nothing of its own to be frozen.
+    assert_eq!(points(&tree, &["vdb"]), ["/deep", "/srv"]);
+    assert_eq!(points(&tree, &["vda"]), ["/deep", "/home", "/"]);
+}
+
+#[test]
+fn each_once_where_it_can_be_seen() {
+    let bind = |point: &str| format!("90 1 254:16 /in/side {point} rw - xfs /dev/vdb rw\n");
+    let hidden = "91 1 254:2 / /proc/x rw - ext4 /dev/vda2 rw\n92 1 0:9 / /proc/x rw - proc p rw\n";
+    let lines = "20 1 254:1 / / rw - ext4 /dev/vda1 rw\n".to_owned()
+        + &bind("/first")
+        + "21 1 254:16 / /whole rw - xfs /dev/vdb rw\n"
+        + &bind("/last")
+        + hidden;
+    let tree = two_disks().raw("proc/self/mountinfo", lines.as_bytes());
+    assert_eq!(points(&tree, &["vdb"]), ["/whole"]);
+    assert_eq!(points(&tree, &["vda"]), ["/"]);
+}
+
+#[test]
+fn an_lvm_over_both_disks_and_btrfs_are_on_either() {
+    let tree = two_disks()
+        .dm("dm-0", "253:0", ("vg-a", "LVM-a"), &["vda2", "vdb"])
+        .mount("253:0", "/lv", "ext4", "/dev/mapper/vg-a")
+        .mount("0:61", "/sub\\040volume", "btrfs", "/dev/vdb")
+        .link("sys/fs/btrfs/3af0/devices/vdb", "sys/class/block/vdb");
+    assert_eq!(points(&tree, &["vda"]), ["/lv", "/home", "/"]);
+    assert_eq!(points(&tree, &["vdb"]), ["/sub volume", "/lv", "/srv"]);
+}
+
+#[test]
+fn a_circle_ends() {
+    let tree = Tree::new()
+        .disk(1, "vda", "254:0")
+        .loop_device("loop0", "7:0", "/a/image")
+        .dm("dm-0", "253:0", ("x", "LVM-x"), &["loop0", "vda"])
+        .mount("253:0", "/a", "ext4", "/dev/mapper/x");
+    assert_eq!(points(&tree, &["vda"]), ["/a"]);
+}
