@@ -121,6 +121,8 @@ test_agents_while_drivers_and_the_module_come_and_go() {
 	device_do behave
 	find_device
 	wait_until runs
+	# 20 ms are too short for a slow machine.
+	store "$STOP/timeout_ms" 60000 >/dev/null
 	stop
 	resume
 	io_works
