@@ -20,12 +20,14 @@ KERNEL := stock
 
 ifdef KDIR
 release = $(shell cat $(KDIR)/include/config/kernel.release)
-kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR) MO=$(CURDIR)/build/$(release)
+kbuild = $(MAKE) -C $(KDIR)
 else
 release = $(shell cat $$(tools/vm/kernel $(KERNEL))/release)
-kbuild = $(in_root) --kernel $(KERNEL) -- make -s $(if $(filter debug,$(KERNEL)),LLVM=1 CONFIG_VIRTIO_DEVICE_STOP_KUNIT_TEST=y) $(jobs) -C /usr/src/linux-build KERNELRELEASE=$(release) W=e \
-	M=$(CURDIR) MO=$(CURDIR)/build/$(release)
+kbuild = $(in_root) --kernel $(KERNEL) -- make -s $(if $(filter debug,$(KERNEL)),LLVM=1 CONFIG_VIRTIO_DEVICE_STOP_KUNIT_TEST=y) $(jobs) -C /usr/src/linux-build KERNELRELEASE=$(release) W=e
 endif
+built = $(CURDIR)/build/$(release)
+kbuild_module = $(kbuild) M=$(CURDIR) MO=$(built)
+kbuild_samples = $(kbuild) M=$(CURDIR)/samples/kernel-callers MO=$(built)/samples KBUILD_EXTRA_SYMBOLS=$(built)/Module.symvers
 
 .PHONY: fits
 fits:
@@ -36,9 +38,15 @@ endif
 .PHONY: modules
 modules: fits ## build virtio_device_stop.ko (KDIR=... for a kernel of your own)
 	@mkdir -p build/$(release)
-	@$(kbuild) modules
+	@$(kbuild_module) modules
 	@$(if $(filter debug,$(KERNEL)),,cp build/$(release)/virtio_device_stop.ko .)
 	@echo "virtio_device_stop.ko for $(release)"
+
+.PHONY: samples
+samples: modules ## build the modules in samples/kernel-callers, which stop devices, too
+	@mkdir -p build/$(release)/samples
+	@$(kbuild_samples) modules
+	@echo build/$(release)/samples/*.ko
 
 .PHONY: tools
 tools: ## build the tools, as static binaries, into build/bin
@@ -80,7 +88,7 @@ check: ## 2 min: formatting, lints and host tests
 .PHONY: install
 install: modules ## install the module for the kernel in KDIR (default: the running one's)
 ifdef KDIR
-	@$(kbuild) modules_install
+	@$(kbuild_module) modules_install
 else
 	$(error installing needs KDIR=/lib/modules/$$(uname -r)/build: the module has to fit the kernel)
 endif

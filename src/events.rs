@@ -178,14 +178,15 @@ impl Devices {
         &self.environment
     }
 
-    /// By what the device virtioN, with that parent, is found as long as it is there.
-    pub(crate) fn serial(&self, index: u32, parent: &CStr) -> Option<u64> {
+    /// The device that `is_it`, and by what it is found again as long as it is there.
+    pub(crate) fn find_serial(
+        &self,
+        is_it: impl Fn(&Device) -> bool,
+    ) -> Option<(u64, Arc<Device>)> {
         let attachments = self.attachments.lock();
-        let found = attachments.iter().find(|attachment| {
-            let device = &attachment.device;
-            device.transport().device().index() == index && device.parent().name() == parent
-        });
-        found.map(|attachment| attachment.serial)
+        let mut all = attachments.iter();
+        let found = all.find(|attachment| is_it(&attachment.device));
+        found.map(|attachment| (attachment.serial, attachment.device.clone()))
     }
 
     /// The device that was found before, if it is there still.

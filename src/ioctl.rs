@@ -8,10 +8,11 @@ use crate::{
         MAX_LEASE_MS,
         MAX_TIMEOUT_MS, //
     },
+    device::Device,
     events::Devices,
+    member::Member,
     owner::{
         Failure,
-        Member,
         Owner, //
     },
     state::{
@@ -94,7 +95,10 @@ fn add(owner: &Owner, argument: usize) -> Result {
         return Err(EINVAL);
     }
     argument.write(&add)?;
-    let cookie = owner.add(add.index, name, uapi::MAX_DEVICES as usize)?;
+    let is_it = |device: &Device| {
+        device.transport().device().index() == add.index && device.parent().name() == name
+    };
+    let cookie = owner.add(is_it, uapi::MAX_DEVICES as usize)?;
     add.cookie = cookie;
     argument.write(&add)
 }
@@ -126,7 +130,7 @@ fn request(owner: &Owner, command: u32, argument: usize) -> Result {
     (request.error, request.reason, request.cookie) = (0, 0, 0);
     argument.write(&request)?;
     let result = match command {
-        STOP => owner.stop(timeout_us, u64::from(lease_ms) * 1000),
+        STOP => owner.stop(timeout_us, Some(u64::from(lease_ms) * 1000)),
         RESUME => owner.resume(timeout_us),
         _ => owner.renew(),
     }?;

@@ -7,8 +7,11 @@ use crate::{
     events::Devices,
     machine::{
         Asker,
-        Holder,
-        Ticket, //
+        Holder, //
+    },
+    member::{
+        Member,
+        Stop, //
     },
     opener::Opener,
     set::{
@@ -25,7 +28,6 @@ use crate::{
 use kernel::{
     new_mutex,
     prelude::*,
-    str::CStr,
     sync::{
         atomic::{
             Atomic,
@@ -55,28 +57,6 @@ pub(crate) struct Owner {
     calls_off: Atomic<u64>,
     #[pin]
     work: DelayedWork<Self>,
-}
-
-/// A device that was added.
-pub(crate) struct Member {
-    /// What the program knows it by, and we: it may be removed meanwhile, and is looked up for each
-    /// call.
-    pub(crate) cookie: u64,
-    /// The N of its virtioN.
-    pub(crate) index: u32,
-    stop: Stop,
-}
-
-/// What this file has done to it.
-enum Stop {
-    /// Nothing that it would have to undo.
-    None,
-    /// It has stopped, and that was the generation.
-    Stands(u64),
-    /// It was asked to resume, and the answer is waited for.
-    Resuming(Arc<Device>, Ticket),
-    /// It has not resumed in time.
-    Unanswered,
 }
 
 /// What one of the devices has failed with.
@@ -134,15 +114,14 @@ impl Owner {
         self.members.try_lock().ok_or(EBUSY)
     }
 
-    /// Adds the device with that index, below that parent. Returns by what it is known from then
-    /// on.
+    /// Adds the device that `is_it`. Returns by what it is known from then on.
     ///
     /// # Errors
     ///
     /// EBUSY during another call; ENODEV if there is none; EEXIST; ENOSPC.
-    pub(crate) fn add(&self, index: u32, parent: &CStr, most: usize) -> Result<u64> {
+    pub(crate) fn add(&self, is_it: impl Fn(&Device) -> bool, most: usize) -> Result<u64> {
         let mut members = self.members()?;
-        let cookie = self.devices.serial(index, parent).ok_or(ENODEV)?;
+        let (cookie, device) = self.devices.find_serial(is_it).ok_or(ENODEV)?;
         if members.iter().any(|member| member.cookie == cookie) {
             return Err(EEXIST);
         }
@@ -153,7 +132,7 @@ impl Owner {
         let _no_io = NoIo::enter();
         let member = Member {
             cookie,
-            index,
+            index: device.transport().device().index(),
             stop: Stop::None,
         };
         members.push(member, GFP_KERNEL)?;
@@ -178,7 +157,7 @@ impl Owner {
         Ok(())
     }
 
-    /// Stops all devices, or none.
+    /// Stops all devices, or none. The stops stand for `lease_us`, or else until they are ended.
     ///
     /// # Errors
     ///
@@ -186,7 +165,7 @@ impl Owner {
     pub(crate) fn stop(
         &self,
         timeout_us: Option<u64>,
-        lease_us: u64,
+        lease_us: Option<u64>,
     ) -> Result<Result<(), Failure>> {
         let calls_off = self.calls_off.load(Relaxed);
         let mut members = self.members()?;
@@ -194,7 +173,7 @@ impl Owner {
             holder: Holder {
                 id: self.opener.id(),
                 timeout_us,
-                lease_us: Some(lease_us),
+                lease_us,
             },
             opener: self.opener,
         };
@@ -345,6 +324,30 @@ impl Owner {
         Ok(result)
     }
 
+    /// Whether all of its devices stand since it has stopped them.
+    ///
+    /// # Errors
+    ///
+    /// EBUSY during another call.
+    pub(crate) fn look(&self) -> Result<Result<(), Failure>> {
+        let members = self.members()?;
+        for member in &*members {
+            let stands = |device: Arc<Device>| {
+                let snapshot = device.snapshot_after_look();
+                let stands = member.stands(snapshot.state, snapshot.generation);
+                if stands {
+                    Ok(())
+                } else {
+                    Err(Error::Stale)
+                }
+            };
+            if let Err(error) = self.device(member).map_or(Err(Error::Gone), stands) {
+                return Ok(Err(self.failure(Some(member), error)));
+            }
+        }
+        Ok(Ok(()))
+    }
+
     /// The device of a member, if it is there.
     pub(crate) fn device(&self, member: &Member) -> Option<Arc<Device>> {
         self.devices.with_serial(member.cookie)
@@ -357,34 +360,6 @@ impl Owner {
             error,
             reason: device.map_or(Reason::Gone, |device| device.snapshot().reason),
         }
-    }
-}
-
-impl Stop {
-    /// What is left to undo after a request to resume was answered.
-    fn after(answer: Result<(), Error>) -> Self {
-        match answer {
-            Ok(()) | Err(Error::Stale | Error::Gone | Error::NoDriver | Error::NotSupported) => {
-                Self::None
-            }
-            Err(
-                Error::Busy
-                | Error::TimedOut
-                | Error::CalledOff
-                | Error::NeedsReset
-                | Error::Killed,
-            ) => Self::Unanswered,
-        }
-    }
-}
-
-impl Member {
-    /// Whether this file has stopped it, and it stands since.
-    pub(crate) fn stands(&self, state: State, generation: u64) -> bool {
-        let Stop::Stands(since) = self.stop else {
-            return false;
-        };
-        state == State::Stopped && since == generation
     }
 }
 

@@ -6,6 +6,7 @@ mod bindings;
 
 pub(crate) mod block;
 mod bottom_halves;
+pub(crate) mod exports;
 #[cfg(CONFIG_VIRTIO_DEVICE_STOP_KUNIT_TEST)]
 pub(crate) mod fake;
 pub(crate) mod feature_reg;

@@ -12,7 +12,9 @@ use kernel::{
         Arc, //
     }, //
 };
+use kernel_callers::Callers;
 use sys::{
+    exports::Exports,
     system,
     work::Queue, //
 };
@@ -35,6 +37,8 @@ mod entered;
 mod events;
 mod hooks;
 mod ioctl;
+mod kernel_callers;
+mod member;
 mod opener;
 mod owner;
 mod quiesce;
@@ -68,6 +72,8 @@ type Told<C> = system::Registration<C, events::Devices>;
 
 /// The module, loaded. Dropped in this order.
 struct DeviceStop {
+    /// Other modules can't call any more: they would keep this one.
+    _exports: Exports,
     /// Unregistered before anything else goes. Nobody has it open: that keeps the module.
     _node: Pin<KBox<sys::misc::Node<owner::Owner>>>,
     _reboot: Pin<KBox<Told<system::Reboot>>>,
@@ -90,6 +96,7 @@ impl kernel::Module for DeviceStop {
             },
         };
         let devices = events::Devices::new(environment, sys::shadow::Shadows::new()?)?;
+        let exports = Exports::new(Arc::new(Callers(devices.clone()), GFP_KERNEL)?)?;
         let reboot = KBox::pin_init(Told::new(devices.clone()), GFP_KERNEL)?;
         let sleep = KBox::pin_init(Told::new(devices.clone()), GFP_KERNEL)?;
         let registration = KBox::pin_init(
@@ -102,6 +109,7 @@ impl kernel::Module for DeviceStop {
         // Nothing fails from here on: what is attached to has files.
         devices.attach_all(bus);
         Ok(Self {
+            _exports: exports,
             _node: node,
             _reboot: reboot,
             _sleep: sleep,

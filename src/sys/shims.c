@@ -5,6 +5,7 @@
 
 #include <linux/blk-mq.h>
 #include <linux/blkdev.h>
+#include <linux/export.h>
 #include <linux/hrtimer.h>
 #include <linux/if_vlan.h>
 #include <linux/kmemleak.h>
@@ -22,6 +23,7 @@
 #include <scsi/scsi_host.h>
 #include <uapi/linux/virtio_net.h>
 
+#include "../include/virtio_device_stop.h"
 #include "bindings_helper.h"
 
 struct virtio_device *virtio_device_stop_to_virtio(struct device *dev)
@@ -473,3 +475,11 @@ void virtio_device_stop_unregister_pm(struct notifier_block *block)
 {
 	unregister_pm_notifier(block);
 }
+
+/* The interface for other modules, which is in Rust. */
+EXPORT_SYMBOL_GPL(virtio_device_stop_get);
+EXPORT_SYMBOL_GPL(virtio_device_stop_get_by_index);
+EXPORT_SYMBOL_GPL(virtio_device_stop_stop);
+EXPORT_SYMBOL_GPL(virtio_device_stop_look);
+EXPORT_SYMBOL_GPL(virtio_device_stop_resume);
+EXPORT_SYMBOL_GPL(virtio_device_stop_put);
