@@ -15,7 +15,10 @@ use serde::Serialize;
 use crate::device::System;
 use crate::error::Result;
 use crate::mounts::Number;
-use crate::sysfs::{line, names, number};
+use crate::sysfs::{self, line, names};
+
+/// As in linux/major.h.
+const LOOP_MAJOR: u32 = 7;
 
 /// What a block device is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
@@ -77,6 +80,7 @@ pub struct Block {
 impl Block {
     fn read(name: String, path: PathBuf) -> Self {
         let dm_uuid = line(&path.join("dm/uuid"));
+        let number: Option<Number> = sysfs::number(&path.join("dev"));
         let partition = path.join("partition").exists();
         let kind = match &dm_uuid {
             _ if partition => Kind::Partition,
@@ -87,8 +91,7 @@ impl Block {
             Some(uuid) if uuid.starts_with("part") => Kind::Partition,
             Some(_) => Kind::Dm,
             None if path.join("md").exists() => Kind::Md,
-            // Only those that have a file have this folder, which is gone without one.
-            None if path.join("loop").exists() => Kind::Loop,
+            None if number.is_some_and(|number| number.major == LOOP_MAJOR) => Kind::Loop,
             None => Kind::Disk,
         };
         let whole = path.parent().and_then(Path::file_name);
@@ -102,7 +105,7 @@ impl Block {
             file.pop();
         }
         Self {
-            number: number(&path.join("dev")),
+            number,
             dm_name: line(&path.join("dm/name")),
             file: (!file.is_empty()).then(|| OsString::from_vec(file).into()),
             name,

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What the commands that only show something print with.
+
+use std::io::{self, ErrorKind, Write};
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+use virtio_stop::{Error, Result};
+
+/// A document in JSON, on lines of its own.
+pub(crate) fn document(document: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(document).map_err(io::Error::from);
+    if let Ok(text) = &mut text {
+        text.push('\n');
+    }
+    text.and_then(|text| out(&text)).map_err(Error::Output)
+}
+
+/// Text with styles, which are left out unless it goes to a terminal that shows them.
+pub(crate) fn text(text: &str) -> Result<()> {
+    out(text).map_err(Error::Output)
+}
+
+/// Who reads has seen enough when the other end of a pipe is closed.
+fn out(text: &str) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match written {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// A remark beside what was asked for.
+pub(crate) fn note(text: &str) {
+    anstream::eprintln!("{}", styled(Style::new().dimmed(), text));
+}
+
+pub(crate) fn styled(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// The style of a state: green is as usual.
+pub(crate) fn of_state(state: Option<&str>) -> Style {
+    let color = match state {
+        Some("running") => AnsiColor::Green,
+        Some("failed" | "aborting") => AnsiColor::Red,
+        Some("stopping" | "stopped" | "resuming") => AnsiColor::Yellow,
+        _ => return Style::new().dimmed(),
+    };
+    Style::new().fg_color(Some(color.into()))
+}
+
+/// A cell of a table, with its style.
+pub(crate) struct Cell(Style, String);
+
+impl Cell {
+    pub(crate) fn plain(text: impl Into<String>) -> Self {
+        Self(Style::new(), text.into())
+    }
+
+    pub(crate) fn styled(style: Style, text: impl Into<String>) -> Self {
+        Self(style, text.into())
+    }
+
+    fn width(&self) -> usize {
+        self.1.chars().count()
+    }
+}
+
+/// Rows with their columns aligned; the last one is as long as it is.
+pub(crate) fn table(rows: &[Vec<Cell>]) -> String {
+    let mut widths: Vec<usize> = Vec::new();
+    for row in rows {
+        widths.resize(widths.len().max(row.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.width().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for row in rows {
+        let mut blanks = 0;
+        for (cell, width) in row.iter().zip(&widths).filter(|(cell, _)| cell.width() > 0) {
+            text.push_str(&" ".repeat(blanks));
+            text.push_str(&styled(cell.0, &cell.1));
+            blanks = width - cell.width() + 2;
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_lines_have_no_blanks_at_their_end() {
+        let red = Style::new().fg_color(Some(AnsiColor::Red.into()));
+        let rows = [
+            vec![
+                Cell::plain("a"),
+                Cell::styled(red, "größer"),
+                Cell::plain("c"),
+            ],
+            vec![Cell::plain("long"), Cell::plain("b"), Cell::plain("")],
+        ];
+        let text = anstream::adapter::strip_str(&table(&rows)).to_string();
+        assert_eq!(text, "a     größer  c\nlong  b\n");
+    }
+}
