@@ -6,11 +6,14 @@
 end_network() {
 	start_devices "net,name=nic,queues=4,mergeable=true,protocol=$protocol,mac=02:00:00:00:00:11"
 	run_in_guest end_network.sh "$cycles" -- --cpus 4 --copy "$("$top/tools/vm/bundle" ethtool ip):/" \
-		--copy "$top/build/bin/frames:/bin/" --copy "$top/build/selftests/attach_xdp:/selftests/$suite/"
+		--copy "$top/build/bin/frames:/bin/" --copy "$top/build/selftests/attach_xdp:/selftests/$suite/" \
+		--copy "$top/build/selftests/bind_xsk:/selftests/$suite/"
 	check "nothing is lost under load" guest_says 'ok load$'
 	check "the link may change" guest_says 'ok link_changes$'
 	check "who does not care whether it is stopped does no harm" guest_says 'ok disturbances$'
 	check "native XDP is refused meanwhile" guest_says 'ok native_xdp$'
+	check "AF_XDP sockets come and go" guest_says 'ok xsk$'
+	check "the kernel may send by itself" guest_says 'ok netpoll$'
 	check "the interface may be moved and renamed meanwhile" guest_says 'ok moved_and_renamed_while_stopped$'
 	check "the kernel has not complained" status_is 0
 	check "no driver has broken a rule" no_breach

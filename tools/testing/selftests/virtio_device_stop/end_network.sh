@@ -197,6 +197,80 @@ test_native_xdp() {
 	resume
 }
 
+# bind_xsk: an AF_XDP socket is bound to the first queue, and sends what it can until end_xsk.
+bind_xsk() {
+	rm -f /tmp/xsk /tmp/xsk.in
+	mkfifo /tmp/xsk.in
+	./bind_xsk "$NIC" 0 </tmp/xsk.in >/tmp/xsk 2>&1 &
+	XSK=$!
+	exec 7>/tmp/xsk.in
+	wait_until test -s /tmp/xsk
+}
+
+end_xsk() {
+	exec 7>&-
+	wait "$XSK"
+}
+
+# What user space has given the driver can't be taken back from a stopped device: such an interface is not stopped. An interface that is
+# stopped may get a socket, which waits.
+test_xsk() {
+	if ! [ -e /proc/net/xdp ] && ! (bind_xsk && end_xsk); then
+		echo "# AF_XDP is refused by this kernel, whatever the device does: it is tested on the stock kernel."
+		return
+	fi
+	bind_xsk
+	expect "mode" "$(cat /tmp/xsk)" copy
+	sent=$(device_get of_type.transmitted)
+	wait_until more_is_sent "$sent"
+	echo 300 >"$STOP/timeout_ms"
+	expect "stop" "$(store "$STOP/state" stop)" "$EBUSY"
+	expect "state" "$(state)" running
+	wait_until more_is_sent "$(device_get of_type.transmitted)"
+	echo 600000 >"$STOP/timeout_ms"
+	end_xsk || fail "$(cat /tmp/xsk)"
+	cycles=0
+	while [ $cycles -lt 6 ]; do
+		stop_and_try_again
+		bind_xsk
+		[ $((cycles % 2)) != 0 ] || end_xsk || fail "$(cat /tmp/xsk)"
+		expect "resume" "$(store "$STOP/state" resume)" ok
+		sent=$(device_get of_type.transmitted)
+		if [ $((cycles % 2)) != 0 ]; then
+			expect "mode" "$(cat /tmp/xsk)" copy
+			wait_until more_is_sent "$sent"
+			end_xsk || fail "$(cat /tmp/xsk)"
+		fi
+		cycles=$((cycles + 1))
+	done
+	frames_are_all_back 200 || fail "$(cat /tmp/frames)"
+}
+
+say_much() {
+	while [ ! -e /tmp/enough ]; do
+		echo "<1>netpoll sends what is said" >/dev/kmsg
+	done
+}
+
+# The kernel itself sends, from wherever it is, and polls the interface for that.
+test_netpoll() {
+	if ! modprobe netconsole "netconsole=@10.0.1.2/$NIC,@$PEER/ff:ff:ff:ff:ff:ff" 2>/tmp/netconsole; then
+		echo "# This kernel has no netconsole: it is tested on the stock kernel."
+		return
+	fi
+	sent=$(device_get of_type.transmitted)
+	start say_much echoed_bytes
+	wait_until more_is_sent "$sent"
+	cycles=0
+	while [ $cycles -lt 10 ]; do
+		cycle :
+		wait_until more_is_sent "$sent"
+	done
+	end
+	rmmod netconsole
+	frames_are_all_back 200 || fail "$(cat /tmp/frames)"
+}
+
 # elsewhere: a task in another network namespace.
 elsewhere() {
 	unshare -n tail -f /dev/null &
@@ -254,7 +328,7 @@ echo 600000 >"$STOP/timeout_ms"
 echo 600000 >"$STOP/lease_ms"
 # Not more than the other end can keep: nc does not read while it waits to write.
 dd if=/dev/urandom of=/tmp/data bs=1k count=64 2>/dev/null
-for test in load link_changes disturbances native_xdp moved_and_renamed_while_stopped; do
+for test in load link_changes disturbances native_xdp xsk netpoll moved_and_renamed_while_stopped; do
 	if ("test_$test") && (no_breach) && (wait_until nobody_hangs) && dmesg_is_clean; then echo "ok $test"; else echo "not ok $test"; fi
 	find_nic
 done
