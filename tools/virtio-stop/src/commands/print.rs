@@ -2,33 +2,32 @@
 
 //! What the commands that only show something print with.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 use virtio_stop::{Error, Result};
 
-/// A document in JSON, on lines of its own.
-pub(crate) fn document(document: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(document).map_err(io::Error::from);
-    if let Ok(text) = &mut text {
-        text.push('\n');
-    }
-    text.and_then(|text| out(&text)).map_err(Error::Output)
+/// A document in JSON, over several lines. As [`text`].
+pub(crate) fn document(document: &impl Serialize) -> Result<bool> {
+    let json = serde_json::to_string_pretty(document);
+    text(&(json.map_err(|error| Error::Output(error.into()))? + "\n"))
 }
 
-/// Text with styles, which are left out unless it goes to a terminal that shows them.
-pub(crate) fn text(text: &str) -> Result<()> {
-    out(text).map_err(Error::Output)
+/// A document in JSON, on a line. As [`text`].
+pub(crate) fn line(document: &impl Serialize) -> Result<bool> {
+    let json = serde_json::to_string(document);
+    text(&(json.map_err(|error| Error::Output(error.into()))? + "\n"))
 }
 
-/// Who reads has seen enough when the other end of a pipe is closed.
-fn out(text: &str) -> io::Result<()> {
+/// Text with styles, which are left out unless it goes to a terminal that shows them. `false`: who
+/// reads it has seen enough, and has closed the other end of the pipe.
+pub(crate) fn text(text: &str) -> Result<bool> {
     let mut out = anstream::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    match written {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        other => other,
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::Output(error)),
     }
 }
 
