@@ -10,8 +10,9 @@ use clap_complete::Shell;
 
 /// Stops and resumes virtio devices from inside of a guest.
 ///
-/// A device is named by virtioN, by what is above it (vda, sda1, eth0, a logical volume, md, multipath,
-/// loop, bond or bridge: then all devices below it), by a PCI address, a path in /dev, or a mount point.
+/// A device is named by virtioN, by what is above it (vda, sda1, eth0, a logical volume, md,
+/// multipath, loop, bond or bridge: then all devices below it), by a PCI address, a path in /dev or
+/// /sys, or a mount point.
 #[derive(Debug, Parser)]
 #[command(version, subcommand_required = true, arg_required_else_help = true, after_help = EXIT_HELP)]
 pub(crate) struct Args {
@@ -56,7 +57,10 @@ pub(crate) enum Command {
     },
     /// Stop devices, for scripts that come back later to resume them
     ///
-    /// Nobody owns such a stop: it ends when its lease does. Prints the generation of each stop.
+    /// All of them stop, or none: if one fails, those that have stopped just now resume. Nobody owns
+    /// such a stop: it ends when its lease does. Prints the generation of each stop. What --timeout
+    /// and --lease say stays written to the devices' timeout_ms and lease_ms: it holds for the
+    /// resume and for renewals, too.
     Stop {
         /// The devices
         #[arg(required = true)]
@@ -69,6 +73,9 @@ pub(crate) enum Command {
         dry_run: bool,
     },
     /// Resume devices
+    ///
+    /// Each is tried, whatever fails. Ends with what the first one has failed with; with 4 if a stop
+    /// had ended before.
     Resume {
         /// The devices
         #[arg(required = true)]
@@ -88,11 +95,29 @@ pub(crate) enum Command {
         generation: u64,
     },
     /// Print a line for each change of state
+    ///
+    /// The first lines say how it is now. Changes that follow each other at once may share a line:
+    /// the generation in the JSON counts them all. Ends with 0 at SIGINT, SIGTERM or SIGHUP, and
+    /// with 7 if all the devices have gone that were given, or virtio_device_stop has.
     Watch {
         /// The devices; all, if none is given
         devices: Vec<String>,
     },
     /// Stop devices, do something, and resume them whatever happens
+    ///
+    /// COMMAND is started before the stop, waits in memory, and is executed after it. If the devices
+    /// did not stop, it has not run. SIGHUP, SIGINT and SIGTERM are passed on to it. If this program
+    /// is killed, the devices resume, and COMMAND gets SIGTERM; what it has frozen is thawed. COMMAND
+    /// is refused if it lies on the devices, or what it begins with does, unless it is a static
+    /// program, which is kept in memory. What it does then is its own matter: it waits for the
+    /// devices if it needs them.
+    ///
+    /// The leases of the stops are renewed. At the end each device is shown to have stood still, by
+    /// its generation and the requests in flight, or the status is 4.
+    ///
+    /// With --json, the last line on standard output says how it has ended. With --hold and
+    /// --until-eof there are two lines of JSON, "event":"stopped" and "event":"resumed", or one,
+    /// "event":"failed".
     Run(Run),
     /// Print the completions of a shell
     Completions {

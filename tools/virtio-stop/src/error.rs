@@ -2,8 +2,12 @@
 
 //! What can go wrong, and with which status a program ends then.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::refusal::{Cause, Refusal};
 
 /// The result of what this crate does.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -32,6 +36,16 @@ pub enum Exit {
     Denied = 8,
     /// A signal has ended it before it was done. What was stopped has resumed.
     Interrupted = 9,
+    /// The command to run can't be executed, or not while the devices stand still.
+    NotExecutable = 126,
+    /// There is no such command to run.
+    NotFound = 127,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
 }
 
 /// What can go wrong.
@@ -71,11 +85,112 @@ pub enum Error {
         /// Where what it lies in is mounted.
         point: PathBuf,
     },
+    /// What is to be shown can't be written.
+    #[error("standard output: {0}")]
+    Output(#[source] io::Error),
+    /// Changes can't be waited for.
+    #[error("can't wait for changes: {0}")]
+    Wait(#[source] io::Error),
     /// The module is not loaded.
     #[error(
         "virtio_device_stop is not loaded: 'modprobe virtio_device_stop', before the drivers of the devices"
     )]
     NotLoaded,
+    /// The module has an interface that this program does not know.
+    #[error("virtio_device_stop has interface {0}, this program needs 1: use one from its time")]
+    Interface(i32),
+    /// `/dev/virtio_device_stop` has failed, but none of the devices.
+    #[error("/dev/virtio_device_stop: {0}")]
+    Owner(#[source] io::Error),
+    /// A device has not done what it was asked for.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// A device did not stand still.
+    #[error("{device} did not stand still: {why}")]
+    NotStill {
+        /// The device.
+        device: String,
+        /// Why that is so.
+        why: crate::proof::Unstill,
+    },
+    /// This process can't be kept in memory.
+    #[error("can't be kept in memory: {0}. This needs CAP_IPC_LOCK and CAP_SYS_RESOURCE")]
+    Memory(#[source] io::Error),
+    /// Signals can't be caught.
+    #[error("can't catch signals: {0}")]
+    Signals(#[source] io::Error),
+    /// What would thaw file systems, should this process die, does not start.
+    #[error("what guards frozen file systems does not start: {0}")]
+    Guard(#[source] io::Error),
+    /// A file system can't be frozen.
+    #[error("{point}: can't be frozen: {source}. {}", freeze_advice(.source))]
+    Freeze {
+        /// Where it is mounted.
+        point: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file system can't be thawed.
+    #[error("{point}: can't be thawed: {source}. 'fsfreeze --unfreeze {point}' tries again")]
+    Thaw {
+        /// Where it is mounted.
+        point: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A signal has come before it was done.
+    #[error("ended by signal {0}; nothing is stopped any more")]
+    Interrupted(i32),
+    /// There is no such command to run.
+    #[error("{}: command not found", .0.to_string_lossy())]
+    CommandNotFound(OsString),
+    /// A command can't be executed.
+    #[error("{path}: {source}")]
+    Command {
+        /// The command.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A command would wait for what stands still.
+    #[error(
+        "{path} can't begin while {point} stands still: it needs {needed}. \
+         Use a static program instead, or --until-eof"
+    )]
+    CommandStands {
+        /// The command.
+        path: PathBuf,
+        /// What it needs.
+        needed: PathBuf,
+        /// Where what it needs is mounted.
+        point: PathBuf,
+    },
+    /// Standard output would wait for what stands still.
+    #[error("standard output is a file on {0}, which is to stand still: use a pipe")]
+    OutputStands(PathBuf),
+    /// A file descriptor that was given is none.
+    #[error("file descriptor {fd}: {source}")]
+    Descriptor {
+        /// The number.
+        fd: i32,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A generation was given, and devices that can't all have it.
+    #[error("a generation is that of one device: these are {0}")]
+    OneGeneration(usize),
+}
+
+fn freeze_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ResourceBusy => "It is frozen already: 'fsfreeze --unfreeze' ends that",
+        io::ErrorKind::Unsupported => "Its type does not allow that: unmount it",
+        _ => "'virtio-stop run' without --freeze does not try",
+    }
 }
 
 impl Error {
@@ -93,12 +208,45 @@ impl Error {
             Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Exit::Denied
             }
-            Self::File { .. } => Exit::Failed,
+            Self::File { .. } | Self::Output(_) | Self::Wait(_) => Exit::Failed,
             Self::Unknown(_)
             | Self::NotVirtio { .. }
             | Self::Ambiguous(_)
             | Self::NotMountPoint { .. } => Exit::Usage,
-            Self::NotLoaded => Exit::Unsupported,
+            Self::NotLoaded | Self::Interface(_) => Exit::Unsupported,
+            Self::Refused(refusal) => refused(refusal.cause()),
+            Self::NotStill { .. } => Exit::NotStill,
+            Self::Owner(source)
+            | Self::Memory(source)
+            | Self::Signals(source)
+            | Self::Guard(source)
+            | Self::Freeze { source, .. }
+            | Self::Thaw { source, .. } => match source.kind() {
+                io::ErrorKind::PermissionDenied => Exit::Denied,
+                io::ErrorKind::ResourceBusy => Exit::Busy,
+                io::ErrorKind::Unsupported => Exit::Unsupported,
+                _ => Exit::Failed,
+            },
+            Self::Interrupted(_) => Exit::Interrupted,
+            Self::CommandNotFound(_) => Exit::NotFound,
+            Self::Command { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Exit::NotFound
+            }
+            Self::Command { .. } | Self::CommandStands { .. } => Exit::NotExecutable,
+            Self::OutputStands(_) | Self::Descriptor { .. } | Self::OneGeneration(_) => Exit::Usage,
         }
+    }
+}
+
+fn refused(cause: Cause) -> Exit {
+    match cause {
+        Cause::Unsupported | Cause::NoDriver => Exit::Unsupported,
+        Cause::Busy => Exit::Busy,
+        Cause::TimedOut => Exit::TimedOut,
+        Cause::CalledOff => Exit::Interrupted,
+        Cause::Ended => Exit::NotStill,
+        Cause::NeedsReset | Cause::Gone => Exit::Gone,
+        Cause::Denied => Exit::Denied,
+        Cause::Other => Exit::Failed,
     }
 }

@@ -4,17 +4,41 @@
 //! tool `virtio-stop` is made of, for agents in Rust.
 
 pub mod block;
+pub mod check;
+pub mod command;
 pub mod device;
 pub mod error;
+pub mod executable;
+pub mod freeze;
 pub mod freezing;
+mod guard;
+mod held;
+mod instance;
+mod ioctl;
+pub mod memory;
 pub mod mounts;
 pub mod network;
+pub mod overview;
+pub mod owner;
+pub mod proof;
+pub mod reason;
+pub mod refusal;
 pub mod resolve;
+pub mod second;
+pub mod sequence;
+pub mod session;
+pub mod signals;
 pub mod stack;
+pub mod status;
+pub mod switch;
 mod sysfs;
+mod uevents;
+pub mod watch;
 
 pub use device::Device;
 pub use error::{Error, Exit, Result};
 pub use freezing::mounted_above;
+pub use ioctl::inherited;
 pub use mounts::Mount;
+pub use owner::Owner;
 pub use resolve::resolve;

@@ -9,14 +9,22 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use clap::Parser;
+use virtio_stop::{second, Error};
 
 use args::Args;
 
 fn main() -> ExitCode {
-    let exit = commands::run(Args::parse()).unwrap_or_else(|error| {
-        let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
-        anstream::eprintln!("{red}error:{red:#} {error}");
-        error.exit()
-    });
-    ExitCode::from(exit as u8)
+    if let Some(end) = second::instance() {
+        return end;
+    }
+    commands::run(Args::parse()).unwrap_or_else(|error| {
+        complain(&error);
+        error.exit().into()
+    })
+}
+
+/// Says what has failed.
+fn complain(error: &Error) {
+    let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
+    anstream::eprintln!("{red}error:{red:#} {error}");
 }

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! `run`: what is done while the devices stand still. Nothing is printed between the stop and the
+//! resume, but what somebody waits for who has no command.
+
+use std::cell::RefCell;
+use std::io::{self, IsTerminal};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::io::{retry_on_intr, write};
+use virtio_stop::command::Command;
+use virtio_stop::device::{Device, System};
+use virtio_stop::executable::Mounts;
+use virtio_stop::freeze::FileSystems;
+use virtio_stop::mounts::mounts;
+use virtio_stop::owner::Report;
+use virtio_stop::session::{Session, Task};
+use virtio_stop::signals::Signals;
+use virtio_stop::{inherited, memory, mounted_above, resolve, Error, Mount, Owner, Result};
+
+use super::told::{self, Stopped};
+use crate::args::Run;
+
+/// Does it. Returns the status to end with.
+pub(crate) fn run(system: &System, args: &Run, json: bool) -> Result<u8> {
+    let devices = resolve(system, &args.devices)?;
+    let above = mounted_above(system, &devices)?;
+    if args.dry_run {
+        told::plan(
+            &devices,
+            if args.freeze { &above } else { &[] },
+            &args.command,
+            json,
+        );
+        return Ok(0);
+    }
+    let end = end(args)?;
+    let mut owner = Owner::open(system)?;
+    let signals = Signals::catch().map_err(Error::Signals)?;
+    memory::lock()?;
+    for device in &devices {
+        owner.add(device)?;
+    }
+    let frozen: &[Mount] = if args.freeze { &above } else { &[] };
+    let file_systems = FileSystems::open(frozen)?;
+    let all = mounts(system)?;
+    let mounts = Mounts {
+        all: &all,
+        still: &above,
+    };
+    let stopped = RefCell::new(Stopped::of(&devices));
+    let task = match end {
+        Some(end) => {
+            // Who waits for that must not wait for what stands still himself.
+            if let Some(mount) = mounts.still_at(Path::new("/proc/self/fd/1")) {
+                return Err(Error::OutputStands(mount.point.clone()));
+            }
+            let tell = |report: &Report| write_all(stopped.borrow_mut().line(report));
+            let tell = Box::new(tell);
+            Task::UntilEof { end, tell }
+        }
+        None => Task::Command(Command::start(&args.command, mounts)?),
+    };
+    announce(&devices, json);
+    let limits = (args.limits.timeout, args.limits.lease);
+    let (outcome, looks) = Session::new(&owner, &signals, &file_systems, limits, task).run();
+    let command = args.command.first();
+    let json = json || command.is_none();
+    Ok(told::outcome(
+        &devices, frozen, command, outcome, &looks, json,
+    ))
+}
+
+/// What is waited for instead of a command.
+fn end(args: &Run) -> Result<Option<OwnedFd>> {
+    let fd = match args.hold {
+        Some(fd) => fd,
+        None if args.until_eof => 0,
+        None => return Ok(None),
+    };
+    let end = inherited(fd);
+    end.map(Some)
+        .map_err(|source| Error::Descriptor { fd, source })
+}
+
+/// Somebody looks on who may wonder how long it takes.
+fn announce(devices: &[Device], json: bool) {
+    if json || !io::stderr().is_terminal() {
+        return;
+    }
+    let names: Vec<_> = devices.iter().map(Device::name).collect();
+    anstream::eprintln!("stopping {} ...", names.join(", "));
+}
+
+/// Past the buffer of the standard library, which could grow.
+fn write_all(mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let count = retry_on_intr(|| write(io::stdout(), bytes))?;
+        bytes = bytes.get(count..).unwrap_or_default();
+    }
+    Ok(())
+}

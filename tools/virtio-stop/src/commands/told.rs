@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What `run` tells: before, while everything stands still, and afterwards.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use serde::Serialize;
+use virtio_stop::device::Device;
+use virtio_stop::owner::{Report, Status};
+use virtio_stop::proof::{still, Unstill};
+use virtio_stop::sequence::Outcome;
+use virtio_stop::session::{End, Looks};
+use virtio_stop::{Error, Exit, Mount};
+
+/// The line for whoever waits for the stop. It has its memory before.
+pub(crate) struct Stopped {
+    document: Document<StoppedDevice>,
+    line: Vec<u8>,
+}
+
+#[derive(Serialize)]
+struct Document<D> {
+    version: u32,
+    event: &'static str,
+    devices: Vec<D>,
+}
+
+#[derive(Serialize)]
+struct StoppedDevice {
+    device: String,
+    parent: String,
+    generation: u64,
+    in_flight: Option<u64>,
+    stop_us: u64,
+}
+
+impl Stopped {
+    pub(crate) fn of(devices: &[Device]) -> Self {
+        let devices: Vec<_> = devices
+            .iter()
+            .map(|device| StoppedDevice {
+                device: device.name(),
+                parent: device.parent.clone(),
+                generation: u64::MAX,
+                in_flight: Some(u64::MAX),
+                stop_us: u64::MAX,
+            })
+            .collect();
+        let document = Document {
+            version: 1,
+            event: "stopped",
+            devices,
+        };
+        // With the longest numbers, so that it does not grow later.
+        let mut line = serde_json::to_vec(&document).unwrap_or_default();
+        line.reserve(line.len() + 32 * document.devices.len() + 1);
+        Self { document, line }
+    }
+
+    /// The line, and its end.
+    pub(crate) fn line(&mut self, report: &Report) -> &[u8] {
+        for (device, status) in self.document.devices.iter_mut().zip(report.statuses()) {
+            device.generation = status.generation;
+            device.in_flight = status.in_flight;
+            device.stop_us = status.stop_us;
+        }
+        self.line.clear();
+        // It has room, and numbers and words always have a form in JSON.
+        let _ = serde_json::to_writer(&mut self.line, &self.document);
+        self.line.push(b'\n');
+        &self.line
+    }
+}
+
+#[derive(Serialize)]
+struct Plan<'a> {
+    version: u32,
+    dry_run: bool,
+    freeze: Vec<&'a Path>,
+    stop: Vec<String>,
+    command: Vec<String>,
+}
+
+/// What would be done.
+pub(crate) fn plan(devices: &[Device], frozen: &[Mount], command: &[OsString], json: bool) {
+    let command = command
+        .iter()
+        .map(|word| word.to_string_lossy().into_owned());
+    let plan = Plan {
+        version: 1,
+        dry_run: true,
+        freeze: frozen.iter().map(|mount| mount.point.as_path()).collect(),
+        stop: devices.iter().map(Device::name).collect(),
+        command: command.collect(),
+    };
+    if json {
+        print_line(&plan);
+        return;
+    }
+    for point in plan.freeze {
+        anstream::println!("would freeze {}", point.display());
+    }
+    for device in plan.stop {
+        anstream::println!("would stop {device}");
+    }
+    if plan.command.is_empty() {
+        anstream::println!("would wait until the other end is closed");
+    } else {
+        anstream::println!("would run {}", plan.command.join(" "));
+    }
+}
+
+#[derive(Serialize)]
+struct Ended {
+    version: u32,
+    event: &'static str,
+    devices: Vec<EndedDevice>,
+    frozen: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u8>,
+    errors: Vec<String>,
+    exit: u8,
+}
+
+#[derive(Serialize)]
+struct EndedDevice {
+    device: String,
+    parent: String,
+    still: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+    generation: u64,
+    in_flight: Option<u64>,
+    stop_us: u64,
+    resume_us: u64,
+}
+
+/// What it has come to. Returns the status to end with.
+pub(crate) fn outcome(
+    devices: &[Device],
+    frozen: &[Mount],
+    command: Option<&OsString>,
+    outcome: Outcome<End>,
+    looks: &Looks,
+    json: bool,
+) -> u8 {
+    let mut errors = outcome.errors;
+    let all: Vec<_> = if outcome.stopped {
+        let first = looks.first.statuses().zip(looks.last.statuses());
+        let looks = devices.iter().zip(first.zip(looks.after.statuses()));
+        let looks = looks.map(|(device, ((first, last), after))| {
+            let still = outcome.looked.then(|| still(first, last));
+            ended(device, still, last, after)
+        });
+        looks.collect()
+    } else {
+        Vec::new()
+    };
+    // That the stop had ended before is told by the look, too, and better.
+    let unstill = all.iter().filter_map(|(device, why)| {
+        let device = device.device.clone();
+        why.map(|why| Error::NotStill { device, why })
+    });
+    let unstill: Vec<_> = unstill.collect();
+    if !unstill.is_empty() {
+        errors.retain(|error| error.exit() != Exit::NotStill);
+    }
+    errors.extend(unstill);
+    let status = outcome.end.as_ref().map(End::status);
+    if let Some(End::NotExecuted(source)) = outcome.end {
+        let path = command.cloned().unwrap_or_default().into();
+        errors.push(Error::Command { path, source });
+    }
+    let exit = match errors.first() {
+        Some(error) => error.exit() as u8,
+        None => status.unwrap_or(0),
+    };
+    let document = Ended {
+        version: 1,
+        event: if outcome.stopped { "resumed" } else { "failed" },
+        devices: all.into_iter().map(|(device, _)| device).collect(),
+        frozen: frozen
+            .iter()
+            .map(|mount| mount.point.display().to_string())
+            .collect(),
+        status,
+        errors: errors.iter().map(Error::to_string).collect(),
+        exit,
+    };
+    if json {
+        print_line(&document);
+    } else {
+        document.print();
+    }
+    for error in &errors {
+        crate::complain(error);
+    }
+    exit
+}
+
+fn ended(
+    device: &Device,
+    still: Option<Result<(), Unstill>>,
+    last: Status,
+    after: Status,
+) -> (EndedDevice, Option<Unstill>) {
+    let why = still.and_then(Result::err);
+    let told = EndedDevice {
+        device: device.name(),
+        parent: device.parent.clone(),
+        still: still == Some(Ok(())),
+        why: why.map(|why| why.to_string()),
+        generation: last.generation,
+        in_flight: last.in_flight,
+        stop_us: last.stop_us,
+        resume_us: after.resume_us,
+    };
+    (told, why)
+}
+
+impl Ended {
+    /// Not to standard output, which is the command's.
+    fn print(&self) {
+        for device in &self.devices {
+            let still = match &device.why {
+                None if device.still => "stood still",
+                None => "nobody can tell whether it stood still",
+                Some(_) => "did not stand still",
+            };
+            let in_flight = match device.in_flight {
+                Some(count) => format!("{count} in flight"),
+                None => "in flight unknown".to_owned(),
+            };
+            anstream::eprintln!(
+                "{:<10}  {still}  generation {}  {in_flight}  stop {}  resume {}",
+                device.device,
+                device.generation,
+                milliseconds(device.stop_us),
+                milliseconds(device.resume_us),
+            );
+        }
+    }
+}
+
+fn milliseconds(microseconds: u64) -> String {
+    format!("{}.{:03} ms", microseconds / 1000, microseconds % 1000)
+}
+
+fn print_line(document: &impl Serialize) {
+    // Numbers and words always have a form in JSON.
+    anstream::println!("{}", serde_json::to_string(document).unwrap_or_default());
+}

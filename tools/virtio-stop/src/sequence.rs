@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! In which order things are done and undone: freeze, stop, work, resume, thaw. Whatever fails,
+//! what was done before is undone, in reverse.
+
+use crate::error::{Error, Result};
+
+/// What is done. Everything between [`stop`](Self::stop) and [`resume`](Self::resume) must need
+/// nothing of what stands still.
+pub trait Steps {
+    /// What the work comes to.
+    type End;
+
+    /// How many file systems are to be frozen.
+    fn file_systems(&self) -> usize;
+    /// Freezes one of them.
+    fn freeze(&mut self, at: usize) -> Result<()>;
+    /// Thaws it.
+    fn thaw(&mut self, at: usize) -> Result<()>;
+    /// Stops all devices, or none.
+    fn stop(&mut self) -> Result<()>;
+    /// Looks at the devices right after the stop.
+    fn look_first(&mut self) -> Result<()>;
+    /// What the devices were stopped for.
+    fn work(&mut self) -> Result<Self::End>;
+    /// Looks at the devices right before the resume.
+    fn look_last(&mut self) -> Result<()>;
+    /// Resumes all devices, whatever fails.
+    fn resume(&mut self) -> Result<()>;
+    /// The signal that asks to end, if one has come.
+    fn interrupted(&self) -> Option<i32>;
+}
+
+/// What it has come to.
+#[derive(Debug)]
+pub struct Outcome<End> {
+    /// All devices had stopped.
+    pub stopped: bool,
+    /// Both looks have succeeded, so that they can be compared.
+    pub looked: bool,
+    /// What the work has come to, if it was done.
+    pub end: Option<End>,
+    /// What has failed, in that order.
+    pub errors: Vec<Error>,
+}
+
+/// Does all of it.
+pub fn run<S: Steps>(steps: &mut S) -> Outcome<S::End> {
+    let mut outcome = Outcome {
+        stopped: false,
+        looked: false,
+        end: None,
+        // For each step at most one, so that it does not grow while everything stands still.
+        errors: Vec::with_capacity(steps.file_systems().saturating_mul(2).saturating_add(8)),
+    };
+    let mut frozen = 0;
+    let mut ready = Ok(());
+    while frozen < steps.file_systems() {
+        ready = go_on(steps).and_then(|()| steps.freeze(frozen));
+        if ready.is_err() {
+            break;
+        }
+        frozen += 1;
+    }
+    match ready
+        .and_then(|()| go_on(steps))
+        .and_then(|()| steps.stop())
+    {
+        Ok(()) => {
+            outcome.stopped = true;
+            stand_still(steps, &mut outcome);
+        }
+        Err(error) => outcome.errors.push(error),
+    }
+    for at in (0..frozen).rev() {
+        outcome.errors.extend(steps.thaw(at).err());
+    }
+    outcome
+}
+
+fn stand_still<S: Steps>(steps: &mut S, outcome: &mut Outcome<S::End>) {
+    let first = steps.look_first();
+    let is_known = first.is_ok();
+    match first
+        .and_then(|()| go_on(steps))
+        .and_then(|()| steps.work())
+    {
+        Ok(end) => outcome.end = Some(end),
+        Err(error) => outcome.errors.push(error),
+    }
+    let last = steps.look_last();
+    outcome.looked = is_known && last.is_ok();
+    outcome.errors.extend(last.err());
+    outcome.errors.extend(steps.resume().err());
+}
+
+fn go_on<S: Steps>(steps: &S) -> Result<()> {
+    steps
+        .interrupted()
+        .map_or(Ok(()), |signal| Err(Error::Interrupted(signal)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [&str; 9] = [
+        "freeze 0", "freeze 1", "stop", "first", "work", "last", "resume", "thaw 1", "thaw 0",
+    ];
+
+    #[derive(Default)]
+    struct Fake {
+        done: Vec<String>,
+        fails: Vec<&'static str>,
+        /// A signal comes while this is done.
+        signal_at: Option<&'static str>,
+        signal: Option<i32>,
+    }
+
+    impl Fake {
+        fn step(&mut self, name: &str) -> Result<()> {
+            self.done.push(name.to_owned());
+            if self.signal_at == Some(name) {
+                self.signal = Some(15);
+            }
+            if self.fails.contains(&name) {
+                return Err(Error::Unknown(name.to_owned()));
+            }
+            Ok(())
+        }
+    }
+
+    impl Steps for Fake {
+        type End = ();
+
+        fn file_systems(&self) -> usize {
+            2
+        }
+        fn freeze(&mut self, at: usize) -> Result<()> {
+            self.step(&format!("freeze {at}"))
+        }
+        fn thaw(&mut self, at: usize) -> Result<()> {
+            self.step(&format!("thaw {at}"))
+        }
+        fn stop(&mut self) -> Result<()> {
+            self.step("stop")
+        }
+        fn look_first(&mut self) -> Result<()> {
+            self.step("first")
+        }
+        fn work(&mut self) -> Result<()> {
+            self.step("work")
+        }
+        fn look_last(&mut self) -> Result<()> {
+            self.step("last")
+        }
+        fn resume(&mut self) -> Result<()> {
+            self.step("resume")
+        }
+        fn interrupted(&self) -> Option<i32> {
+            self.signal
+        }
+    }
+
+    /// What undoes a step that has succeeded.
+    fn undone(step: &str) -> Option<&'static str> {
+        match step {
+            "freeze 0" => Some("thaw 0"),
+            "freeze 1" => Some("thaw 1"),
+            "stop" => Some("resume"),
+            _ => None,
+        }
+    }
+
+    fn run_with(fails: &[&'static str], signal_at: Option<&'static str>) -> (Fake, Outcome<()>) {
+        let fails = fails.to_vec();
+        let mut fake = Fake {
+            fails,
+            signal_at,
+            ..Fake::default()
+        };
+        let outcome = run(&mut fake);
+        (fake, outcome)
+    }
+
+    /// All that was done and has succeeded is undone, in reverse; nothing else is.
+    fn assert_undone(fake: &Fake) {
+        let done = fake
+            .done
+            .iter()
+            .filter(|step| !fake.fails.contains(&step.as_str()));
+        let expected: Vec<_> = done.filter_map(|step| undone(step)).rev().collect();
+        let undo = |step: &&String| step.starts_with("thaw") || *step == "resume";
+        let actual: Vec<_> = fake.done.iter().filter(undo).collect();
+        assert_eq!(actual, expected, "{:?}", fake.done);
+    }
+
+    #[test]
+    fn everything_is_done_in_order() {
+        let (fake, outcome) = run_with(&[], None);
+        assert_eq!(fake.done, ALL);
+        assert!(outcome.stopped && outcome.looked && outcome.end.is_some());
+        assert!(outcome.errors.is_empty());
+    }
+
+    #[test]
+    fn whatever_fails_what_was_done_is_undone() {
+        for step in ALL {
+            let (fake, outcome) = run_with(&[step], None);
+            let (first, _) = ALL.split_at(ALL.iter().position(|other| *other == step).unwrap() + 1);
+            assert!(fake
+                .done
+                .starts_with(&first.iter().map(ToString::to_string).collect::<Vec<_>>()));
+            assert_undone(&fake);
+            assert_eq!(outcome.errors.len(), 1, "{step}");
+            let worked = fake.done.iter().any(|done| done == "work");
+            assert_eq!(
+                worked,
+                !matches!(step, "freeze 0" | "freeze 1" | "stop" | "first")
+            );
+            assert_eq!(
+                outcome.looked,
+                outcome.stopped && step != "first" && step != "last"
+            );
+        }
+    }
+
+    #[test]
+    fn whatever_fails_while_it_is_undone_the_rest_is_undone() {
+        let (fake, outcome) = run_with(&["work", "last", "resume", "thaw 1", "thaw 0"], None);
+        assert_eq!(fake.done, ALL);
+        assert_eq!(outcome.errors.len(), 5);
+    }
+
+    #[test]
+    fn after_a_signal_nothing_new_is_begun_and_all_is_undone() {
+        for step in ["freeze 0", "freeze 1", "stop", "first"] {
+            let (fake, outcome) = run_with(&[], Some(step));
+            assert_undone(&fake);
+            assert!(!fake.done.iter().any(|done| done == "work"), "{step}");
+            assert!(
+                matches!(outcome.errors.as_slice(), [Error::Interrupted(15)]),
+                "{step}"
+            );
+        }
+    }
+}
