@@ -1,11 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 # shellcheck shell=bash disable=SC2154 # shared with tools/testing/ends
 #
-# A network card with several pairs of virtqueues, and several processors that use it.
+# A network card with a pair of virtqueues for each processor.
 
 end_network() {
-	start_devices "net,name=nic,queues=4,mergeable=true,protocol=$protocol,mac=02:00:00:00:00:11"
-	run_in_guest end_network.sh "$cycles" -- --cpus 4 --copy "$("$top/tools/vm/bundle" ethtool ip):/" \
+	use_network_card 4
+}
+
+end_network_alone() {
+	use_network_card 1
+}
+
+# use_network_card CPUS
+use_network_card() {
+	start_devices "net,name=nic,queues=$1,mergeable=true,protocol=$protocol,mac=02:00:00:00:00:11"
+	run_in_guest end_network.sh "$cycles" -- --cpus "$1" --copy "$("$top/tools/vm/bundle" ethtool ip):/" \
 		--copy "$top/build/bin/frames:/bin/" --copy "$top/build/selftests/attach_xdp:/selftests/$suite/" \
 		--copy "$top/build/selftests/bind_xsk:/selftests/$suite/"
 	check "nothing is lost under load" guest_says 'ok load$'

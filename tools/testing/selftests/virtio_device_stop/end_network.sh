@@ -4,7 +4,7 @@
 #
 # usage: end_network.sh CYCLES
 #
-# A network card with a pair of virtqueues for each of four processors is stopped and resumed while it is busy in both directions, its
+# A network card with a pair of virtqueues for each processor is stopped and resumed while it is busy in both directions, its
 # link changes, and its interface is treated in every way. Its name is "nic".
 
 DEVICE=nic
@@ -109,7 +109,7 @@ nothing_is_dropped() {
 }
 
 test_load() {
-	expect "pairs" "$(device_get of_type.pairs)" 4
+	expect "pairs" "$(device_get of_type.pairs)" "$(nproc)"
 	start numbered_frames echoed_bytes
 	ping -q -A -W $PATIENCE $PEER >/tmp/ping &
 	flood=$!
@@ -186,15 +186,17 @@ test_disturbances() {
 	expect "frames that the interface has dropped" "$(dropped)" "$before"
 }
 
-# Native XDP is refused meanwhile: the driver can't tell its device.
+# Native XDP is refused meanwhile: the driver can't tell its device. One with a single pair of virtqueues has nothing to be told.
 test_native_xdp() {
 	if ! ./attach_xdp "$NIC" native; then
 		echo "# Native XDP is refused by this kernel, whatever the device does: it is tested on the stock kernel."
 		return
 	fi
 	stop
-	! ./attach_xdp "$NIC" native 2>/tmp/xdp || fail "attached to a stopped device"
+	if ./attach_xdp "$NIC" native 2>/tmp/xdp; then attached=0; else attached=1; fi
+	expect "attached to a stopped device" $attached "$(($(device_get of_type.pairs) > 1))"
 	resume
+	frames_are_all_back 200 || fail "$(cat /tmp/frames)"
 }
 
 # bind_xsk: an AF_XDP socket is bound to the first queue, and sends what it can until end_xsk.
