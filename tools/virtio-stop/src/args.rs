@@ -106,13 +106,15 @@ pub(crate) enum Command {
     /// Stop devices, do something, and resume them whatever happens
     ///
     /// COMMAND is started before the stop, waits in memory, and is executed after it. If the devices
-    /// did not stop, it has not run. SIGHUP, SIGINT and SIGTERM are passed on to it. If this program
-    /// is killed, the devices resume, and COMMAND gets SIGTERM; what it has frozen is thawed. COMMAND
-    /// is refused if it lies on the devices, or what it begins with does, unless it is a static
-    /// program, which is kept in memory. What it does then is its own matter: it waits for the
-    /// devices if it needs them.
+    /// did not stop, it has not run. COMMAND is refused if it lies on the devices, or what it begins
+    /// with does, unless it is a static program, which is kept in memory. What it does then is its
+    /// own matter: it waits if it needs what stands still.
     ///
-    /// The leases of the stops are renewed. At the end each device is shown to have stood still, by
+    /// SIGHUP, SIGINT and SIGTERM are passed on to COMMAND. If this program is killed, the devices
+    /// resume, what it has frozen is thawed, and COMMAND gets SIGTERM.
+    ///
+    /// The leases of the stops are renewed, until a signal comes: a COMMAND that waits for what
+    /// stands still is set free then when they end. At the end each device is shown to have stood still, by
     /// its generation and the requests in flight, or the status is 4.
     ///
     /// With --json, the last line on standard output says how it has ended. With --hold and

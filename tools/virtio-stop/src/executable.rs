@@ -139,9 +139,11 @@ fn needs(path: &Path, file: &File, mounts: Mounts<'_>, scripts: usize) -> Result
                 _ => Ok(()),
             }
         }
-        // For another kind of machine, or whatever the kernel has been taught.
+        // For another kind of machine, or whatever the kernel has been taught. What it can't execute
+        // is a script of the shell.
         Beginning::Other => {
             stands(path)?;
+            stands(Path::new("/bin/sh"))?;
             LIBRARIES
                 .iter()
                 .try_for_each(|folder| stands(Path::new(folder)))

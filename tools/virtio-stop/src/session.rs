@@ -136,14 +136,22 @@ impl Steps for Session<'_> {
     fn stop(&mut self) -> Result<()> {
         let (stopped, stopping) = pipe_with(PipeFlags::CLOEXEC).map_err(thread_failed)?;
         let (owner, signals) = (self.owner, self.signals);
+        let (timeout_ms, lease_ms) = (self.timeout_ms, self.lease_ms);
         let result = thread::scope(|scope| {
-            let caller_off = thread::Builder::new().stack_size(STACK);
-            caller_off
-                .spawn_scoped(scope, || call_off_at_signal(owner, signals, stopped))
-                .map_err(Error::Owner)?;
-            let result = owner.stop(self.timeout_ms, self.lease_ms);
-            drop(stopping);
-            result
+            // The kernel tells the first thread of signals, which must not be the one that can't
+            // hear of them while it waits for the devices.
+            let stop = move || {
+                let result = owner.stop(timeout_ms, lease_ms);
+                drop(stopping);
+                result
+            };
+            let waiting = thread::Builder::new()
+                .stack_size(STACK)
+                .spawn_scoped(scope, stop);
+            let waiting = waiting.map_err(Error::Owner)?;
+            call_off_at_signal(owner, signals, &stopped);
+            let panicked = |_| Err(Error::Owner(io::ErrorKind::Other.into()));
+            waiting.join().unwrap_or_else(panicked)
         });
         match (result, self.signals.last()) {
             (Err(_), Some(signal)) => Err(Error::Interrupted(signal)),
@@ -161,9 +169,12 @@ impl Steps for Session<'_> {
         match &mut self.task {
             Task::Command(command) => {
                 if command.go().is_ok() {
+                    let mut renewal = Some(renewal);
                     while !wait(owner, signals, command.as_fd(), renewal)? {
                         if let Some(signal) = signals.take() {
                             command.signal(signal);
+                            // It may wait for what stands still, and hear of that only afterwards.
+                            renewal = None;
                         }
                     }
                 }
@@ -174,7 +185,7 @@ impl Steps for Session<'_> {
                     return Ok(End::Eof);
                 }
                 loop {
-                    if wait(owner, signals, end.as_fd(), renewal)? && has_ended(end) {
+                    if wait(owner, signals, end.as_fd(), Some(renewal))? && has_ended(end) {
                         return Ok(End::Eof);
                     }
                     if let Some(signal) = signals.last() {
@@ -204,9 +215,9 @@ fn thread_failed(error: rustix::io::Errno) -> Error {
 
 /// Calls off the stop that another thread waits for, if a signal comes. Until `stopped` is closed
 /// on the other side.
-fn call_off_at_signal(owner: &Owner, signals: &Signals, stopped: OwnedFd) {
+fn call_off_at_signal(owner: &Owner, signals: &Signals, stopped: &OwnedFd) {
     let mut fds = [
-        PollFd::new(&stopped, PollFlags::IN),
+        PollFd::new(stopped, PollFlags::IN),
         PollFd::new(signals, PollFlags::IN),
     ];
     // If this fails, the stop ends with its timeout.
@@ -218,23 +229,28 @@ fn call_off_at_signal(owner: &Owner, signals: &Signals, stopped: OwnedFd) {
     let pause = timespec(Duration::from_millis(10));
     loop {
         let _ = owner.call_off();
-        let mut fds = [PollFd::new(&stopped, PollFlags::IN)];
-        if poll(&mut fds, Some(&pause)) != Ok(0) {
+        let mut fds = [PollFd::new(stopped, PollFlags::IN)];
+        if matches!(poll(&mut fds, Some(&pause)), Ok(1..)) {
             return;
         }
     }
 }
 
-/// Waits until `fd` can be read (true), or a signal has come. Renews the leases meanwhile.
-fn wait(owner: &Owner, signals: &Signals, fd: BorrowedFd<'_>, renewal: Duration) -> Result<bool> {
+/// Waits until `fd` can be read (true), or a signal has come. Renews the leases meanwhile, so often.
+fn wait(
+    owner: &Owner,
+    signals: &Signals,
+    fd: BorrowedFd<'_>,
+    renewal: Option<Duration>,
+) -> Result<bool> {
     let mut renewed = Instant::now();
     loop {
         let mut fds = [
             PollFd::from_borrowed_fd(fd, PollFlags::IN),
             PollFd::new(signals, PollFlags::IN),
         ];
-        let left = renewal.saturating_sub(renewed.elapsed());
-        match poll(&mut fds, Some(&timespec(left))) {
+        let left = renewal.map(|renewal| timespec(renewal.saturating_sub(renewed.elapsed())));
+        match poll(&mut fds, left.as_ref()) {
             Ok(0) => {
                 // If one does not stand any more, the last look tells.
                 let _ = owner.renew();

@@ -7,6 +7,9 @@
 . ./functions.sh
 . ./owner.sh
 
+# How many random calls, when this is not said.
+CALLS=${1:-3000}
+
 # by_another COMMAND ANSWER: by another process that has the same file. It is CHILD.
 by_another() {
 	owner_says "also $1"
@@ -316,7 +319,7 @@ test_random_calls() {
 	host=$(device_of)
 	find_device
 	start_fio
-	./fuzz_owner 3000 $$ "$(device_of)" "$host" || fail "fuzz_owner has failed"
+	./fuzz_owner "$CALLS" $$ "$(device_of)" "$host" || fail "fuzz_owner has failed"
 	wait_until state_is running
 	wait_until holds "$host/device_stop/state" running
 	more_complete
