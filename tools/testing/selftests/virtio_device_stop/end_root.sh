@@ -5,7 +5,8 @@
 # usage: end_root.sh [swap]
 #
 # An agent that runs from the disk that it has stopped is killed, while memory is short, with a swap file on that disk if asked for. The
-# guest lives on when the lease is over. This script itself runs from memory. Its device is "root".
+# guest lives on when the lease is over. And virtio-stop, which runs from the disk likewise, goes on, and resumes it in the end. This
+# script itself runs from memory. Its device is "root".
 
 DEVICE=root
 . ./functions.sh
@@ -17,7 +18,7 @@ PATIENCE=300
 # before anybody waited for the disk: on a slow machine.
 stop_and_die() {
 	echo "# a stop for $1 ms"
-	rm -f /tmp/agent /mnt/fill
+	rm -f /tmp/agent
 	in_time=
 	expiries=$(stat lease_expiries)
 	echo "$1" >"$STOP/lease_ms"
@@ -27,6 +28,15 @@ stop_and_die() {
 	wait_until test -s /tmp/agent
 	kill -9 $agent
 	wait $agent
+	make_memory_short
+	wait
+	echo "# ... nobody waits any more"
+	[ "$in_time" ]
+}
+
+# Of those who want something of the disk: a reader, a writer, and whoever needs memory.
+make_memory_short() {
+	rm -f /mnt/fill
 	# The page cache goes: whatever is run from the disk is read from it.
 	echo 3 >/proc/sys/vm/drop_caches
 	chroot /newroot /bin/sha256sum /data >/tmp/sum &
@@ -42,9 +52,6 @@ stop_and_die() {
 		room=$((room - 40))
 	fi
 	dd if=/dev/zero of=/mnt/fill bs=1M count=$room 2>/tmp/fill &
-	wait
-	echo "# ... nobody waits any more"
-	[ "$in_time" ]
 }
 
 # Or the lease is over. Without a new process, which takes long under emulation.
@@ -53,8 +60,7 @@ begins_to_wait() {
 	read -r _ _ process_state _ <"/proc/$reader/stat" && [ "$process_state" = D ] && in_time=yes
 }
 
-test_agent_is_killed() {
-	SWAP=$1
+prepare() {
 	find_device
 	mkdir /newroot
 	mount -t ext4 "/dev/$DISK" /newroot || fail "no root file system"
@@ -73,17 +79,46 @@ test_agent_is_killed() {
 	mount -t tmpfs -o size=100% tmpfs /mnt
 	# What swaps out takes from what is kept free, for as long as that waits for the disk.
 	echo 16384 >/proc/sys/vm/min_free_kbytes
+}
+
+# Everything that had to wait has been done.
+nothing_is_lost() {
+	rm /mnt/fill
+	expect "what was read" "$(cut -d ' ' -f 1 /tmp/sum)" "${checksum%% *}"
+	expect "what was written" "$(chroot /newroot /bin/stat -c %s /dirty)" $((60 * 1024 * 1024))
+	[ ! "$SWAP" ] || ! grep -q '^pswpout 0$' /proc/vmstat || fail "nothing was swapped out"
+}
+
+test_agent_is_killed() {
 	# A slow machine is given a longer one.
 	stop_and_die 15000 || stop_and_die 60000 || stop_and_die 150000 || fail "nobody has waited"
 	expect "expired leases" "$(stat lease_expiries)" $((expiries + 1))
 	expect "reason" "$(cat "$STOP/reason")" lease_expired
-	rm /mnt/fill
-	expect "what was read" "$(cut -d ' ' -f 1 /tmp/sum)" "${checksum%% *}"
-	expect "what was written" "$(chroot /newroot /bin/stat -c %s /dirty)" $((60 * 1024 * 1024))
-	if [ "$SWAP" ]; then
-		! grep -q '^pswpout 0$' /proc/vmstat || fail "nothing was swapped out"
-		swapoff /newroot/swap || fail "can't swap in"
-	fi
+	nothing_is_lost
+}
+
+# Its COMMAND takes longer than its lease: without renewals it would not stand still. Nobody here could end it: to begin a process may
+# need memory.
+test_tool_runs_from_what_it_stops() {
+	expiries=$(stat lease_expiries)
+	stops=$(stat stops)
+	in_time=
+	chroot /newroot /bin/virtio-stop run --lease 10000 "$DISK" -- /bin/busybox sleep 35 >/tmp/tool 2>&1 &
+	tool=$!
+	wait_until stat_is stops $((stops + 1))
+	make_memory_short
+	if wait $tool; then status=0; else status=$?; fi
+	wait
+	sed 's/^/# /' /tmp/tool
+	expect "status" $status 0
+	grep -q '^virtio[0-9]* *stood still' /tmp/tool || fail "it did not stand still"
+	expect "somebody has waited" "$in_time" yes
+	expect "expired leases" "$(stat lease_expiries)" "$expiries"
+	nothing_is_lost
+}
+
+finish() {
+	[ ! "$SWAP" ] || swapoff /newroot/swap || fail "can't swap in"
 	# It works as before.
 	stop
 	resume
@@ -95,6 +130,15 @@ test_agent_is_killed() {
 	dmesg_is_clean || fail "the kernel has complained"
 }
 
+# try TEST: says how it has ended.
+try() {
+	if ("test_$1") && (no_breach) && dmesg_is_clean; then echo "ok $1"; else echo "not ok $1"; fi
+}
+
 load_module
 mkdir -p /mnt
-if (test_agent_is_killed "$1"); then echo "ok agent_is_killed"; else echo "not ok agent_is_killed"; fi
+SWAP=$1
+prepare
+try agent_is_killed
+try tool_runs_from_what_it_stops
+if (finish); then echo "ok finish"; else echo "not ok finish"; fi
