@@ -98,6 +98,17 @@ stop() {
 	expect "state" "$(state)" stopped
 }
 
+# start_reader: a read waits for the disk that has stopped.
+start_reader() {
+	dd if="/dev/$DISK" of=/dev/null bs=4k count=1 iflag=direct 2>/tmp/dd &
+	READER=$!
+	wait_until waiting_are 1
+}
+
+reader_is_done() {
+	wait "$READER" || fail "the waiting read was lost: $(cat /tmp/dd)"
+}
+
 resume() {
 	expect "resume" "$(store "$STOP/state" resume)" ok
 	expect "state" "$(state)" running

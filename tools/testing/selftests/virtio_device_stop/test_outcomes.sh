@@ -24,16 +24,6 @@ rebind() {
 	io_works
 }
 
-start_reader() {
-	dd if="/dev/$DISK" of=/dev/null bs=4k count=1 iflag=direct 2>/tmp/dd &
-	READER=$!
-	wait_until waiting_are 1
-}
-
-reader_is_done() {
-	wait "$READER" || fail "the waiting read was lost: $(cat /tmp/dd)"
-}
-
 test_resume_that_is_not_answered() {
 	stop
 	start_reader

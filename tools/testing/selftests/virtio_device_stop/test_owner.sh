@@ -119,6 +119,56 @@ test_owner_is_killed_while_it_stops() {
 	stop_fio
 }
 
+# kill_owner [CHILD]: whoever has the file.
+kill_owner() {
+	kill -9 "$OWNER" "$@"
+	wait "$OWNER"
+}
+
+test_owner_is_killed_while_it_resumes() {
+	owner "$(device_of)"
+	asks stop ok
+	start_reader
+	device_never_resumes
+	echo 600000 >"$STOP/timeout_ms"
+	owner_says also resume
+	wait_until state_is resuming
+	kill_owner "$SAID"
+	wait_until state_is failed
+	expect "reason" "$(cat "$STOP/reason")" resume_unanswered
+	device_do behave
+	wait_until state_is running
+	reader_is_done
+}
+
+test_owner_is_killed_after_what_has_failed() {
+	echo 200 >"$STOP/timeout_ms"
+	owner "$(device_of)"
+	asks stop ok
+	start_reader
+	device_never_resumes
+	asks resume "$ETIMEDOUT $VDEV 16"
+	expect "state" "$(state)" failed
+	kill_owner
+	expect "state" "$(state)" failed
+	device_do behave
+	wait_until state_is running
+	reader_is_done
+	suspends || return 0
+	device_set acknowledge=never
+	owner "$(device_of)"
+	asks stop "$ETIMEDOUT $VDEV 14"
+	expect "state" "$(state)" aborting
+	start_reader
+	late=$(stat late_acks)
+	kill_owner
+	expect "state" "$(state)" aborting
+	device_set acknowledge=at-once
+	wait_until state_is running
+	expect "late_acks" "$(stat late_acks)" $((late + 1))
+	reader_is_done
+}
+
 test_stop_is_called_off_by_its_owner() {
 	device_set acknowledge=never
 	echo 600000 >"$STOP/timeout_ms"
@@ -328,6 +378,7 @@ test_random_calls() {
 
 driver virtio_net virtio_scsi virtio_rng
 run_tests test_stop_is_its_owner_s_own test_stop_ends_with_its_owner test_last_one_that_has_the_file_counts \
-	test_owner_is_killed_while_it_stops test_stop_is_called_off_by_its_owner test_two_owners \
+	test_owner_is_killed_while_it_stops test_owner_is_killed_while_it_resumes test_owner_is_killed_after_what_has_failed \
+	test_stop_is_called_off_by_its_owner test_two_owners \
 	test_lease_ends_what_its_owner_does_not test_one_that_has_not_resumed_is_asked_again test_device_that_leaves test_module_stays_while_a_file_is_open \
 	test_what_makes_no_sense_is_refused test_all_or_none test_random_calls

@@ -54,11 +54,19 @@ child_of() {
 	done
 }
 
-# A file system on the disk, at MOUNT.
+# A file system on the disk, at MOUNT, for as long as the test takes.
 mount_disk() {
+	trap unmount_all EXIT
 	mkdir -p $MOUNT
 	mkfs.ext4 -q -F "/dev/$DISK" || fail "no file system"
 	mount -t ext4 "/dev/$DISK" $MOUNT || fail "can't mount"
+}
+
+unmount_all() {
+	for point in /tmp/inner $MOUNT; do
+		fsfreeze --unfreeze $point 2>/dev/null
+		umount $point 2>/dev/null
+	done
 }
 
 test_run_ends_as_its_command() {
@@ -321,7 +329,7 @@ test_freeze() {
 	rm -f /tmp/pids
 	# shellcheck disable=SC2016 # the command's
 	tool 0 --json run --freeze $MOUNT -- sh -c 'for folder in /tmp/inner /tmp/mount; do
-			(exec sh -c "echo \$\$ >>/tmp/pids; echo written >$0/file" $folder) >/dev/null 2>&1 &
+			(exec sh -c "echo \$\$ >>/tmp/pids; echo written >\$0/file" $folder) >/dev/null 2>&1 &
 		done
 		for look in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do
 			waiting=0
@@ -337,8 +345,12 @@ test_freeze() {
 	wait_until test -s $MOUNT/file
 	# Undone if the stop fails, and if it is ended by a signal.
 	device_set acknowledge=never
-	tool 6 run --freeze --timeout 300 $MOUNT -- true
+	timeouts=$(stat timeouts)
+	tool_starts run --freeze --timeout 300 $MOUNT -- true
+	wait_until stat_is timeouts $((timeouts + 1))
+	# To thaw one writes to the disk, and that waits for a device that can't be called off.
 	device_set acknowledge=at-once
+	tool_ends 6
 	wait_until state_is running
 	echo again >/tmp/inner/file
 	echo again >$MOUNT/file
@@ -419,6 +431,7 @@ test_stop_renew_resume() {
 	host=$STOP
 	find_device
 	expect "stop" "$(store "$host/state" stop)" ok
+	echo "# DEBUG $(cat $STOP/reason $STOP/state /proc/uptime ${STOP}_stats/*)"
 	resume
 	device_set acknowledge=never
 	tool 6 stop --timeout 300 "$device_of_host" "$DISK"
