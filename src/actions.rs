@@ -121,8 +121,8 @@ impl Device {
                 dispatched.wait();
             }
         }
-        // Not of a driver that is held: its virtqueues may be broken for that.
-        let mends = guarded.quiesced.is_none() && take(&mut guarded.mends);
+        // Not of a driver that is held, or was: its virtqueues may be broken for that.
+        let mends = !guarded.holds_driver() && take(&mut guarded.mends);
         self.to_virtqueues(guarded, |transport| {
             if mends {
                 transport.mend_virtqueues();

@@ -13,6 +13,7 @@ use crate::{
     sys::{
         lock::DeviceGuard,
         memory::NoIo,
+        module::ModuleRef,
         notifier::{
             Event,
             Listener, //
@@ -32,7 +33,10 @@ use crate::{
         }, //
     },
 };
-use core::ptr;
+use core::{
+    ops::Deref,
+    ptr, //
+};
 use kernel::{
     alloc::kvec::PushError,
     new_mutex,
@@ -46,6 +50,10 @@ use kernel::{
         Arc,
         Mutex, //
     },
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
 };
 
 /// All devices on the bus.
@@ -93,8 +101,8 @@ impl Devices {
         self.exiting.store(true, Relaxed);
         // Of files that were closed.
         self.environment.timers.finish();
-        self.for_each(|device| device.begin_to_leave(Leaver::Device));
-        self.for_each(|device| {
+        self.for_all(|device| device.begin_to_leave(Leaver::Device));
+        self.for_all(|device| {
             device.leave(Leaver::Device);
             device.remove_files();
         });
@@ -179,41 +187,49 @@ impl Devices {
     }
 
     /// The device that `is_it`, and by what it is found again as long as it is there.
-    pub(crate) fn find_serial(
-        &self,
-        is_it: impl Fn(&Device) -> bool,
-    ) -> Option<(u64, Arc<Device>)> {
+    pub(crate) fn find_serial(&self, is_it: impl Fn(&Device) -> bool) -> Option<(u64, Kept)> {
         let attachments = self.attachments.lock();
         let mut all = attachments.iter();
-        let found = all.find(|attachment| is_it(&attachment.device));
-        found.map(|attachment| (attachment.serial, attachment.device.clone()))
+        let found = all.find(|attachment| is_it(&attachment.device))?;
+        Some((found.serial, found.keep()?))
     }
 
     /// The device that was found before, if it is there still.
-    pub(crate) fn with_serial(&self, serial: u64) -> Option<Arc<Device>> {
+    pub(crate) fn with_serial(&self, serial: u64) -> Option<Kept> {
         let attachments = self.attachments.lock();
-        let found = attachments
-            .iter()
-            .find(|attachment| attachment.serial == serial);
-        found.map(|attachment| attachment.device.clone())
+        let mut all = attachments.iter();
+        all.find(|attachment| attachment.serial == serial)?.keep()
     }
 
     /// Calls `body` for every device that is attached, without the lock: it may come back to us.
     /// Devices that come or go meanwhile don't hide others: they are in the order in which they
-    /// came.
-    pub(crate) fn for_each(&self, mut body: impl FnMut(Arc<Device>)) {
+    /// came. Not for those whose transport's module is being unloaded, and which are about to go:
+    /// returns whether there are none.
+    pub(crate) fn for_each(&self, mut body: impl FnMut(&Arc<Device>)) -> bool {
         let mut done = 0;
+        let mut for_all = true;
         loop {
             let next = {
                 let attachments = self.attachments.lock();
                 let next = attachments.iter().find(|next| next.serial > done);
-                next.map(|next| (next.serial, next.device.clone()))
+                next.map(|next| (next.serial, next.keep()))
             };
-            let Some((serial, device)) = next else {
-                return;
+            let Some((serial, kept)) = next else {
+                return for_all;
             };
             done = serial;
-            body(device);
+            match kept {
+                Some(device) => body(&device),
+                None => for_all = false,
+            }
+        }
+    }
+
+    /// Calls `body` at least once for every device that does not go by itself.
+    fn for_all(&self, mut body: impl FnMut(&Arc<Device>)) {
+        while !self.for_each(&mut body) {
+            // Whoever unloads the other module does not wait for us.
+            fsleep(Delta::from_millis(10));
         }
     }
 
@@ -257,7 +273,29 @@ impl PinnedDrop for Devices {
     }
 }
 
+/// A device, while it is used by those who are not waited for when it goes. Dropped in this order.
+pub(crate) struct Kept {
+    device: Arc<Device>,
+    _transport: ModuleRef,
+}
+
+impl Deref for Kept {
+    type Target = Arc<Device>;
+
+    fn deref(&self) -> &Arc<Device> {
+        &self.device
+    }
+}
+
 impl Attachment {
+    /// Nothing if its transport's module is being unloaded.
+    fn keep(&self) -> Option<Kept> {
+        Some(Kept {
+            _transport: self.attached.keep_transport()?,
+            device: self.device.clone(),
+        })
+    }
+
     /// Ends the attachment.
     fn end(self, exclusive: Exclusive<'_>) {
         self.attached.detach(exclusive);
@@ -286,8 +324,8 @@ impl system::Listener for Devices {
                 Ok(())
             }
             system::Event::Reboots => {
-                self.for_each(|device| device.begin_to_leave(Leaver::Device));
-                self.for_each(|device| device.leave(Leaver::Device));
+                self.for_all(|device| device.begin_to_leave(Leaver::Device));
+                self.for_all(|device| device.leave(Leaver::Device));
                 Ok(())
             }
         }

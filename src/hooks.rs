@@ -114,14 +114,17 @@ impl Device {
         } else {
             has(VIRTIO_F_DEVICE_STOP).then_some(Protocol::DeviceStop)
         };
-        let left_stopped = |protocol| {
+        let may_be_stopped = |protocol| {
             let seen = Status(self.transport().status()).seen(protocol);
-            matches!(seen, Seen::Stopped | Seen::Between)
+            matches!(
+                seen,
+                Seen::Stopped | Seen::Between | Seen::Ones | Seen::Garbage
+            )
         };
         let negotiated = match accepted {
             Some(protocol) if self.environment.allowed.permits(protocol) => Ok(protocol),
             // To be resumed.
-            Some(protocol) if left_stopped(protocol) => Ok(protocol),
+            Some(protocol) if may_be_stopped(protocol) => Ok(protocol),
             Some(_) => Err(Reason::Disabled),
             // To bind it again would not help.
             None if self.policy().refuses() => Err(Reason::TypeRefused),

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Other modules as owners: each hold is an owner with one device, whose stop has no lease.
+//! Other modules as owners, whose stops have no lease.
 
 use crate::{
     attrs::{
         errno,
         MAX_TIMEOUT_MS, //
     },
+    device::Device,
     events::Devices,
     owner::{
         Failure,
@@ -17,6 +18,7 @@ use crate::{
             Finder,
             Hold, //
         },
+        uapi::MAX_DEVICES,
         virtio, //
     },
 };
@@ -31,12 +33,17 @@ pub(crate) struct Callers(pub(crate) Arc<Devices>);
 impl Finder for Callers {
     fn get(&self, is_it: &dyn Fn(&virtio::Device) -> bool) -> Result<Arc<dyn Hold>> {
         let owner = Owner::new(&self.0)?;
-        owner.add(|device| is_it(device.transport().device()), 1)?;
+        Hold::add(&*owner, is_it)?;
         Ok(owner)
     }
 }
 
 impl Hold for Owner {
+    fn add(&self, is_it: &dyn Fn(&virtio::Device) -> bool) -> Result {
+        let is_it = |device: &Device| is_it(device.transport().device());
+        self.add(is_it, MAX_DEVICES as usize).map(|_| ())
+    }
+
     fn stop(&self, timeout_ms: u32) -> Result {
         result(self.stop(timeout_us(timeout_ms)?, None))
     }

@@ -3,14 +3,13 @@
 //! A device of an owner's, and what that one has to undo.
 
 use crate::{
-    device::Device,
+    events::Kept,
     machine::Ticket,
     state::{
         Error,
         State, //
     },
 };
-use kernel::sync::Arc;
 
 /// A device that was added.
 pub(crate) struct Member {
@@ -29,7 +28,7 @@ pub(crate) enum Stop {
     /// It has stopped, and that was the generation.
     Stands(u64),
     /// It was asked to resume, and the answer is waited for.
-    Resuming(Arc<Device>, Ticket),
+    Resuming(Kept, Ticket),
     /// It has not resumed in time.
     Unanswered,
 }

@@ -4,7 +4,10 @@
 
 use crate::{
     device::Device,
-    events::Devices,
+    events::{
+        Devices,
+        Kept, //
+    },
     machine::{
         Asker,
         Holder, //
@@ -14,6 +17,7 @@ use crate::{
         Stop, //
     },
     opener::Opener,
+    requests::Snapshot,
     set::{
         self,
         By, //
@@ -75,7 +79,8 @@ impl WorkItem for Owner {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        this.devices.for_each(|device| {
+        // What goes by itself has resumed, or is lost.
+        let _all = this.devices.for_each(|device| {
             let mut entered = device.enter();
             let machine = &mut entered.guarded.machine;
             machine.closed(device.now(), this.opener.id());
@@ -85,8 +90,9 @@ impl WorkItem for Owner {
 }
 
 impl Owner {
-    /// By the current task.
+    /// By the current task, which may have stopped others by other ones.
     pub(crate) fn new(devices: &Arc<Devices>) -> Result<Arc<Self>> {
+        let _no_io = NoIo::enter();
         Arc::pin_init(
             pin_init!(Self {
                 opener: Opener::current(),
@@ -184,17 +190,32 @@ impl Owner {
                 devices.push(device, GFP_KERNEL)?;
             }
         }
-        let result = if devices.len() == members.len() {
-            set::stop(&devices, by, || self.calls_off.load(Relaxed) != calls_off)?
-        } else {
-            // Nor do those that stand.
-            set::end(&devices, self.opener.id());
-            let is_gone = |member: &Member| self.device(member).is_none();
-            let at = members.iter().position(is_gone).unwrap_or(0);
-            let error = Error::Gone;
-            Err(set::Failure { at, error })
+        let lapsed = members.iter().map(|member| self.has_lapsed(member));
+        let lapsed = lapsed
+            .enumerate()
+            .find_map(|(at, lapsed)| Some((at, lapsed?)));
+        let result = match lapsed {
+            None => set::stop(&devices, by, || self.calls_off.load(Relaxed) != calls_off)?,
+            Some((at, error)) => {
+                // Nor do those that stand.
+                set::end(&devices, self.opener.id());
+                let asked = KVVec::new();
+                Err(set::Failure { at, error, asked })
+            }
         };
         Ok(self.note(&mut members, result))
+    }
+
+    /// Why one can't be stopped together with those that stand: it has gone, or stood itself, and
+    /// does not any more. That is told once.
+    fn has_lapsed(&self, member: &Member) -> Option<Error> {
+        let Some(device) = self.device(member) else {
+            return Some(Error::Gone);
+        };
+        let snapshot = device.snapshot_after_look();
+        let stands = member.stands(snapshot.state, snapshot.generation);
+        let stood = matches!(member.stop, Stop::Stands(_));
+        (stood && !stands).then_some(Error::Stale)
     }
 
     /// What a stop has come to.
@@ -210,11 +231,14 @@ impl Owner {
                 }
                 Ok(())
             }
-            Err(set::Failure { at, error }) => {
+            Err(set::Failure { at, error, asked }) => {
                 let failure = self.failure(members.get(at), error);
-                for member in members {
+                for (at, member) in members.iter_mut().enumerate() {
+                    // What others have asked of it is theirs.
+                    let was_asked = asked.get(at).is_some_and(|&asked| asked);
+                    let was_ours = was_asked || !matches!(member.stop, Stop::None);
                     member.stop = match self.device(member) {
-                        Some(device) if device.is_unanswered() => Stop::Unanswered,
+                        Some(device) if was_ours && device.is_unanswered() => Stop::Unanswered,
                         _ => Stop::None,
                     };
                 }
@@ -226,7 +250,8 @@ impl Owner {
     /// Calls off the stop that somebody else waits for. If nobody does any more, nothing happens.
     pub(crate) fn call_off(&self) {
         self.calls_off.fetch_add(1, Relaxed);
-        self.devices.for_each(|device| {
+        // What goes by itself answers by itself.
+        let _all = self.devices.for_each(|device| {
             let mut entered = device.enter();
             let machine = &mut entered.guarded.machine;
             machine.called_off(device.now(), self.opener.id());
@@ -267,37 +292,58 @@ impl Owner {
     }
 
     fn ask_to_resume(&self, member: &mut Member, asker: Asker) -> Result<(), Error> {
-        let generation = match member.stop {
-            Stop::Stands(generation) => Some(generation),
-            Stop::Unanswered => None,
+        let stood = match member.stop {
+            Stop::Stands(_) => true,
+            Stop::Unanswered => false,
             Stop::None | Stop::Resuming(..) => return Ok(()),
         };
         let Some(device) = self.device(member) else {
             member.stop = Stop::None;
             return Err(Error::Gone);
         };
-        if generation.is_none() {
-            match device.snapshot().state {
-                State::Failed => {}
-                // Somebody else has asked for that, or it is on its way.
-                State::Resuming | State::Aborting | State::Stopping => return Err(Error::Busy),
-                // It has answered. What has become of it since is not this file's.
-                State::Running | State::Stopped | State::Unavailable => {
-                    member.stop = Stop::None;
-                    return Ok(());
-                }
-            }
-        }
         let mut entered = device.look();
         let machine = &mut entered.guarded.machine;
-        let asked = machine.ask_resume(device.now(), asker, generation);
-        drop(entered.run());
-        member.stop = match (asked, generation) {
-            (Ok(Some(ticket)), _) => Stop::Resuming(device, ticket),
-            (Ok(None), _) => Stop::None,
-            (Err(Error::Busy), Some(generation)) => Stop::Stands(generation),
-            (Err(error), _) => Stop::after(Err(error)),
+        let (state, reason) = machine.state();
+        let generation = machine.generation();
+        let ours = if member.stands(state, generation) {
+            Some(generation)
+        } else {
+            // What has ended the stop is told. What has become of the device since is not ours.
+            let lapsed = if stood { Err(Error::Stale) } else { Ok(()) };
+            match state {
+                State::Running | State::Stopped => {
+                    member.stop = Stop::None;
+                    return lapsed;
+                }
+                State::Unavailable => {
+                    member.stop = Stop::None;
+                    return match reason.refusal() {
+                        Error::Gone => lapsed.map_err(|_| Error::Gone),
+                        _ => lapsed,
+                    };
+                }
+                // Somebody else has asked for that, or it is on its way.
+                State::Stopping | State::Resuming | State::Aborting => return Err(Error::Busy),
+                State::Failed if reason == Reason::NeedsReset => {
+                    member.stop = Stop::None;
+                    return Err(Error::NeedsReset);
+                }
+                // Somebody else has asked it, in vain.
+                State::Failed if stood => {
+                    member.stop = Stop::Unanswered;
+                    return Err(Error::Busy);
+                }
+                State::Failed => None,
+            }
         };
+        let asked = machine.ask_resume(device.now(), asker, ours);
+        drop(entered.run());
+        match asked {
+            Ok(Some(ticket)) => member.stop = Stop::Resuming(device, ticket),
+            Ok(None) => member.stop = Stop::None,
+            Err(Error::Busy) => {}
+            Err(error) => member.stop = Stop::after(Err(error)),
+        }
         asked.map(|_| ())
     }
 
@@ -328,28 +374,28 @@ impl Owner {
     ///
     /// # Errors
     ///
-    /// EBUSY during another call.
+    /// EBUSY during another call; EAGAIN: what a device shows is no answer.
     pub(crate) fn look(&self) -> Result<Result<(), Failure>> {
         let members = self.members()?;
         for member in &*members {
-            let stands = |device: Arc<Device>| {
-                let snapshot = device.snapshot_after_look();
-                let stands = member.stands(snapshot.state, snapshot.generation);
-                if stands {
-                    Ok(())
-                } else {
-                    Err(Error::Stale)
+            let snapshot = self
+                .device(member)
+                .map(|device| device.snapshot_after_look());
+            let error = match snapshot {
+                None => Error::Gone,
+                Some(snapshot) if !member.stands(snapshot.state, snapshot.generation) => {
+                    Error::Stale
                 }
+                Some(snapshot) if !snapshot.is_answering => return Err(EAGAIN),
+                Some(_) => continue,
             };
-            if let Err(error) = self.device(member).map_or(Err(Error::Gone), stands) {
-                return Ok(Err(self.failure(Some(member), error)));
-            }
+            return Ok(Err(self.failure(Some(member), error)));
         }
         Ok(Ok(()))
     }
 
     /// The device of a member, if it is there.
-    pub(crate) fn device(&self, member: &Member) -> Option<Arc<Device>> {
+    pub(crate) fn device(&self, member: &Member) -> Option<Kept> {
         self.devices.with_serial(member.cookie)
     }
 
@@ -366,7 +412,11 @@ impl Owner {
 impl Device {
     /// Whether it may be stopped, and nobody wants that.
     fn is_unanswered(self: &Arc<Self>) -> bool {
-        let state = self.snapshot().state;
-        matches!(state, State::Failed | State::Aborting | State::Resuming)
+        let Snapshot { state, reason, .. } = self.snapshot();
+        match state {
+            State::Aborting | State::Resuming => true,
+            State::Failed => reason != Reason::NeedsReset,
+            State::Unavailable | State::Running | State::Stopping | State::Stopped => false,
+        }
     }
 }

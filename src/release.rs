@@ -24,6 +24,11 @@ impl_has_delayed_work! {
 }
 
 impl Guarded {
+    /// Whether anything of the driver is held still.
+    pub(crate) fn holds_driver(&self) -> bool {
+        self.quiesced.is_some() || self.has_to_release()
+    }
+
     fn has_to_release(&self) -> bool {
         self.to_release.is_some() || self.unanswered.is_some()
     }

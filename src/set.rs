@@ -5,6 +5,7 @@
 use crate::{
     device::Device,
     entered::Settling,
+    events::Kept,
     machine::{
         Asker,
         Holder,
@@ -38,12 +39,16 @@ pub(crate) struct Failure {
     /// Which one.
     pub(crate) at: usize,
     pub(crate) error: Error,
+    /// Which ones were asked to stop.
+    pub(crate) asked: KVVec<bool>,
 }
 
 /// One of several devices that are being stopped.
 struct Stop<'a> {
     device: &'a Arc<Device>,
     stage: Stage<'a>,
+    /// Whatever its stage has become.
+    was_asked: bool,
 }
 
 enum Stage<'a> {
@@ -64,7 +69,7 @@ enum Stage<'a> {
 ///
 /// ENOMEM, and nothing was done.
 pub(crate) fn stop(
-    devices: &[Arc<Device>],
+    devices: &[Kept],
     by: By,
     is_called_off: impl Fn() -> bool,
 ) -> Result<Result<KVVec<u64>, Failure>> {
@@ -72,23 +77,30 @@ pub(crate) fn stop(
     // wait for one of them.
     let _no_io = NoIo::enter();
     let mut generations = KVVec::from_elem(0, devices.len(), GFP_KERNEL)?;
+    let mut asked = KVVec::from_elem(false, devices.len(), GFP_KERNEL)?;
     let mut stops = KVVec::with_capacity(devices.len(), GFP_KERNEL)?;
     for device in devices {
-        let stage = Stage::Runs;
-        stops.push(Stop { device, stage }, GFP_KERNEL)?;
+        let stop = Stop {
+            device,
+            stage: Stage::Runs,
+            was_asked: false,
+        };
+        stops.push(stop, GFP_KERNEL)?;
     }
     let result = stop_each(&mut stops, by, is_called_off, &mut generations);
-    if result.is_err() {
-        for stop in &mut stops {
-            stop.call_off(by.holder.id);
-        }
-        end(devices, by.holder.id);
+    let Err((at, error)) = result else {
+        return Ok(Ok(generations));
+    };
+    for (asked, stop) in asked.iter_mut().zip(&mut stops) {
+        *asked = stop.was_asked;
+        stop.call_off(by.holder.id);
     }
-    Ok(result.map(|()| generations))
+    end(devices, by.holder.id);
+    Ok(Err(Failure { at, error, asked }))
 }
 
 /// Resumes those that the holder has stopped, and waits for them.
-pub(crate) fn end(devices: &[Arc<Device>], holder: u64) {
+pub(crate) fn end(devices: &[Kept], holder: u64) {
     for device in devices {
         let mut entered = device.enter();
         entered.guarded.machine.closed(device.now(), holder);
@@ -105,7 +117,7 @@ fn stop_each(
     by: By,
     is_called_off: impl Fn() -> bool,
     generations: &mut [u64],
-) -> Result<(), Failure> {
+) -> Result<(), (usize, Error)> {
     let mut each = |step: &mut dyn FnMut(&mut Stop<'_>) -> Result<(), Error>| {
         stops.iter_mut().enumerate().try_for_each(|(at, stop)| {
             let result = if is_called_off() {
@@ -113,7 +125,7 @@ fn stop_each(
             } else {
                 step(stop)
             };
-            result.map_err(|error| Failure { at, error })
+            result.map_err(|error| (at, error))
         })
     };
     // Nothing is held before user space was told of everything: to be told may need memory, and
@@ -142,6 +154,7 @@ impl<'a> Stop<'a> {
         self.stage = match machine.ask_stop(device.now(), asker, asleep)? {
             Some(ticket) => {
                 entered.guarded.opener = Some(by.opener);
+                self.was_asked = true;
                 Stage::Asked(ticket)
             }
             None => Stage::Stands(machine.generation()),

@@ -96,7 +96,7 @@ impl kernel::Module for DeviceStop {
             },
         };
         let devices = events::Devices::new(environment, sys::shadow::Shadows::new()?)?;
-        let exports = Exports::new(Arc::new(Callers(devices.clone()), GFP_KERNEL)?)?;
+        let callers = Arc::new(Callers(devices.clone()), GFP_KERNEL)?;
         let reboot = KBox::pin_init(Told::new(devices.clone()), GFP_KERNEL)?;
         let sleep = KBox::pin_init(Told::new(devices.clone()), GFP_KERNEL)?;
         let registration = KBox::pin_init(
@@ -106,6 +106,7 @@ impl kernel::Module for DeviceStop {
         let node = sys::misc::Node::new(c"virtio_device_stop", devices.clone());
         // What has come meanwhile has files.
         let node = KBox::pin_init(node, GFP_KERNEL).inspect_err(|_| devices.exit())?;
+        let exports = Exports::new(callers).inspect_err(|_| devices.exit())?;
         // Nothing fails from here on: what is attached to has files.
         devices.attach_all(bus);
         Ok(Self {

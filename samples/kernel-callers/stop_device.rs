@@ -26,7 +26,7 @@ struct StopDevice(Stopped);
 
 impl kernel::Module for StopDevice {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        let stopped = Stopped::by_index(module_parameters::index.value(), 0)?;
+        let stopped = Stopped::by_index(&[module_parameters::index.value()], 0)?;
         pr_info!("it has stopped\n");
         Ok(Self(stopped))
     }
@@ -36,7 +36,7 @@ impl Drop for StopDevice {
     fn drop(&mut self) {
         match self.0.look() {
             Ok(()) => pr_info!("it stands still, and resumes\n"),
-            Err(error) => pr_warn!("it did not stand still: {}\n", error.to_errno()),
+            Err(error) => pr_warn!("it did not stand still, or does not tell: {}\n", error.to_errno()),
         }
     }
 }

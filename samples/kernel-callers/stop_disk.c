@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Stops a virtio disk while this module is loaded. How to run it: Kbuild.
+ * Stops virtio disks while this module is loaded. How to run it: Kbuild.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -11,31 +11,50 @@
 
 #include "virtio_device_stop.h"
 
-static char *disk = "";
-module_param(disk, charp, 0444);
-MODULE_PARM_DESC(disk, "The disk, for example /dev/vdb");
+static char *disk[8];
+static int disks;
+module_param_array(disk, charp, &disks, 0444);
+MODULE_PARM_DESC(disk, "The disks, for example /dev/vdb,/dev/vdc");
 
 static struct virtio_device_stop *stop;
 
-static int __init stop_disk_init(void)
+/* The first disk gives the right to stop it, the others are added. */
+static int __init add(char *path)
 {
-	struct file *file = bdev_file_open_by_path(disk, BLK_OPEN_READ, NULL, NULL);
-	int err;
+	struct file *file = bdev_file_open_by_path(path, BLK_OPEN_READ, NULL, NULL);
+	struct device *dev;
+	int err = 0;
 
 	if (IS_ERR(file))
 		return PTR_ERR(file);
-	stop = virtio_device_stop_get(disk_to_dev(file_bdev(file)->bd_disk));
-	/* What has the disk open is not what keeps it: see virtio_device_stop_get(). */
+	dev = disk_to_dev(file_bdev(file)->bd_disk);
+	if (stop)
+		err = virtio_device_stop_add(stop, dev);
+	else
+		stop = virtio_device_stop_get(dev);
 	bdev_fput(file);
-	if (IS_ERR(stop))
-		return PTR_ERR(stop);
+	if (IS_ERR(stop)) {
+		err = PTR_ERR(stop);
+		stop = NULL;
+	}
+	return err;
+}
 
-	err = virtio_device_stop_stop(stop, 0);
+static int __init stop_disk_init(void)
+{
+	int err = disks ? 0 : -EINVAL;
+	int i;
+
+	for (i = 0; i < disks && !err; i++)
+		err = add(disk[i]);
+	if (!err)
+		err = virtio_device_stop_stop(stop, 0);
 	if (err) {
-		virtio_device_stop_put(stop);
+		if (stop)
+			virtio_device_stop_put(stop);
 		return err;
 	}
-	pr_info("%s has stopped\n", disk);
+	pr_info("%s: stopped\n", disk[0]);
 	return 0;
 }
 
@@ -44,13 +63,13 @@ static void __exit stop_disk_exit(void)
 	int err = virtio_device_stop_resume(stop, 0);
 
 	if (err)
-		pr_warn("%s did not stand still, or does not resume: %d\n", disk, err);
+		pr_warn("%s did not stand still, or does not resume: %d\n", disk[0], err);
 	else
-		pr_info("%s stood still, and runs again\n", disk);
+		pr_info("%s stood still, and runs again\n", disk[0]);
 	virtio_device_stop_put(stop);
 }
 
 module_init(stop_disk_init);
 module_exit(stop_disk_exit);
-MODULE_DESCRIPTION("Stops a virtio disk while it is loaded");
+MODULE_DESCRIPTION("Stops virtio disks while it is loaded");
 MODULE_LICENSE("GPL");

@@ -27,14 +27,16 @@ use kernel::{
 extern "C" {
     fn virtio_device_stop_get(dev: *mut c_void) -> *mut c_void;
     fn virtio_device_stop_get_by_index(index: c_uint) -> *mut c_void;
+    fn virtio_device_stop_add(stop: *mut c_void, dev: *mut c_void) -> c_int;
+    fn virtio_device_stop_add_by_index(stop: *mut c_void, index: c_uint) -> c_int;
     fn virtio_device_stop_stop(stop: *mut c_void, timeout_ms: c_uint) -> c_int;
     fn virtio_device_stop_look(stop: *mut c_void) -> c_int;
     fn virtio_device_stop_resume(stop: *mut c_void, timeout_ms: c_uint) -> c_int;
     fn virtio_device_stop_put(stop: *mut c_void);
 }
 
-/// A virtio device that this module has stopped. When this is dropped, it resumes; that is not
-/// waited for.
+/// Virtio devices that this module has stopped. When this is dropped, they resume; that is not
+/// waited for. Whoever has one must not stop others, see `virtio_device_stop.h`.
 pub(crate) struct Stopped(NonNull<c_void>);
 
 // SAFETY: The functions do their own locking.
@@ -43,55 +45,71 @@ unsafe impl Send for Stopped {}
 unsafe impl Sync for Stopped {}
 
 impl Stopped {
-    /// Stops the device virtioN within `timeout_ms`, or, for 0, as long as its file `timeout_ms`
-    /// grants.
+    /// Stops the devices virtioN, at least one, within `timeout_ms`, or, for 0, as long as the file
+    /// `timeout_ms` of each grants. All of them, or none.
     ///
     /// # Errors
     ///
-    /// Those of `virtio_device_stop_get_by_index` and `virtio_device_stop_stop`.
-    pub(crate) fn by_index(index: u32, timeout_ms: u32) -> Result<Self> {
+    /// Those of `virtio_device_stop_get_by_index`, `virtio_device_stop_add_by_index` and
+    /// `virtio_device_stop_stop`.
+    pub(crate) fn by_index(indexes: &[u32], timeout_ms: u32) -> Result<Self> {
+        let (&first, others) = indexes.split_first().ok_or(EINVAL)?;
         // SAFETY: May be called with any number.
-        Self::stop(
-            unsafe { virtio_device_stop_get_by_index(index) },
-            timeout_ms,
-        )
+        let this = Self::new(unsafe { virtio_device_stop_get_by_index(first) })?;
+        for &index in others {
+            // SAFETY: It was got, and is given back when `this` is dropped.
+            to_result(unsafe { virtio_device_stop_add_by_index(this.0.as_ptr(), index) })?;
+        }
+        this.stop(timeout_ms)
     }
 
-    /// Stops the virtio device that `device` is, or that is above it in sysfs.
+    /// The same for the virtio devices that the given ones are, or lie below.
     ///
     /// # Errors
     ///
-    /// Those of `virtio_device_stop_get` and `virtio_device_stop_stop`.
-    pub(crate) fn above(device: &device::Device<device::Bound>, timeout_ms: u32) -> Result<Self> {
-        let device = ptr::from_ref(device).cast_mut().cast();
-        // SAFETY: A device with a driver is registered.
-        Self::stop(unsafe { virtio_device_stop_get(device) }, timeout_ms)
+    /// Those of `virtio_device_stop_get`, `virtio_device_stop_add` and `virtio_device_stop_stop`.
+    pub(crate) fn above(devices: &[&device::Device], timeout_ms: u32) -> Result<Self> {
+        let (&first, others) = devices.split_first().ok_or(EINVAL)?;
+        // SAFETY: May be called with any pointer.
+        let this = Self::new(unsafe { virtio_device_stop_get(Self::pointer(first)) })?;
+        for &device in others {
+            // SAFETY: As in `by_index`, and as above.
+            to_result(unsafe { virtio_device_stop_add(this.0.as_ptr(), Self::pointer(device)) })?;
+        }
+        this.stop(timeout_ms)
     }
 
-    fn stop(stop: *mut c_void, timeout_ms: u32) -> Result<Self> {
-        let this = Self(NonNull::new(from_err_ptr(stop)?).ok_or(ENODEV)?);
-        // SAFETY: It was got, and is given back when `this` is dropped.
-        to_result(unsafe { virtio_device_stop_stop(this.0.as_ptr(), timeout_ms) })?;
-        Ok(this)
+    fn pointer(device: &device::Device) -> *mut c_void {
+        ptr::from_ref(device).cast_mut().cast()
     }
 
-    /// Whether it has stood still since.
+    fn new(stop: *mut c_void) -> Result<Self> {
+        NonNull::new(from_err_ptr(stop)?).map(Self).ok_or(ENODEV)
+    }
+
+    fn stop(self, timeout_ms: u32) -> Result<Self> {
+        // SAFETY: As in `by_index`.
+        to_result(unsafe { virtio_device_stop_stop(self.0.as_ptr(), timeout_ms) })?;
+        Ok(self)
+    }
+
+    /// Whether they have stood still since.
     ///
     /// # Errors
     ///
     /// Those of `virtio_device_stop_look`.
     pub(crate) fn look(&self) -> Result {
-        // SAFETY: As in `stop`.
+        // SAFETY: As in `by_index`.
         to_result(unsafe { virtio_device_stop_look(self.0.as_ptr()) })
     }
 
-    /// Resumes it, and waits for that. If it fails, it may be tried again.
+    /// Resumes them, and waits for that. If it fails, it may be tried again.
     ///
     /// # Errors
     ///
     /// Those of `virtio_device_stop_resume`.
     pub(crate) fn resume(&self, timeout_ms: u32) -> Result {
-        // SAFETY: As in `stop`.
+        // SAFETY: As in `by_index`.
         to_result(unsafe { virtio_device_stop_resume(self.0.as_ptr(), timeout_ms) })
     }
 }

@@ -27,6 +27,8 @@ struct virtio_device *virtio_device_stop_to_virtio(struct device *dev);
 bool virtio_device_stop_is_registered(struct virtio_device *vdev);
 bool virtio_device_stop_kernel_negotiates(struct virtio_device *vdev, unsigned int feature);
 u64 virtio_device_stop_offered(struct virtio_device *vdev);
+bool virtio_device_stop_is_or_has(struct virtio_device *vdev, struct device *wanted);
+struct module *virtio_device_stop_driver_module(struct device *dev);
 void virtio_device_stop_publish(struct virtio_device *vdev, const struct virtio_config_ops *ops);
 struct gendisk *virtio_device_stop_find_disk(struct virtio_device *vdev);
 bool virtio_device_stop_disk_polls(struct gendisk *disk);
@@ -45,7 +47,8 @@ void virtio_device_stop_break_tx(struct net_device *netdev, unsigned int index,
 				 struct virtqueue *vq);
 void virtio_device_stop_stop_full(struct net_device *netdev, unsigned int index,
 				  struct virtqueue *vq);
-void virtio_device_stop_release_tx(struct net_device *netdev, bool held);
+void virtio_device_stop_hold_tx(struct net_device *netdev);
+void virtio_device_stop_release_tx(struct net_device *netdev);
 bool virtio_device_stop_has_pools(struct net_device *netdev);
 bool virtio_device_stop_trylock_netdev(struct net_device *netdev);
 void virtio_device_stop_unlock_netdev(struct net_device *netdev);

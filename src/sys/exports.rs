@@ -2,10 +2,12 @@
 
 //! What other modules call: `src/include/virtio_device_stop.h`. Exported by `shims.c`.
 
-use super::virtio::Device;
-use core::ptr;
-use kernel::{
+use super::{
     bindings,
+    memory::NoIo,
+    virtio::Device, //
+};
+use kernel::{
     error::from_result,
     prelude::*,
     sync::{
@@ -19,13 +21,15 @@ use kernel::{
     }, //
 };
 
-/// A device that another module may stop.
+/// Devices that another module may stop.
 pub(crate) trait Hold: Send + Sync {
-    /// Stops it within `timeout_ms`, or, for 0, as long as its administrator grants.
+    /// Adds the device that `is_it`.
+    fn add(&self, is_it: &dyn Fn(&Device) -> bool) -> Result;
+    /// Stops all within `timeout_ms`, or, for 0, as long as their administrator grants; or none.
     fn stop(&self, timeout_ms: u32) -> Result;
-    /// Whether it stands since.
+    /// Whether all stand since.
     fn look(&self) -> Result;
-    /// Resumes it.
+    /// Resumes all.
     fn resume(&self, timeout_ms: u32) -> Result;
     /// The other module does not want it any more.
     fn put(self: Arc<Self>);
@@ -33,7 +37,7 @@ pub(crate) trait Hold: Send + Sync {
 
 /// Who finds them.
 pub(crate) trait Finder: Send + Sync {
-    /// The device that `is_it`.
+    /// The right to stop the device that `is_it`.
     fn get(&self, is_it: &dyn Fn(&Device) -> bool) -> Result<Arc<dyn Hold>>;
 }
 
@@ -76,15 +80,10 @@ impl Drop for Exports {
 }
 
 impl Device {
-    /// # Safety
-    ///
-    /// `dev` is registered, and stays so meanwhile.
-    unsafe fn is_or_is_above(&self, mut dev: *mut bindings::device) -> bool {
-        while !dev.is_null() && !ptr::eq(dev, self.as_dev()) {
-            // SAFETY: What is registered has references to what is above it.
-            dev = unsafe { (*dev).parent };
-        }
-        !dev.is_null()
+    /// Whether `dev` is this one, or is below it. Any pointer will do.
+    fn is_or_has(&self, dev: *mut kernel::bindings::device) -> bool {
+        // SAFETY: `self` is valid; `dev` is only compared.
+        unsafe { bindings::virtio_device_stop_is_or_has(self.as_raw(), dev) }
     }
 }
 
@@ -93,6 +92,8 @@ fn get(is_it: &dyn Fn(&Device) -> bool) -> *mut c_void {
         if !READY.load(Acquire) {
             return Err(ENODEV);
         }
+        // The caller may have stopped a disk by another one.
+        let _no_io = NoIo::enter();
         let finder = FINDER.lock().clone().ok_or(ENODEV)?;
         let hold = finder.get(is_it)?;
         KBox::new(hold, GFP_KERNEL).map_err(|error| error.into())
@@ -103,13 +104,9 @@ fn get(is_it: &dyn Fn(&Device) -> bool) -> *mut c_void {
     }
 }
 
-/// # Safety
-///
-/// `dev` is registered, and stays so meanwhile.
 #[no_mangle]
-unsafe extern "C" fn virtio_device_stop_get(dev: *mut bindings::device) -> *mut c_void {
-    // SAFETY: By the contract of this function.
-    get(&|device| unsafe { device.is_or_is_above(dev) })
+extern "C" fn virtio_device_stop_get(dev: *mut kernel::bindings::device) -> *mut c_void {
+    get(&|device| device.is_or_has(dev))
 }
 
 #[no_mangle]
@@ -124,6 +121,27 @@ unsafe fn call(hold: *mut c_void, body: impl FnOnce(&dyn Hold) -> Result) -> c_i
     // SAFETY: By the contract of this function.
     let hold: &Arc<dyn Hold> = unsafe { &*hold.cast() };
     from_result(|| body(&**hold).map(|()| 0))
+}
+
+/// # Safety
+///
+/// As for [`call`].
+#[no_mangle]
+unsafe extern "C" fn virtio_device_stop_add(
+    hold: *mut c_void,
+    dev: *mut kernel::bindings::device,
+) -> c_int {
+    // SAFETY: By the contract of this function.
+    unsafe { call(hold, |hold| hold.add(&|device| device.is_or_has(dev))) }
+}
+
+/// # Safety
+///
+/// As for [`call`].
+#[no_mangle]
+unsafe extern "C" fn virtio_device_stop_add_by_index(hold: *mut c_void, index: c_uint) -> c_int {
+    // SAFETY: By the contract of this function.
+    unsafe { call(hold, |hold| hold.add(&|device| device.index() == index)) }
 }
 
 /// # Safety

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! References to this module.
+//! References to modules.
 
 use kernel::{
     bindings,
@@ -8,13 +8,28 @@ use kernel::{
 };
 
 /// As long as this lives, the module can't be unloaded.
-pub(crate) struct ModuleRef(&'static ThisModule);
+pub(crate) struct ModuleRef(*mut bindings::module);
+
+// SAFETY: A reference is not tied to a task.
+unsafe impl Send for ModuleRef {}
+// SAFETY: As above; nothing can be done with a shared one.
+unsafe impl Sync for ModuleRef {}
 
 impl ModuleRef {
-    /// Nothing if the module is being unloaded already.
+    /// Nothing if the module, which is this one, is being unloaded already.
     pub(crate) fn get(module: &'static ThisModule) -> Option<Self> {
         // SAFETY: The module is valid: this is its code.
-        let got = unsafe { bindings::try_module_get(module.as_ptr()) };
+        unsafe { Self::from_raw(module.as_ptr()) }
+    }
+
+    /// The same for any module, or none, which is what the kernel itself is.
+    ///
+    /// # Safety
+    ///
+    /// It is valid, or null.
+    pub(super) unsafe fn from_raw(module: *mut bindings::module) -> Option<Self> {
+        // SAFETY: By the contract of this function.
+        let got = unsafe { bindings::try_module_get(module) };
         // Not `then_some`: it would make, and drop, a reference that nobody has taken.
         got.then(|| Self(module))
     }
@@ -22,8 +37,8 @@ impl ModuleRef {
 
 impl Drop for ModuleRef {
     fn drop(&mut self) {
-        // SAFETY: `get` has taken a reference.
-        unsafe { bindings::module_put(self.0.as_ptr()) };
+        // SAFETY: `from_raw` has taken a reference.
+        unsafe { bindings::module_put(self.0) };
     }
 }
 

@@ -25,14 +25,21 @@ use kernel::{
 /// What the driver calls its control virtqueue.
 const CONTROL: &CStr = c"control";
 
+/// The device type (virtio 1.4, 5.1).
+const NETWORK: u32 = 1;
+
+impl Device {
+    /// Whether that virtqueue of it is the one for a network device's commands, with one that
+    /// nobody waits for any more.
+    pub(super) fn has_abandoned_command(&self, queue: &Virtqueue<'_>) -> bool {
+        let is_ours = self.device_type() == NETWORK && queue.is_control();
+        is_ours && queue.is_broken() && !queue.is_empty()
+    }
+}
+
 impl Virtqueue<'_> {
     fn is_control(&self) -> bool {
         self.name() == Some(CONTROL)
-    }
-
-    /// Whether it is the one for commands, with one that nobody waits for any more.
-    pub(super) fn has_abandoned_command(&self) -> bool {
-        self.is_control() && self.is_broken() && !self.is_empty()
     }
 
     /// For which queue of the interface it sends (virtio 1.4, 5.1.2: receiveq1, transmitq1,
@@ -220,8 +227,14 @@ impl Netdev {
     /// The stack passes frames on again. The driver is not given one if there is no room for it.
     fn attach(&self, uses: Uses, _lock: &Rtnl) {
         let netdev = self.netdev.as_ptr();
-        // SAFETY: By the invariant the network interface is valid; the lock is held.
-        unsafe { bindings::virtio_device_stop_attach_netdev(netdev) };
+        // SAFETY: By the invariant the network interface is valid; the lock is held. Nothing is
+        // passed on before it was seen which queues are full.
+        unsafe {
+            if uses == Uses::Queues {
+                bindings::virtio_device_stop_hold_tx(netdev);
+            }
+            bindings::virtio_device_stop_attach_netdev(netdev);
+        }
         for queue in Virtqueues::lock(&self.device).iter() {
             if let Some(pair) = queue.sends_for() {
                 // SAFETY: As above. The queue is one of its own, and does not go meanwhile.
@@ -229,7 +242,7 @@ impl Netdev {
             }
         }
         // SAFETY: As above.
-        unsafe { bindings::virtio_device_stop_release_tx(netdev, uses == Uses::Nothing) };
+        unsafe { bindings::virtio_device_stop_release_tx(netdev) };
     }
 
     /// The driver tells the device what it was asked for meanwhile, and looks at what that has to

@@ -24,13 +24,15 @@ use super::{
         virtqueue, //
     },
     memory::NoIo,
+    module::ModuleRef,
     transport::{
         Features,
         Transport, //
     },
     virtio::{
         Device,
-        Exclusive, //
+        Exclusive,
+        Parent, //
     },
 };
 use core::{
@@ -200,6 +202,7 @@ impl Shadows {
         unsafe { bindings::virtio_device_stop_publish(device, shadow.ops.get()) };
         Ok(Attached {
             original: transport.ops(),
+            parent: Parent::of(exclusive),
         })
     }
 }
@@ -282,10 +285,11 @@ impl Shadow {
     }
 }
 
-/// A device whose operations are replaced, until [`Attached::detach`].
+/// A device whose operations are replaced, until [`Attached::detach`], before which it does not go.
 #[must_use = "the device stays attached"]
 pub(crate) struct Attached {
     original: *const virtio_config_ops,
+    parent: Parent,
 }
 
 // SAFETY: The pointer is to a constant table.
@@ -294,6 +298,14 @@ unsafe impl Send for Attached {}
 unsafe impl Sync for Attached {}
 
 impl Attached {
+    /// Keeps the module that has the transport. What frees the device is in there: who has a
+    /// reference to the device, but is not waited for when it goes, needs this, too. Nothing if the
+    /// module is being unloaded.
+    pub(crate) fn keep_transport(&self) -> Option<ModuleRef> {
+        // SAFETY: It was not detached, which is done before its removal has ended.
+        unsafe { self.parent.driver_module() }
+    }
+
     /// The device has its transport's own operations again, and nobody is called from now on.
     pub(crate) fn detach(self, exclusive: Exclusive<'_>) {
         let device = exclusive.device().as_raw();

@@ -74,6 +74,28 @@ bool virtio_device_stop_kernel_negotiates(struct virtio_device *vdev, unsigned i
 	return false;
 }
 
+static int is_or_has(struct device *dev, void *wanted)
+{
+	return dev == wanted || device_for_each_child(dev, wanted, is_or_has);
+}
+
+/*
+ * Whether that is the device, or one that is below it. Only compared: what is not found may have
+ * gone, and whoever asks can't always know.
+ */
+bool virtio_device_stop_is_or_has(struct virtio_device *vdev, struct device *wanted)
+{
+	return is_or_has(&vdev->dev, wanted);
+}
+
+/* The module that has the driver of a device; none if that is built in. */
+struct module *virtio_device_stop_driver_module(struct device *dev)
+{
+	struct device_driver *driver = READ_ONCE(dev->driver);
+
+	return driver ? driver->owner : NULL;
+}
+
 /* Points the device to the operations. */
 void virtio_device_stop_publish(struct virtio_device *vdev, const struct virtio_config_ops *ops)
 {
@@ -245,16 +267,29 @@ void virtio_device_stop_stop_full(struct net_device *netdev, unsigned int index,
 	local_bh_enable();
 }
 
-/* The stack passes on again what it has. Held: by virtio_device_stop_break_tx(). */
-void virtio_device_stop_release_tx(struct net_device *netdev, bool held)
+/* Has the stack pass nothing on to the interface, in the same way. */
+void virtio_device_stop_hold_tx(struct net_device *netdev)
 {
 	struct netdev_queue *txq;
 	unsigned int i;
 
 	for (i = 0; i < netdev->num_tx_queues; i++) {
 		txq = netdev_get_tx_queue(netdev, i);
-		if (held)
-			clear_bit(__QUEUE_STATE_STACK_XOFF, &txq->state);
+		__netif_tx_lock_bh(txq);
+		set_bit(__QUEUE_STATE_STACK_XOFF, &txq->state);
+		__netif_tx_unlock_bh(txq);
+	}
+}
+
+/* The stack passes on again what it has: it was held as in virtio_device_stop_break_tx(). */
+void virtio_device_stop_release_tx(struct net_device *netdev)
+{
+	struct netdev_queue *txq;
+	unsigned int i;
+
+	for (i = 0; i < netdev->num_tx_queues; i++) {
+		txq = netdev_get_tx_queue(netdev, i);
+		clear_bit(__QUEUE_STATE_STACK_XOFF, &txq->state);
 		/* Those that the driver has woken meanwhile were not scheduled. */
 		netif_schedule_queue(txq);
 	}
@@ -479,6 +514,8 @@ void virtio_device_stop_unregister_pm(struct notifier_block *block)
 /* The interface for other modules, which is in Rust. */
 EXPORT_SYMBOL_GPL(virtio_device_stop_get);
 EXPORT_SYMBOL_GPL(virtio_device_stop_get_by_index);
+EXPORT_SYMBOL_GPL(virtio_device_stop_add);
+EXPORT_SYMBOL_GPL(virtio_device_stop_add_by_index);
 EXPORT_SYMBOL_GPL(virtio_device_stop_stop);
 EXPORT_SYMBOL_GPL(virtio_device_stop_look);
 EXPORT_SYMBOL_GPL(virtio_device_stop_resume);

@@ -6,7 +6,8 @@
 
 use super::{
     bindings,
-    memory::NoIo, //
+    memory::NoIo,
+    module::ModuleRef, //
 };
 use core::{
     marker::PhantomPinned,
@@ -206,6 +207,19 @@ impl Parent {
     pub(super) fn as_raw(&self) -> *mut kernel::bindings::device {
         // CAST: `device::Device` is transparent, and may be changed behind a reference.
         ptr::from_ref::<device::Device>(&self.0).cast_mut().cast()
+    }
+
+    /// Keeps the module that has its driver, and with that what frees the virtio device. Nothing
+    /// if that is being unloaded.
+    ///
+    /// # Safety
+    ///
+    /// The virtio device is on the bus, or its removal has not ended.
+    pub(super) unsafe fn driver_module(&self) -> Option<ModuleRef> {
+        // SAFETY: The device is valid: a reference is held.
+        let module = unsafe { bindings::virtio_device_stop_driver_module(self.as_raw()) };
+        // SAFETY: The driver is not unbound before the virtio device has gone.
+        unsafe { ModuleRef::from_raw(module.cast()) }
     }
 
     /// What it is called in sysfs.

@@ -29,41 +29,44 @@ impl Device {
 
     /// The virtqueues that `is_ours`, and that were broken while the device was stopped, work
     /// again. The device runs, and is told of what it may have missed; so is the driver. Unless the
-    /// bus does not know the device any more: the virtio core breaks the virtqueues then, too, so
-    /// that nobody waits for it.
-    pub(super) fn mend_virtqueues(&self, is_ours: impl Fn(&Virtqueue<'_>) -> bool) {
+    /// bus does not know the device any more, and then this returns false: the virtio core breaks
+    /// the virtqueues then, too, so that nobody waits for it.
+    pub(super) fn mend_virtqueues(&self, is_ours: impl Fn(&Virtqueue<'_>) -> bool) -> bool {
         for queue in Virtqueues::lock(self).iter().filter(&is_ours) {
             queue.set_broken(false);
         }
         smp_mb(Full);
         // SAFETY: The device is on the bus, so that its parent is valid.
         if !unsafe { bindings::virtio_device_stop_is_present(self.parent()) } {
-            return self.break_virtqueues();
+            self.break_virtqueues();
+            return false;
         }
         let _no_bh = NoBottomHalves::enter();
         for queue in Virtqueues::lock(self).iter().filter(&is_ours) {
             queue.notify();
             queue.call_back();
         }
+        true
     }
 
     /// Those that are broken work again, one after the other, but for one that would give each
-    /// later command the end of the one before.
+    /// later command the end of the one before. Each once: a device may break it again at once, by
+    /// what it says of requests.
     pub(super) fn mend_broken_virtqueues(&self) {
-        let is_ours = |queue: &Virtqueue<'_>| queue.is_broken() && !queue.has_abandoned_command();
+        let mut from = 0;
         loop {
-            let broken = Virtqueues::lock(self)
-                .iter()
-                .find(&is_ours)
-                .map(|queue| queue.index());
-            let Some(index) = broken else {
+            let is_ours = |queue: &Virtqueue<'_>| {
+                queue.index() >= from && queue.is_broken() && !self.has_abandoned_command(queue)
+            };
+            let indexes = |queue: Virtqueue<'_>| is_ours(&queue).then(|| queue.index());
+            let next = Virtqueues::lock(self).iter().filter_map(indexes).min();
+            let Some(index) = next else {
                 return;
             };
-            self.mend_virtqueues(|queue| queue.index() == index);
-            // The bus does not know the device any more: all are broken again.
-            if Virtqueues::lock(self).iter().all(|queue| queue.is_broken()) {
+            if !self.mend_virtqueues(|queue| queue.index() == index) {
                 return;
             }
+            from = index + 1;
         }
     }
 }

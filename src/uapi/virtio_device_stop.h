@@ -199,13 +199,13 @@ struct virtio_device_stop_report {
 #define VIRTIO_DEVICE_STOP_IOC_REMOVE _IO(VIRTIO_DEVICE_STOP_IOC_MAGIC, 2)
 /*
  * Stops all devices that don't stand yet, or none: if one fails, those that have stopped, then or
- * before, are resumed, and waited for. Those that stand get the new lease, if it is longer. EINVAL
- * if there is none.
+ * before, are resumed, and waited for. Those that stand get the new lease, if it is longer. One
+ * that stood, and does not any more, fails with ESTALE, once. EINVAL if there is none.
  */
 #define VIRTIO_DEVICE_STOP_IOC_STOP _IO(VIRTIO_DEVICE_STOP_IOC_MAGIC, 3)
 /*
- * Resumes what this file has stopped, all of it, whatever fails. One that has not resumed in time
- * is asked once more by the next one.
+ * Resumes what this file has stopped, all of it, whatever fails. One that has not resumed in time,
+ * or that somebody else is resuming (EBUSY), is asked once more by the next one.
  */
 #define VIRTIO_DEVICE_STOP_IOC_RESUME _IO(VIRTIO_DEVICE_STOP_IOC_MAGIC, 4)
 /* The leases of the stops begin anew. */

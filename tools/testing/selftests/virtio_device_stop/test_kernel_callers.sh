@@ -100,7 +100,7 @@ test_stop_that_root_has_ended() {
 	expect "insmod" "$(load stop_device "index=${VDEV#virtio}")" ok
 	force
 	rmmod stop_device
-	says "it did not stand still: -116"
+	says "it did not stand still, or does not tell: -116"
 	expect "state" "$(state)" running
 }
 
@@ -114,7 +114,7 @@ test_driver_is_unbound() {
 		expect "state" "$(state)" running
 	done
 	dmesg | grep -q "stop_disk: /dev/$DISK did not stand still, or does not resume: -116" || fail "stop_disk does not say so"
-	says "it did not stand still: -116"
+	says "it did not stand still, or does not tell: -116"
 }
 
 test_device_is_removed() {
@@ -127,7 +127,7 @@ test_device_is_removed() {
 		bring_back
 	done
 	dmesg | grep -q 'stop_disk: .* did not stand still, or does not resume: -19' || fail "stop_disk does not say so"
-	says "it did not stand still: -19"
+	says "it did not stand still, or does not tell: -19"
 }
 
 test_refused() {
@@ -151,5 +151,47 @@ test_refused() {
 	expect "samples" "$(ls -d /sys/module/stop_d* 2>/dev/null)" ""
 }
 
+test_several_stop_together() {
+	set -- "$DISK" "$VDEV" "$STOP"
+	DISK=$(disk ambiguous)
+	find_vdev
+	store "$STOP/accept_bit39" 1 >/dev/null
+	bind_disk ambiguous
+	expect "insmod" "$(load stop_disk "disk=/dev/$1,/dev/$DISK")" ok
+	expect "state" "$(state)" stopped
+	holds "$3/state" stopped || fail "the other one has not stopped"
+	rmmod stop_disk
+	says "/dev/$1 stood still, and runs again"
+	wait_until holds "$3/state" running
+	wait_until state_is running
+	# All, or none.
+	stop
+	expect "insmod" "$(load stop_disk "disk=/dev/$1,/dev/$DISK")" "$EBUSY"
+	wait_until holds "$3/state" running
+	expect "state" "$(state)" stopped
+	resume
+	store "$STOP/accept_bit39" 0 >/dev/null
+	bind_disk ambiguous
+	DISK=$1 VDEV=$2 STOP=$3
+}
+
+bind_disk() {
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
+	DISK=$(disk "$1")
+	find_vdev
+}
+
+# What a device shows that is no answer proves nothing.
+test_look_at_one_that_does_not_tell() {
+	resumes_may_be_late
+	expect "insmod" "$(load stop_device "index=${VDEV#virtio}")" ok
+	device_set show_status=always:0xff
+	rmmod stop_device
+	says "it did not stand still, or does not tell: -11"
+	device_set show_status=as-is
+	wait_until state_is running
+}
+
 run_tests test_stop_by_c test_stop_by_rust test_stop_has_no_lease test_stop_that_root_has_ended test_driver_is_unbound \
-	test_device_is_removed test_refused
+	test_device_is_removed test_several_stop_together test_look_at_one_that_does_not_tell test_refused

@@ -169,6 +169,62 @@ test_owner_is_killed_after_what_has_failed() {
 	reader_is_done
 }
 
+test_stop_that_has_lapsed_is_told_of() {
+	owner "$(device_of)"
+	asks stop ok
+	expect "resume" "$(store "$STOP/state" "resume force")" ok
+	asks stop "$ESTALE $VDEV 0"
+	expect "state" "$(state)" running
+	asks stop ok
+	asks resume ok
+	owner_goes
+}
+
+# What somebody else has asked of the device is not to be undone by this one, nor is what can't be.
+test_what_is_not_its_own_is_left_alone() {
+	owner "$(device_of)"
+	device_never_resumes
+	store "$STOP/timeout_ms" 200 >/dev/null
+	stop
+	expect "resume" "$(store "$STOP/state" resume)" "$ETIMEDOUT"
+	expect "state" "$(state)" failed
+	requested=$(device_get counters.resumes.requested)
+	asks stop "$EBUSY $VDEV 16"
+	asks resume ok
+	expect "state" "$(state)" failed
+	expect "resumes requested" "$(device_get counters.resumes.requested)" "$requested"
+	asks remove ok
+	owner_goes
+	device_do behave
+	wait_until state_is running
+	store "$STOP/timeout_ms" 1000 >/dev/null
+	owner "$(device_of)"
+	device_do needs-reset
+	asks stop "$EIO $VDEV 13"
+	asks resume ok
+	asks remove ok
+	owner_goes
+	bind_again
+}
+
+# Root is resuming it: that is waited for by nobody else.
+test_resume_by_root_is_under_way() {
+	owner "$(device_of)"
+	asks stop ok
+	device_never_resumes
+	store "$STOP/timeout_ms" 600000 >/dev/null
+	store "$STOP/state" "resume force" >/tmp/root &
+	root=$!
+	wait_until state_is resuming
+	asks resume "$EBUSY $VDEV 0"
+	device_do behave
+	wait $root
+	expect "resume by root" "$(cat /tmp/root)" ok
+	asks resume "$ESTALE $VDEV 0"
+	asks resume ok
+	owner_goes
+}
+
 test_stop_is_called_off_by_its_owner() {
 	device_set acknowledge=never
 	echo 600000 >"$STOP/timeout_ms"
@@ -379,6 +435,7 @@ test_random_calls() {
 driver virtio_net virtio_scsi virtio_rng
 run_tests test_stop_is_its_owner_s_own test_stop_ends_with_its_owner test_last_one_that_has_the_file_counts \
 	test_owner_is_killed_while_it_stops test_owner_is_killed_while_it_resumes test_owner_is_killed_after_what_has_failed \
+	test_stop_that_has_lapsed_is_told_of test_what_is_not_its_own_is_left_alone test_resume_by_root_is_under_way \
 	test_stop_is_called_off_by_its_owner test_two_owners \
 	test_lease_ends_what_its_owner_does_not test_one_that_has_not_resumed_is_asked_again test_device_that_leaves test_module_stays_while_a_file_is_open \
 	test_what_makes_no_sense_is_refused test_all_or_none test_random_calls
