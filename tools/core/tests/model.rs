@@ -83,6 +83,18 @@ fn with_a_holder_that_may_die() {
 }
 
 #[test]
+fn with_another_module_that_holds() {
+    let bounds = Bounds {
+        holder: true,
+        holder_has_no_lease: true,
+        drivers: true,
+        ..Bounds::default()
+    };
+    holds(DeviceStop, bounds, 18_074);
+    holds(Suspend, bounds, 100_301);
+}
+
+#[test]
 fn with_a_driver_above_that_is_busy() {
     let bounds = Bounds {
         busy: true,

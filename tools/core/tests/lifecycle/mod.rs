@@ -76,6 +76,8 @@ pub struct Bounds {
     pub drivers: bool,
     pub nonsense: bool,
     pub holder: bool,
+    /// It is another module, whose stops have no lease.
+    pub holder_has_no_lease: bool,
     pub writer: bool,
     /// A device that does not resume by the text.
     pub wants_cleared: bool,
@@ -89,6 +91,7 @@ impl Bounds {
         drivers: true,
         nonsense: true,
         holder: true,
+        holder_has_no_lease: false,
         writer: true,
         wants_cleared: false,
     };
@@ -128,6 +131,8 @@ pub struct World {
     device: Device,
     core: Core,
     driver: Driver,
+    /// The holder's stops have no lease.
+    no_lease: bool,
     /// The requests of the two askers.
     tickets: [Option<Ticket>; 2],
     /// Somebody waits, without the lock: for user space to be told, or for those who were about to
@@ -207,6 +212,7 @@ impl World {
             device,
             core: Core::Idle,
             driver: Driver::Bound,
+            no_lease: false,
             tickets: [None; 2],
             settling: None,
             held: false,
@@ -358,7 +364,10 @@ impl World {
         if at == 0 {
             Asker::Anybody
         } else {
-            Asker::Holder(HOLDER)
+            Asker::Holder(Holder {
+                lease_us: HOLDER.lease_us.filter(|_| !self.no_lease),
+                ..HOLDER
+            })
         }
     }
 
@@ -631,7 +640,10 @@ impl World {
     /// Whether somebody will look at a device that has stopped, or may.
     fn is_looked_at(&self) -> bool {
         let stands = self.device.has_stopped() || self.device.may_stop();
-        !stands || self.is_lost() || self.machine.deadline().is_some()
+        let for_ever = self.no_lease
+            && self.state() == State::Stopped
+            && self.machine.holder() == Some(HOLDER.id);
+        !stands || for_ever || self.is_lost() || self.machine.deadline().is_some()
     }
 
     /// Whether whoever waits is answered when its time is over, if not before.
@@ -652,6 +664,7 @@ impl Model for Lifecycle {
             .map(|speed| {
                 let mut world = World::new(self.protocol, speed);
                 world.device.wants_cleared = self.bounds.wants_cleared;
+                world.no_lease = self.bounds.holder_has_no_lease;
                 world
             })
             .to_vec()
