@@ -4,6 +4,10 @@
 //! and unbound, and this module is unloaded.
 
 use crate::{
+    attachment::{
+        Attachment,
+        Kept, //
+    },
     attrs,
     device::{
         Device,
@@ -13,15 +17,11 @@ use crate::{
     sys::{
         lock::DeviceGuard,
         memory::NoIo,
-        module::ModuleRef,
         notifier::{
             Event,
             Listener, //
         },
-        shadow::{
-            Attached,
-            Shadows, //
-        },
+        shadow::Shadows,
         sysfs::Group,
         system,
         transport::Transport,
@@ -32,10 +32,6 @@ use crate::{
             Parent, //
         }, //
     },
-};
-use core::{
-    ops::Deref,
-    ptr, //
 };
 use kernel::{
     alloc::kvec::PushError,
@@ -66,14 +62,6 @@ pub(crate) struct Devices {
     #[pin]
     attachments: Mutex<KVec<Attachment>>,
     shadows: Shadows,
-}
-
-/// What ties a device to this module.
-struct Attachment {
-    /// Later ones have greater ones.
-    serial: u64,
-    attached: Attached,
-    device: Arc<Device>,
 }
 
 impl Devices {
@@ -270,41 +258,6 @@ impl PinnedDrop for Devices {
             let guard = DeviceGuard::lock(device.transport().device(), device.parent());
             attachment.end(guard.exclusive());
         }
-    }
-}
-
-/// A device, while it is used by those who are not waited for when it goes. Dropped in this order.
-pub(crate) struct Kept {
-    device: Arc<Device>,
-    _transport: ModuleRef,
-}
-
-impl Deref for Kept {
-    type Target = Arc<Device>;
-
-    fn deref(&self) -> &Arc<Device> {
-        &self.device
-    }
-}
-
-impl Attachment {
-    /// Nothing if its transport's module is being unloaded.
-    fn keep(&self) -> Option<Kept> {
-        Some(Kept {
-            _transport: self.attached.keep_transport()?,
-            device: self.device.clone(),
-        })
-    }
-
-    /// Ends the attachment.
-    fn end(self, exclusive: Exclusive<'_>) {
-        self.attached.detach(exclusive);
-        // The virtio core does not call us any more: nothing is queued from now on.
-        self.device.detach();
-    }
-
-    fn is_of(&self, device: &virtio::Device) -> bool {
-        ptr::eq(self.device.transport().device(), device)
     }
 }
 

@@ -10,8 +10,8 @@ use crate::{
     },
     device::Device,
     events::Devices,
-    member::Member,
     owner::{
+        member::Member,
         Failure,
         Owner, //
     },

@@ -1,31 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! An open file of `/dev/virtio_device_stop`: what it has stopped runs when it is closed.
+//! An open file of `/dev/virtio_device_stop`, or another module: what it has stopped runs when it is
+//! closed, or given back.
 
 use crate::{
+    attachment::Kept,
     device::Device,
-    events::{
-        Devices,
-        Kept, //
-    },
-    machine::{
-        Asker,
-        Holder, //
-    },
-    member::{
-        Member,
-        Stop, //
-    },
+    events::Devices,
     opener::Opener,
-    requests::Snapshot,
-    set::{
-        self,
-        By, //
-    },
     state::{
         Error,
-        Reason,
-        State, //
+        Reason, //
     },
     sys::memory::NoIo,
 };
@@ -48,8 +33,16 @@ use kernel::{
         WorkItem, //
     }, //
 };
+use member::{
+    Member,
+    Stop, //
+};
 
-/// An open file.
+pub(crate) mod member;
+mod resume;
+mod stop;
+
+/// An open file, or another module.
 #[pin_data]
 pub(crate) struct Owner {
     opener: Opener,
@@ -163,90 +156,6 @@ impl Owner {
         Ok(())
     }
 
-    /// Stops all devices, or none. The stops stand for `lease_us`, or else until they are ended.
-    ///
-    /// # Errors
-    ///
-    /// EBUSY during another call; ENOMEM: nothing was done.
-    pub(crate) fn stop(
-        &self,
-        timeout_us: Option<u64>,
-        lease_us: Option<u64>,
-    ) -> Result<Result<(), Failure>> {
-        let calls_off = self.calls_off.load(Relaxed);
-        let mut members = self.members()?;
-        let by = By {
-            holder: Holder {
-                id: self.opener.id(),
-                timeout_us,
-                lease_us,
-            },
-            opener: self.opener,
-        };
-        let _no_io = NoIo::enter();
-        let mut devices = KVVec::with_capacity(members.len(), GFP_KERNEL)?;
-        for member in &*members {
-            if let Some(device) = self.device(member) {
-                devices.push(device, GFP_KERNEL)?;
-            }
-        }
-        let lapsed = members.iter().map(|member| self.has_lapsed(member));
-        let lapsed = lapsed
-            .enumerate()
-            .find_map(|(at, lapsed)| Some((at, lapsed?)));
-        let result = match lapsed {
-            None => set::stop(&devices, by, || self.calls_off.load(Relaxed) != calls_off)?,
-            Some((at, error)) => {
-                // Nor do those that stand.
-                set::end(&devices, self.opener.id());
-                let asked = KVVec::new();
-                Err(set::Failure { at, error, asked })
-            }
-        };
-        Ok(self.note(&mut members, result))
-    }
-
-    /// Why one can't be stopped together with those that stand: it has gone, or stood itself, and
-    /// does not any more. That is told once.
-    fn has_lapsed(&self, member: &Member) -> Option<Error> {
-        let Some(device) = self.device(member) else {
-            return Some(Error::Gone);
-        };
-        let snapshot = device.snapshot_after_look();
-        let stands = member.stands(snapshot.state, snapshot.generation);
-        let stood = matches!(member.stop, Stop::Stands(_));
-        (stood && !stands).then_some(Error::Stale)
-    }
-
-    /// What a stop has come to.
-    fn note(
-        &self,
-        members: &mut [Member],
-        result: Result<KVVec<u64>, set::Failure>,
-    ) -> Result<(), Failure> {
-        match result {
-            Ok(generations) => {
-                for (member, generation) in members.iter_mut().zip(generations) {
-                    member.stop = Stop::Stands(generation);
-                }
-                Ok(())
-            }
-            Err(set::Failure { at, error, asked }) => {
-                let failure = self.failure(members.get(at), error);
-                for (at, member) in members.iter_mut().enumerate() {
-                    // What others have asked of it is theirs.
-                    let was_asked = asked.get(at).is_some_and(|&asked| asked);
-                    let was_ours = was_asked || !matches!(member.stop, Stop::None);
-                    member.stop = match self.device(member) {
-                        Some(device) if was_ours && device.is_unanswered() => Stop::Unanswered,
-                        _ => Stop::None,
-                    };
-                }
-                Err(failure)
-            }
-        }
-    }
-
     /// Calls off the stop that somebody else waits for. If nobody does any more, nothing happens.
     pub(crate) fn call_off(&self) {
         self.calls_off.fetch_add(1, Relaxed);
@@ -257,94 +166,6 @@ impl Owner {
             machine.called_off(device.now(), self.opener.id());
             drop(entered.run());
         });
-    }
-
-    /// Resumes what this file has stopped.
-    ///
-    /// # Errors
-    ///
-    /// EBUSY during another call.
-    pub(crate) fn resume(&self, timeout_us: Option<u64>) -> Result<Result<(), Failure>> {
-        let mut members = self.members()?;
-        let asker = Asker::Holder(Holder {
-            id: self.opener.id(),
-            timeout_us,
-            lease_us: None,
-        });
-        let mut result = Ok(());
-        // Nothing is allocated from here on: what stands still could be what gives memory.
-        for member in &mut *members {
-            if let Err(error) = self.ask_to_resume(member, asker) {
-                result = result.and_then(|()| Err(self.failure(Some(member), error)));
-            }
-        }
-        for member in &mut *members {
-            let Stop::Resuming(device, ticket) = &member.stop else {
-                continue;
-            };
-            let answer = device.enter().wait_for(Some(*ticket));
-            member.stop = Stop::after(answer);
-            if let Err(error) = answer {
-                result = result.and_then(|()| Err(self.failure(Some(member), error)));
-            }
-        }
-        Ok(result)
-    }
-
-    fn ask_to_resume(&self, member: &mut Member, asker: Asker) -> Result<(), Error> {
-        let stood = match member.stop {
-            Stop::Stands(_) => true,
-            Stop::Unanswered => false,
-            Stop::None | Stop::Resuming(..) => return Ok(()),
-        };
-        let Some(device) = self.device(member) else {
-            member.stop = Stop::None;
-            return Err(Error::Gone);
-        };
-        let mut entered = device.look();
-        let machine = &mut entered.guarded.machine;
-        let (state, reason) = machine.state();
-        let generation = machine.generation();
-        let ours = if member.stands(state, generation) {
-            Some(generation)
-        } else {
-            // What has ended the stop is told. What has become of the device since is not ours.
-            let lapsed = if stood { Err(Error::Stale) } else { Ok(()) };
-            match state {
-                State::Running | State::Stopped => {
-                    member.stop = Stop::None;
-                    return lapsed;
-                }
-                State::Unavailable => {
-                    member.stop = Stop::None;
-                    return match reason.refusal() {
-                        Error::Gone => lapsed.map_err(|_| Error::Gone),
-                        _ => lapsed,
-                    };
-                }
-                // Somebody else has asked for that, or it is on its way.
-                State::Stopping | State::Resuming | State::Aborting => return Err(Error::Busy),
-                State::Failed if reason == Reason::NeedsReset => {
-                    member.stop = Stop::None;
-                    return Err(Error::NeedsReset);
-                }
-                // Somebody else has asked it, in vain.
-                State::Failed if stood => {
-                    member.stop = Stop::Unanswered;
-                    return Err(Error::Busy);
-                }
-                State::Failed => None,
-            }
-        };
-        let asked = machine.ask_resume(device.now(), asker, ours);
-        drop(entered.run());
-        match asked {
-            Ok(Some(ticket)) => member.stop = Stop::Resuming(device, ticket),
-            Ok(None) => member.stop = Stop::None,
-            Err(Error::Busy) => {}
-            Err(error) => member.stop = Stop::after(Err(error)),
-        }
-        asked.map(|_| ())
     }
 
     /// The leases of what this file has stopped begin anew.
@@ -405,18 +226,6 @@ impl Owner {
             cookie: member.map_or(0, |member| member.cookie),
             error,
             reason: device.map_or(Reason::Gone, |device| device.snapshot().reason),
-        }
-    }
-}
-
-impl Device {
-    /// Whether it may be stopped, and nobody wants that.
-    fn is_unanswered(self: &Arc<Self>) -> bool {
-        let Snapshot { state, reason, .. } = self.snapshot();
-        match state {
-            State::Aborting | State::Resuming => true,
-            State::Failed => reason != Reason::NeedsReset,
-            State::Unavailable | State::Running | State::Stopping | State::Stopped => false,
         }
     }
 }

@@ -3,9 +3,9 @@
 //! Several devices are stopped at the same time: all of them, or none.
 
 use crate::{
+    attachment::Kept,
     device::Device,
     entered::Settling,
-    events::Kept,
     machine::{
         Asker,
         Holder,

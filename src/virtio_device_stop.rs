@@ -30,6 +30,7 @@ pub mod status;
 // They act.
 mod actions;
 mod announce;
+mod attachment;
 mod attrs;
 mod configuration;
 mod device;
@@ -38,7 +39,6 @@ mod events;
 mod hooks;
 mod ioctl;
 mod kernel_callers;
-mod member;
 mod opener;
 mod owner;
 mod quiesce;

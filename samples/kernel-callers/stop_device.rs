@@ -36,7 +36,10 @@ impl Drop for StopDevice {
     fn drop(&mut self) {
         match self.0.look() {
             Ok(()) => pr_info!("it stands still, and resumes\n"),
-            Err(error) => pr_warn!("it did not stand still, or does not tell: {}\n", error.to_errno()),
+            Err(error) => pr_warn!(
+                "it did not stand still, or does not tell: {}\n",
+                error.to_errno()
+            ),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A device of an owner's, and what that one has to undo.
 
 use crate::{
-    events::Kept,
+    attachment::Kept,
     machine::Ticket,
     state::{
         Error,
