@@ -17,12 +17,17 @@ use rustix::pipe::{pipe_with, PipeFlags};
 use crate::command::Command;
 use crate::error::{Error, Result};
 use crate::freeze::FileSystems;
-use crate::owner::{Owner, Report};
+use crate::owner::{Owner, Report, Status};
 use crate::sequence::{self, Outcome, Steps};
 use crate::signals::Signals;
 
 /// For how long a stop of an owner may stand if nothing else is said.
 const LEASE_MS: u32 = 60_000;
+
+/// How long requests may take that a device has still when it has acknowledged the stop, until what
+/// it was stopped for begins nevertheless; and how long is waited between two looks.
+const DRAIN: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// How much of the stack a thread gets that does next to nothing. All of it is kept in memory.
 const STACK: usize = 128 * 1024;
@@ -70,7 +75,7 @@ pub struct Session<'a> {
 /// What was told of the devices.
 #[derive(Debug)]
 pub struct Looks {
-    /// Right after the stop.
+    /// After the stop, when no requests were in flight, or for a second.
     pub first: Report,
     /// Right before the resume.
     pub last: Report,
@@ -159,8 +164,18 @@ impl Steps for Session<'_> {
         }
     }
 
+    /// A device that was stopped by VIRTIO_F_SUSPEND may complete requests still.
     fn look_first(&mut self) -> Result<()> {
-        self.owner.report(&mut self.first)
+        let begin = Instant::now();
+        loop {
+            self.owner.report(&mut self.first)?;
+            let requests = |status: Status| status.in_flight.unwrap_or(0);
+            let is_idle = self.first.statuses().all(|status| requests(status) == 0);
+            if is_idle || begin.elapsed() > DRAIN || self.signals.last().is_some() {
+                return Ok(());
+            }
+            thread::sleep(PAUSE);
+        }
     }
 
     fn work(&mut self) -> Result<End> {

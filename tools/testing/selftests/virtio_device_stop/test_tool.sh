@@ -355,11 +355,11 @@ test_freeze() {
 	echo again >/tmp/inner/file
 	echo again >$MOUNT/file
 	# And if one can't be frozen.
-	fsfreeze --freeze $MOUNT
+	fsfreeze --freeze /tmp/inner
 	tool 5 run --freeze $MOUNT -- sh -c 'echo >/tmp/ran'
-	err_has "$MOUNT: can't be frozen"
-	echo more >/tmp/inner/new
-	fsfreeze --unfreeze $MOUNT
+	err_has "/tmp/inner: can't be frozen"
+	echo more >$MOUNT/new
+	fsfreeze --unfreeze /tmp/inner
 	[ ! -e /tmp/ran ] || fail "its command has run"
 	umount /tmp/inner
 	losetup -d "$loop"
@@ -425,14 +425,11 @@ test_stop_renew_resume() {
 	tool 0 stop --dry-run "$DISK"
 	runs_as_before
 	# What had stopped before is not resumed by one that fails.
-	stop
 	find_type 8
 	device_of_host=$VDEV
 	host=$STOP
 	find_device
 	expect "stop" "$(store "$host/state" stop)" ok
-	echo "# DEBUG $(cat $STOP/reason $STOP/state /proc/uptime ${STOP}_stats/*)"
-	resume
 	device_set acknowledge=never
 	tool 6 stop --timeout 300 "$device_of_host" "$DISK"
 	expect "state of the host" "$(cat "$host/state")" stopped
