@@ -453,9 +453,6 @@ test_user_who_may_not() {
 }
 
 test_without_the_module() {
-	# A stop that was called off may come late: the module stays until another one has ended.
-	stop
-	resume
 	# The module stays as long as a stop that was called off may yet be answered.
 	tool 0 run "$DISK" -- true
 	# Whoever has had the file open may be about to let it go.
