@@ -111,11 +111,14 @@ pub(crate) enum Command {
     /// own matter: it waits if it needs what stands still.
     ///
     /// SIGHUP, SIGINT and SIGTERM are passed on to COMMAND. If this program is killed, the devices
-    /// resume, what it has frozen is thawed, and COMMAND gets SIGTERM.
+    /// resume, what it has frozen is thawed by a second process, and COMMAND gets SIGTERM. If both
+    /// are killed at once, for example by SIGKILL to all of a cgroup, file systems stay frozen:
+    /// 'fsfreeze --unfreeze' thaws them.
     ///
-    /// The leases of the stops are renewed, until a signal comes: a COMMAND that waits for what
-    /// stands still is set free then when they end. At the end each device is shown to have stood still, by
-    /// its generation and the requests in flight, or the status is 4.
+    /// The leases of the stops are renewed, until a signal comes. COMMAND has until they are over to
+    /// end; then everything is resumed and thawed, so that a COMMAND that waits for what stands still
+    /// is set free, and only then it is waited for. At the end each device is shown to have stood
+    /// still, by its generation and the requests in flight, or the status is 4.
     ///
     /// With --json, the last line on standard output says how it has ended. With --hold and
     /// --until-eof there are two lines of JSON, "event":"stopped" and "event":"resumed", or one,

@@ -122,6 +122,9 @@ pub enum Error {
     /// What would thaw file systems, should this process die, does not start.
     #[error("what guards frozen file systems does not start: {0}")]
     Guard(#[source] io::Error),
+    /// What would thaw file systems, should this process die, has died.
+    #[error("what guards frozen file systems was killed: nothing is frozen or stopped any more")]
+    Unguarded,
     /// A file system can't be frozen.
     #[error("{point}: can't be frozen: {source}. {}", freeze_advice(.source))]
     Freeze {
@@ -171,6 +174,12 @@ pub enum Error {
     /// Standard output would wait for what stands still.
     #[error("standard output is a file on {0}, which is to stand still: use a pipe")]
     OutputStands(PathBuf),
+    /// Standard error would wait for what is frozen.
+    #[error("standard error is a file on {0}, which is to be frozen: use a pipe")]
+    MessagesStand(PathBuf),
+    /// Nobody can say when to resume.
+    #[error("file descriptor {0} is closed on its other side: nobody could say when to resume")]
+    EndClosed(i32),
     /// A file descriptor that was given is none.
     #[error("file descriptor {fd}: {source}")]
     Descriptor {
@@ -208,7 +217,7 @@ impl Error {
             Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Exit::Denied
             }
-            Self::File { .. } | Self::Output(_) | Self::Wait(_) => Exit::Failed,
+            Self::File { .. } | Self::Output(_) | Self::Wait(_) | Self::Unguarded => Exit::Failed,
             Self::Unknown(_)
             | Self::NotVirtio { .. }
             | Self::Ambiguous(_)
@@ -233,7 +242,11 @@ impl Error {
                 Exit::NotFound
             }
             Self::Command { .. } | Self::CommandStands { .. } => Exit::NotExecutable,
-            Self::OutputStands(_) | Self::Descriptor { .. } | Self::OneGeneration(_) => Exit::Usage,
+            Self::OutputStands(_)
+            | Self::MessagesStand(_)
+            | Self::EndClosed(_)
+            | Self::Descriptor { .. }
+            | Self::OneGeneration(_) => Exit::Usage,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
@@ -43,6 +44,11 @@ impl FileSystems {
             }
         };
         Ok(Self { all, guard })
+    }
+
+    /// Readable once nothing would thaw what is frozen, should this process die.
+    pub(crate) fn guard(&self) -> Option<BorrowedFd<'_>> {
+        self.guard.as_ref().and_then(Guard::death)
     }
 
     /// How many there are.

@@ -4,13 +4,19 @@
 //! resumes devices then, but thaws nothing.
 
 use std::env::ArgsOs;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Child;
+use std::sync::Arc;
 
 use rustix::process::setsid;
+use signal_hook::consts::{
+    SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2,
+};
+use signal_hook::flag;
 
 use crate::instance;
 use crate::ioctl;
@@ -48,6 +54,11 @@ impl Guard {
         let _ = self.tell(THAWED);
     }
 
+    /// Readable once it is dead: it says nothing else.
+    pub(crate) fn death(&self) -> Option<BorrowedFd<'_>> {
+        self.stream.as_ref().map(AsFd::as_fd)
+    }
+
     fn tell(&self, what: u8) -> io::Result<()> {
         self.stream
             .as_ref()
@@ -69,18 +80,68 @@ pub(crate) fn watch(mut words: ArgsOs) -> io::Result<()> {
     // What ends this one's terminal, or all of a job, does not end it.
     setsid()?;
     let folders = words.map(File::open).collect::<io::Result<Vec<_>>>()?;
+    live_on()?;
     instance::is_ready(&mut stream)?;
-    let mut frozen: usize = 0;
-    let mut told = [0];
-    while stream.read(&mut told)? > 0 {
-        frozen = match told {
-            [FREEZE] => frozen.saturating_add(1),
-            _ => frozen.saturating_sub(1),
-        };
-    }
+    let frozen = frozen_at_end(&mut stream);
     for folder in folders.iter().take(frozen).rev() {
         // The last one may not have been frozen yet.
         let _ = ioctl::thaw(folder);
     }
     Ok(())
+}
+
+/// What asks all processes of a service to end, or to pause, does not concern this one: it ends when
+/// the other one does.
+fn live_on() -> io::Result<()> {
+    for signal in [
+        SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGTSTP, SIGTTIN, SIGTTOU,
+    ] {
+        // Nobody looks at what it sets.
+        flag::register(signal, Arc::default())?;
+    }
+    // What a kernel that runs out of memory kills is not this, which needs next to none. Better than
+    // nothing without it.
+    let _ = fs::write("/proc/self/oom_score_adj", "-1000");
+    Ok(())
+}
+
+/// How many are frozen when the other instance ends, however that is seen.
+fn frozen_at_end(stream: &mut UnixStream) -> usize {
+    let mut frozen: usize = 0;
+    let mut told = [0];
+    while stream.read_exact(&mut told).is_ok() {
+        frozen = match told {
+            [FREEZE] => frozen.saturating_add(1),
+            _ => frozen.saturating_sub(1),
+        };
+    }
+    frozen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_frozen_at_the_end_is_counted() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(&[FREEZE, FREEZE, THAWED, FREEZE]).unwrap();
+        drop(theirs);
+        assert_eq!(frozen_at_end(&mut ours), 2);
+    }
+
+    #[test]
+    fn an_error_is_the_end() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        (&theirs).write_all(&[FREEZE]).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        assert_eq!(frozen_at_end(&mut ours), 1);
+    }
+
+    #[test]
+    fn a_signal_does_not_end_it() {
+        live_on().unwrap();
+        signal_hook::low_level::raise(SIGUSR1).unwrap();
+        signal_hook::low_level::raise(SIGTSTP).unwrap();
+    }
 }

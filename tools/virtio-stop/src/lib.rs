@@ -33,6 +33,7 @@ pub mod status;
 pub mod switch;
 mod sysfs;
 mod uevents;
+mod waiting;
 pub mod watch;
 
 pub use device::Device;
@@ -42,3 +43,4 @@ pub use ioctl::inherited;
 pub use mounts::Mount;
 pub use owner::Owner;
 pub use resolve::resolve;
+pub use waiting::is_closed;

@@ -36,17 +36,29 @@ impl fmt::Display for Unstill {
     }
 }
 
+/// Whether the stop stands, as far as one look can tell.
+///
+/// # Errors
+///
+/// Why it does not.
+pub fn stands(status: Status) -> Result<(), Unstill> {
+    match status {
+        Status { own: false, .. } => Err(Unstill::Ended {
+            reason: status.reason,
+        }),
+        Status { answers: false, .. } => Err(Unstill::Silent),
+        _ => Ok(()),
+    }
+}
+
 /// Compares what was told right after the stop, and right before the resume.
 ///
 /// # Errors
 ///
 /// Why it has not stood still. That it is unknown how many requests are in flight is none.
 pub fn still(first: Status, last: Status) -> Result<(), Unstill> {
-    if !last.own {
-        let reason = last.reason;
-        return Err(Unstill::Ended { reason });
-    }
-    if !first.answers || !last.answers {
+    stands(last)?;
+    if !first.answers {
         return Err(Unstill::Silent);
     }
     if !first.own || first.generation != last.generation {
@@ -81,6 +93,27 @@ mod tests {
             ..STILL
         };
         assert_eq!(still(unknown, unknown), Ok(()));
+    }
+
+    #[test]
+    fn one_look_tells_whether_the_stop_stands() {
+        assert_eq!(stands(STILL), Ok(()));
+        let requests = Status {
+            in_flight: Some(3),
+            ..STILL
+        };
+        assert_eq!(stands(requests), Ok(()));
+        let silent = Status {
+            answers: false,
+            ..STILL
+        };
+        assert_eq!(stands(silent), Err(Unstill::Silent));
+        let ended = Status {
+            own: false,
+            ..silent
+        };
+        let reason = "none";
+        assert_eq!(stands(ended), Err(Unstill::Ended { reason }));
     }
 
     #[test]

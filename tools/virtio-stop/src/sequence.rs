@@ -21,12 +21,15 @@ pub trait Steps {
     fn stop(&mut self) -> Result<()>;
     /// Looks at the devices right after the stop.
     fn look_first(&mut self) -> Result<()>;
-    /// What the devices were stopped for.
-    fn work(&mut self) -> Result<Self::End>;
+    /// What the devices were stopped for. `None`: it has not come to an end, but they can't be
+    /// stopped for it any longer.
+    fn work(&mut self) -> Result<Option<Self::End>>;
     /// Looks at the devices right before the resume.
     fn look_last(&mut self) -> Result<()>;
     /// Resumes all devices, whatever fails.
     fn resume(&mut self) -> Result<()>;
+    /// Waits for what [`work`](Self::work) has begun, and has come to no end, when all is undone.
+    fn finish(&mut self) -> Result<Option<Self::End>>;
     /// The signal that asks to end, if one has come.
     fn interrupted(&self) -> Option<i32>;
 }
@@ -54,6 +57,7 @@ pub fn run<S: Steps>(steps: &mut S) -> Outcome<S::End> {
         errors: Vec::with_capacity(steps.file_systems().saturating_mul(2).saturating_add(8)),
     };
     let mut frozen = 0;
+    let mut begun = false;
     let mut ready = Ok(());
     while frozen < steps.file_systems() {
         ready = go_on(steps).and_then(|()| steps.freeze(frozen));
@@ -68,30 +72,38 @@ pub fn run<S: Steps>(steps: &mut S) -> Outcome<S::End> {
     {
         Ok(()) => {
             outcome.stopped = true;
-            stand_still(steps, &mut outcome);
+            begun = stand_still(steps, &mut outcome);
         }
         Err(error) => outcome.errors.push(error),
     }
     for at in (0..frozen).rev() {
         outcome.errors.extend(steps.thaw(at).err());
     }
+    if begun && outcome.end.is_none() {
+        match steps.finish() {
+            Ok(end) => outcome.end = end,
+            Err(error) => outcome.errors.push(error),
+        }
+    }
     outcome
 }
 
-fn stand_still<S: Steps>(steps: &mut S, outcome: &mut Outcome<S::End>) {
+/// Whether the work was begun.
+fn stand_still<S: Steps>(steps: &mut S, outcome: &mut Outcome<S::End>) -> bool {
     let first = steps.look_first();
-    let is_known = first.is_ok();
-    match first
-        .and_then(|()| go_on(steps))
-        .and_then(|()| steps.work())
-    {
-        Ok(end) => outcome.end = Some(end),
+    // A look that has found that one does not stand has succeeded.
+    let is_known = matches!(first, Ok(()) | Err(Error::NotStill { .. }));
+    let ready = first.and_then(|()| go_on(steps));
+    let begun = ready.is_ok();
+    match ready.and_then(|()| steps.work()) {
+        Ok(end) => outcome.end = end,
         Err(error) => outcome.errors.push(error),
     }
     let last = steps.look_last();
     outcome.looked = is_known && last.is_ok();
     outcome.errors.extend(last.err());
     outcome.errors.extend(steps.resume().err());
+    begun
 }
 
 fn go_on<S: Steps>(steps: &S) -> Result<()> {
@@ -112,6 +124,8 @@ mod tests {
     struct Fake {
         done: Vec<String>,
         fails: Vec<&'static str>,
+        /// The work comes to no end while everything stands still.
+        is_endless: bool,
         /// A signal comes while this is done.
         signal_at: Option<&'static str>,
         signal: Option<i32>,
@@ -148,8 +162,13 @@ mod tests {
         fn look_first(&mut self) -> Result<()> {
             self.step("first")
         }
-        fn work(&mut self) -> Result<()> {
-            self.step("work")
+        fn work(&mut self) -> Result<Option<()>> {
+            self.step("work")?;
+            Ok((!self.is_endless).then_some(()))
+        }
+        fn finish(&mut self) -> Result<Option<()>> {
+            self.step("finish")?;
+            Ok(Some(()))
         }
         fn look_last(&mut self) -> Result<()> {
             self.step("last")
@@ -228,7 +247,9 @@ mod tests {
     #[test]
     fn whatever_fails_while_it_is_undone_the_rest_is_undone() {
         let (fake, outcome) = run_with(&["work", "last", "resume", "thaw 1", "thaw 0"], None);
-        assert_eq!(fake.done, ALL);
+        let (finish, undone) = fake.done.split_last().unwrap();
+        assert_eq!(undone, ALL);
+        assert_eq!(finish, "finish");
         assert_eq!(outcome.errors.len(), 5);
     }
 
@@ -243,5 +264,18 @@ mod tests {
                 "{step}"
             );
         }
+    }
+
+    #[test]
+    fn what_comes_to_no_end_is_waited_for_when_all_is_undone() {
+        let mut fake = Fake {
+            is_endless: true,
+            ..Fake::default()
+        };
+        let outcome = run(&mut fake);
+        let (finish, undone) = fake.done.split_last().unwrap();
+        assert_eq!(undone, ALL);
+        assert_eq!(finish, "finish");
+        assert_eq!(outcome.end, Some(()));
     }
 }

@@ -10,16 +10,19 @@ use std::process::ExitStatus;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{poll, PollFd, PollFlags, Timespec};
-use rustix::io::{read, retry_on_intr};
+use rustix::event::{poll, PollFd, PollFlags};
+use rustix::io::retry_on_intr;
 use rustix::pipe::{pipe_with, PipeFlags};
+use rustix::process::Signal;
 
 use crate::command::Command;
 use crate::error::{Error, Result};
 use crate::freeze::FileSystems;
 use crate::owner::{Owner, Report, Status};
+use crate::proof::stands;
 use crate::sequence::{self, Outcome, Steps};
 use crate::signals::Signals;
+use crate::waiting::{timespec, until_eof, Waiting};
 
 /// For how long a stop of an owner may stand if nothing else is said.
 const LEASE_MS: u32 = 60_000;
@@ -32,9 +35,12 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// How much of the stack a thread gets that does next to nothing. All of it is kept in memory.
 const STACK: usize = 128 * 1024;
 
-/// Tells what was seen right after the stop. An error, for example because nobody listens, ends
-/// the stop. It must not need what stands still, nor allocate memory.
-pub type Tell<'a> = dyn FnMut(&Report) -> io::Result<()> + 'a;
+/// What is told of a stop.
+pub trait Tell {
+    /// In bytes, by what was seen right after the stop. It must not need what stands still, nor
+    /// allocate memory.
+    fn line(&mut self, report: &Report) -> &[u8];
+}
 
 /// What is done while the devices stand still.
 pub enum Task<'a> {
@@ -44,8 +50,10 @@ pub enum Task<'a> {
     UntilEof {
         /// The end of it.
         end: OwnedFd,
-        /// Tells that the devices stand still.
-        tell: Box<Tell<'a>>,
+        /// Where he is told. If nobody listens, the stop ends.
+        out: BorrowedFd<'a>,
+        /// That the devices stand still.
+        tell: Box<dyn Tell + 'a>,
     },
 }
 
@@ -68,6 +76,7 @@ pub struct Session<'a> {
     timeout_ms: Option<u32>,
     lease_ms: Option<u32>,
     task: Task<'a>,
+    waiting: Waiting<'a>,
     first: Report,
     last: Report,
 }
@@ -94,6 +103,12 @@ impl<'a> Session<'a> {
         (timeout_ms, lease_ms): (Option<u32>, Option<u32>),
         task: Task<'a>,
     ) -> Self {
+        let lease = Duration::from_millis(lease_ms.unwrap_or(LEASE_MS).into());
+        let renew = Box::new(move || {
+            // If one does not stand any more, the last look tells.
+            let _ = owner.renew();
+        });
+        let waiting = Waiting::new(signals.as_fd(), file_systems.guard(), lease, renew);
         Self {
             owner,
             signals,
@@ -101,6 +116,7 @@ impl<'a> Session<'a> {
             timeout_ms,
             lease_ms,
             task,
+            waiting,
             first: Report::of(owner),
             last: Report::of(owner),
         }
@@ -115,11 +131,6 @@ impl<'a> Session<'a> {
         let Self { first, last, .. } = self;
         let looks = Looks { first, last, after };
         (outcome, looks)
-    }
-
-    /// Until the lease has to be renewed: a third of it.
-    fn renewal(&self) -> Duration {
-        Duration::from_millis(u64::from(self.lease_ms.unwrap_or(LEASE_MS)) / 3)
     }
 }
 
@@ -166,48 +177,66 @@ impl Steps for Session<'_> {
 
     /// A device that was stopped by VIRTIO_F_SUSPEND may complete requests still.
     fn look_first(&mut self) -> Result<()> {
+        self.waiting.begin();
         let begin = Instant::now();
         loop {
             self.owner.report(&mut self.first)?;
+            for (device, status) in self.owner.devices().zip(self.first.statuses()) {
+                let device = device.name();
+                stands(status).map_err(|why| Error::NotStill { device, why })?;
+            }
             let requests = |status: Status| status.in_flight.unwrap_or(0);
             let is_idle = self.first.statuses().all(|status| requests(status) == 0);
             if is_idle || begin.elapsed() > DRAIN || self.signals.last().is_some() {
                 return Ok(());
             }
+            self.waiting.renew_if_due();
             thread::sleep(PAUSE);
         }
     }
 
-    fn work(&mut self) -> Result<End> {
-        let renewal = self.renewal();
-        let (owner, signals) = (self.owner, self.signals);
+    fn work(&mut self) -> Result<Option<End>> {
+        let (waiting, signals) = (&mut self.waiting, self.signals);
         match &mut self.task {
             Task::Command(command) => {
-                if command.go().is_ok() {
-                    let mut renewal = Some(renewal);
-                    while !wait(owner, signals, command.as_fd(), renewal)? {
-                        if let Some(signal) = signals.take() {
-                            command.signal(signal);
-                            // It may wait for what stands still, and hear of that only afterwards.
-                            renewal = None;
-                        }
+                let mut runs = command.go().is_ok();
+                while runs {
+                    let event = waiting.wait((command.as_fd(), PollFlags::IN), None);
+                    let event = event.inspect_err(|_| command.signal(Signal::TERM.as_raw()))?;
+                    if event.over {
+                        return Ok(None);
+                    }
+                    runs = !event.first;
+                    if pass_on(signals, command) {
+                        // It may wait for what stands still, and hear of that only afterwards.
+                        waiting.let_go();
                     }
                 }
-                Ok(command.wait().map_or_else(End::NotExecuted, End::Exited))
+                Ok(Some(end_of(command)))
             }
-            Task::UntilEof { end, tell } => {
-                if tell(&self.first).is_err() {
-                    return Ok(End::Eof);
-                }
-                loop {
-                    if wait(owner, signals, end.as_fd(), Some(renewal))? && has_ended(end) {
-                        return Ok(End::Eof);
-                    }
-                    if let Some(signal) = signals.last() {
-                        return Err(Error::Interrupted(signal));
-                    }
-                }
+            Task::UntilEof { end, out, tell } => {
+                let line = tell.line(&self.first);
+                until_eof(waiting, end.as_fd(), *out, line, || signals.last())?;
+                Ok(Some(End::Eof))
             }
+        }
+    }
+
+    fn finish(&mut self) -> Result<Option<End>> {
+        let Task::Command(command) = &mut self.task else {
+            return Ok(None);
+        };
+        loop {
+            let mut fds = [
+                PollFd::new(command, PollFlags::IN),
+                PollFd::new(self.signals, PollFlags::IN),
+            ];
+            retry_on_intr(|| poll(&mut fds, None)).map_err(|error| Error::Owner(error.into()))?;
+            let [ended, _] = fds.map(|fd| !fd.revents().is_empty());
+            if ended {
+                return Ok(Some(end_of(command)));
+            }
+            pass_on(self.signals, command);
         }
     }
 
@@ -251,50 +280,19 @@ fn call_off_at_signal(owner: &Owner, signals: &Signals, stopped: &OwnedFd) {
     }
 }
 
-/// Waits until `fd` can be read (true), or a signal has come. Renews the leases meanwhile, so often.
-fn wait(
-    owner: &Owner,
-    signals: &Signals,
-    fd: BorrowedFd<'_>,
-    renewal: Option<Duration>,
-) -> Result<bool> {
-    let mut renewed = Instant::now();
-    loop {
-        let mut fds = [
-            PollFd::from_borrowed_fd(fd, PollFlags::IN),
-            PollFd::new(signals, PollFlags::IN),
-        ];
-        let left = renewal.map(|renewal| timespec(renewal.saturating_sub(renewed.elapsed())));
-        match poll(&mut fds, left.as_ref()) {
-            Ok(0) => {
-                // If one does not stand any more, the last look tells.
-                let _ = owner.renew();
-                renewed = Instant::now();
-            }
-            Ok(_) => {
-                let [first, _] = &fds;
-                return Ok(!first.revents().is_empty());
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(Error::Owner(error.into())),
+/// Sends COMMAND the signals that have come. Whether any has.
+fn pass_on(signals: &Signals, command: &Command) -> bool {
+    match signals.take() {
+        Some(signal) => {
+            command.signal(signal);
+            true
         }
+        None => false,
     }
 }
 
-/// Reads what has come, and whether it was the end.
-fn has_ended(end: &OwnedFd) -> bool {
-    let mut bytes = [0; 512];
-    match read(end, &mut bytes) {
-        Ok(count) => count == 0,
-        Err(error) => !matches!(error, rustix::io::Errno::INTR | rustix::io::Errno::AGAIN),
-    }
-}
-
-fn timespec(duration: Duration) -> Timespec {
-    Timespec {
-        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: duration.subsec_nanos().into(),
-    }
+fn end_of(command: &mut Command) -> End {
+    command.wait().map_or_else(End::NotExecuted, End::Exited)
 }
 
 impl End {

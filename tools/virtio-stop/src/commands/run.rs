@@ -3,21 +3,21 @@
 //! `run`: what is done while the devices stand still. Nothing is printed between the stop and the
 //! resume, but what somebody waits for who has no command.
 
-use std::cell::RefCell;
 use std::io::{self, IsTerminal};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::io::{retry_on_intr, write};
 use virtio_stop::command::Command;
 use virtio_stop::device::{Device, System};
 use virtio_stop::executable::Mounts;
 use virtio_stop::freeze::FileSystems;
+use virtio_stop::freezing::standing;
 use virtio_stop::mounts::mounts;
-use virtio_stop::owner::Report;
 use virtio_stop::session::{Session, Task};
 use virtio_stop::signals::Signals;
-use virtio_stop::{inherited, memory, mounted_above, resolve, Error, Mount, Owner, Result};
+use virtio_stop::{
+    inherited, is_closed, memory, mounted_above, resolve, Error, Mount, Owner, Result,
+};
 
 use super::told::{self, Stopped};
 use crate::args::Run;
@@ -44,22 +44,29 @@ pub(crate) fn run(system: &System, args: &Run, json: bool) -> Result<u8> {
     }
     let frozen: &[Mount] = if args.freeze { &above } else { &[] };
     let file_systems = FileSystems::open(frozen)?;
-    let all = mounts(system)?;
+    let (all, still) = (mounts(system)?, standing(system, &devices)?);
     let mounts = Mounts {
         all: &all,
-        still: &above,
+        still: &still,
     };
-    let stopped = RefCell::new(Stopped::of(&devices));
-    let task = match end {
-        Some(end) => {
-            // Who waits for that must not wait for what stands still himself.
-            if let Some(mount) = mounts.still_at(Path::new("/proc/self/fd/1")) {
-                return Err(Error::OutputStands(mount.point.clone()));
-            }
-            let tell = |report: &Report| write_all(stopped.borrow_mut().line(report));
-            let tell = Box::new(tell);
-            Task::UntilEof { end, tell }
+    let stdout = io::stdout();
+    // Who waits for what is said must not wait for what stands still himself.
+    if end.is_some() || args.freeze {
+        if let Some(mount) = mounts.still_at(Path::new("/proc/self/fd/1")) {
+            return Err(Error::OutputStands(mount.point.clone()));
         }
+    }
+    if args.freeze {
+        if let Some(mount) = mounts.still_at(Path::new("/proc/self/fd/2")) {
+            return Err(Error::MessagesStand(mount.point.clone()));
+        }
+    }
+    let task = match end {
+        Some(end) => Task::UntilEof {
+            end,
+            out: stdout.as_fd(),
+            tell: Box::new(Stopped::of(&devices)),
+        },
         None => Task::Command(Command::start(&args.command, mounts)?),
     };
     announce(&devices, json);
@@ -79,9 +86,12 @@ fn end(args: &Run) -> Result<Option<OwnedFd>> {
         None if args.until_eof => 0,
         None => return Ok(None),
     };
-    let end = inherited(fd);
-    end.map(Some)
-        .map_err(|source| Error::Descriptor { fd, source })
+    let end = inherited(fd).map_err(|source| Error::Descriptor { fd, source })?;
+    // Else it would resume as soon as it has stopped, and nobody would know.
+    if is_closed(&end) {
+        return Err(Error::EndClosed(fd));
+    }
+    Ok(Some(end))
 }
 
 /// Somebody looks on who may wonder how long it takes.
@@ -91,13 +101,4 @@ fn announce(devices: &[Device], json: bool) {
     }
     let names: Vec<_> = devices.iter().map(Device::name).collect();
     anstream::eprintln!("stopping {} ...", names.join(", "));
-}
-
-/// Past the buffer of the standard library, which could grow.
-fn write_all(mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let count = retry_on_intr(|| write(io::stdout(), bytes))?;
-        bytes = bytes.get(count..).unwrap_or_default();
-    }
-    Ok(())
 }

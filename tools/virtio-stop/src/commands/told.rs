@@ -10,7 +10,7 @@ use virtio_stop::device::Device;
 use virtio_stop::owner::{Report, Status};
 use virtio_stop::proof::{still, Unstill};
 use virtio_stop::sequence::Outcome;
-use virtio_stop::session::{End, Looks};
+use virtio_stop::session::{End, Looks, Tell};
 use virtio_stop::{Error, Exit, Mount};
 
 /// The line for whoever waits for the stop. It has its memory before.
@@ -57,9 +57,11 @@ impl Stopped {
         line.reserve(line.len() + 32 * document.devices.len() + 1);
         Self { document, line }
     }
+}
 
+impl Tell for Stopped {
     /// The line, and its end.
-    pub(crate) fn line(&mut self, report: &Report) -> &[u8] {
+    fn line(&mut self, report: &Report) -> &[u8] {
         for (device, status) in self.document.devices.iter_mut().zip(report.statuses()) {
             device.generation = status.generation;
             device.in_flight = status.in_flight;

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Waits for something while devices stand still. Their leases are renewed meanwhile, whatever
+//! else happens.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::io::{read, write, Errno};
+use rustix::pipe::PIPE_BUF;
+
+use crate::error::{Error, Result};
+
+/// What is waited for of a file descriptor.
+pub(crate) type Interest<'a> = (BorrowedFd<'a>, PollFlags);
+
+/// For as long as devices stand still. Nothing here allocates memory but [`Waiting::new`].
+pub(crate) struct Waiting<'a> {
+    signals: BorrowedFd<'a>,
+    guard: Option<BorrowedFd<'a>>,
+    renew: Box<dyn Fn() + 'a>,
+    lease: Duration,
+    renewed: Instant,
+    renews: bool,
+}
+
+/// What has happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Event {
+    /// To the first file descriptor.
+    pub(crate) first: bool,
+    /// To the second one.
+    pub(crate) second: bool,
+    /// The lease is over, and was not to be renewed.
+    pub(crate) over: bool,
+}
+
+impl<'a> Waiting<'a> {
+    /// `signals` can be read once a signal has come, and `guard` once what guards frozen file
+    /// systems is dead. `renew` is called for the first time by [`begin`](Self::begin).
+    pub(crate) fn new(
+        signals: BorrowedFd<'a>,
+        guard: Option<BorrowedFd<'a>>,
+        lease: Duration,
+        renew: Box<dyn Fn() + 'a>,
+    ) -> Self {
+        Self {
+            signals,
+            guard,
+            renew,
+            lease,
+            renewed: Instant::now(),
+            renews: true,
+        }
+    }
+
+    /// The devices have stopped. The lease of the first one may have begun some time ago.
+    pub(crate) fn begin(&mut self) {
+        (self.renew)();
+        self.renewed = Instant::now();
+    }
+
+    /// Renews the leases, if it is time for that: after a third of them.
+    pub(crate) fn renew_if_due(&mut self) {
+        if self.renews && self.left().is_zero() {
+            self.begin();
+        }
+    }
+
+    /// The leases are not renewed any more, so that who waits for what stands still is set free
+    /// when they are over.
+    pub(crate) fn let_go(&mut self) {
+        self.renews = false;
+    }
+
+    /// Waits until something happens to one of the file descriptors, a signal has come, or the
+    /// lease is over.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unguarded`].
+    pub(crate) fn wait(
+        &mut self,
+        first: Interest<'_>,
+        second: Option<Interest<'_>>,
+    ) -> Result<Event> {
+        loop {
+            self.renew_if_due();
+            let left = self.left();
+            if left.is_zero() {
+                let over = !self.renews;
+                return Ok(Event {
+                    over,
+                    ..Event::default()
+                });
+            }
+            // Nothing happens to this one.
+            let none = (self.signals, PollFlags::empty());
+            let fds = [
+                first,
+                second.unwrap_or(none),
+                (self.signals, PollFlags::IN),
+                self.guard.map_or(none, |guard| (guard, PollFlags::IN)),
+            ];
+            let mut fds = fds.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
+            match poll(&mut fds, Some(&timespec(left))) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => {
+                    let [first, second, _, guard] = fds.map(|fd| !fd.revents().is_empty());
+                    if guard {
+                        return Err(Error::Unguarded);
+                    }
+                    return Ok(Event {
+                        first,
+                        second,
+                        over: false,
+                    });
+                }
+                Err(error) => return Err(Error::Owner(error.into())),
+            }
+        }
+    }
+
+    /// Until the leases have to be renewed, or are over.
+    fn left(&self) -> Duration {
+        let whole = if self.renews {
+            (self.lease / 3).max(Duration::from_millis(1))
+        } else {
+            self.lease
+        };
+        whole.saturating_sub(self.renewed.elapsed())
+    }
+}
+
+/// Writes `line` to `out`, as that takes it, and waits until `end` is closed on its other side.
+///
+/// # Errors
+///
+/// [`Error::Interrupted`]; [`Error::Output`] if `line` could not be written, or `end` was closed
+/// before; [`Error::Unguarded`].
+pub(crate) fn until_eof(
+    waiting: &mut Waiting<'_>,
+    end: BorrowedFd<'_>,
+    out: BorrowedFd<'_>,
+    line: &[u8],
+    interrupted: impl Fn() -> Option<i32>,
+) -> Result<()> {
+    let mut rest = line;
+    loop {
+        let writable = (!rest.is_empty()).then_some((out, PollFlags::OUT));
+        let event = waiting.wait((end, PollFlags::IN), writable)?;
+        if let Some(signal) = interrupted() {
+            return Err(Error::Interrupted(signal));
+        }
+        if event.second {
+            // So much fits into a pipe that can be written to.
+            let part = rest.get(..PIPE_BUF).unwrap_or(rest);
+            match write(out, part) {
+                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(error) => return Err(Error::Output(error.into())),
+            }
+        }
+        if event.first && has_ended(end) {
+            return match rest {
+                [] => Ok(()),
+                _ => Err(Error::Output(io::ErrorKind::WriteZero.into())),
+            };
+        }
+    }
+}
+
+/// Whether `end` is closed on its other side already. What was written there is read.
+pub fn is_closed(end: impl AsFd) -> bool {
+    // Who writes so much, and does not stop, has not closed it.
+    for _ in 0..1024 {
+        let mut fds = [PollFd::new(&end, PollFlags::IN)];
+        if !matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..)) {
+            return false;
+        }
+        if has_ended(end.as_fd()) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Reads what has come, and whether it was the end.
+fn has_ended(end: BorrowedFd<'_>) -> bool {
+    let mut bytes = [0; 512];
+    match read(end, &mut bytes) {
+        Ok(count) => count == 0,
+        Err(error) => !matches!(error, Errno::INTR | Errno::AGAIN),
+    }
+}
+
+pub(crate) fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::fs::File;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use rustix::pipe::{fcntl_setpipe_size, pipe};
+
+    use super::*;
+
+    const LEASE: Duration = Duration::from_millis(60);
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// A pair whose one end is never written to, and stays open.
+    fn quiet() -> (UnixStream, UnixStream) {
+        UnixStream::pair().unwrap()
+    }
+
+    fn never() -> Option<i32> {
+        None
+    }
+
+    #[test]
+    fn what_can_be_read_all_the_time_does_not_keep_the_leases_from_being_renewed() {
+        let (signals, _signals) = quiet();
+        let renewals = Cell::new(0);
+        let renew = Box::new(|| renewals.set(renewals.get() + 1));
+        let mut waiting = Waiting::new(signals.as_fd(), None, LEASE, renew);
+        let null = File::open("/dev/null").unwrap();
+        let begin = Instant::now();
+        while renewals.get() < 3 {
+            assert!(begin.elapsed() < LONG, "{} renewals", renewals.get());
+            let event = waiting.wait((null.as_fd(), PollFlags::IN), None).unwrap();
+            assert!(!event.over);
+        }
+        // Nor are they renewed more often than that.
+        assert!(begin.elapsed() >= LEASE, "{:?}", begin.elapsed());
+    }
+
+    #[test]
+    fn a_lease_that_is_not_renewed_ends_the_waiting() {
+        let (signals, _signals) = quiet();
+        let (end, _end) = quiet();
+        let renewals = Cell::new(0);
+        let renew = Box::new(|| renewals.set(renewals.get() + 1));
+        let mut waiting = Waiting::new(signals.as_fd(), None, LEASE, renew);
+        waiting.begin();
+        waiting.let_go();
+        let event = waiting.wait((end.as_fd(), PollFlags::IN), None).unwrap();
+        assert!(event.over && !event.first);
+        assert_eq!(renewals.get(), 1);
+        assert!(waiting.renewed.elapsed() >= LEASE);
+    }
+
+    #[test]
+    fn without_its_guard_it_does_not_go_on() {
+        let (signals, _signals) = quiet();
+        let (end, _end) = quiet();
+        let (guard, dead) = quiet();
+        let guard = Some(guard.as_fd());
+        let mut waiting = Waiting::new(signals.as_fd(), guard, LONG, Box::new(|| ()));
+        drop(dead);
+        let event = waiting.wait((end.as_fd(), PollFlags::IN), None);
+        assert!(matches!(event, Err(Error::Unguarded)), "{event:?}");
+    }
+
+    #[test]
+    fn who_does_not_read_does_not_keep_it_from_renewing_nor_from_ending() {
+        let (signals, _signals) = quiet();
+        let (_reader, full) = pipe().unwrap();
+        let size = fcntl_setpipe_size(&full, PIPE_BUF).unwrap();
+        (&File::from(full.try_clone().unwrap()))
+            .write_all(&vec![0; size])
+            .unwrap();
+        let (end, other) = quiet();
+        let other = Cell::new(Some(other));
+        let renewals = Cell::new(0);
+        let renew = Box::new(|| {
+            renewals.set(renewals.get() + 1);
+            if renewals.get() == 2 {
+                other.take();
+            }
+        });
+        let mut waiting = Waiting::new(signals.as_fd(), None, LEASE, renew);
+        let ended = until_eof(&mut waiting, end.as_fd(), full.as_fd(), b"stopped\n", never);
+        assert!(matches!(ended, Err(Error::Output(_))), "{ended:?}");
+        assert!(renewals.get() >= 2);
+    }
+
+    #[test]
+    fn a_signal_ends_it_though_nobody_reads() {
+        let (signals, signal) = quiet();
+        (&signal).write_all(b"s").unwrap();
+        let (_reader, out) = pipe().unwrap();
+        let (end, _end) = quiet();
+        let mut waiting = Waiting::new(signals.as_fd(), None, LONG, Box::new(|| ()));
+        let interrupted = || Some(15);
+        let ended = until_eof(&mut waiting, end.as_fd(), out.as_fd(), b"", interrupted);
+        assert!(matches!(ended, Err(Error::Interrupted(15))), "{ended:?}");
+    }
+
+    #[test]
+    fn nobody_to_be_told_is_a_failure() {
+        let (signals, _signals) = quiet();
+        let (reader, out) = pipe().unwrap();
+        drop(reader);
+        let (end, _end) = quiet();
+        let mut waiting = Waiting::new(signals.as_fd(), None, LONG, Box::new(|| ()));
+        let ended = until_eof(&mut waiting, end.as_fd(), out.as_fd(), b"x", never);
+        assert!(matches!(ended, Err(Error::Output(_))), "{ended:?}");
+    }
+
+    #[test]
+    fn a_long_line_arrives_before_the_end() {
+        let (signals, _signals) = quiet();
+        let (reader, out) = pipe().unwrap();
+        let (end, other) = quiet();
+        let line: Vec<u8> = (0..500_000_u32).map(|at| (at % 251) as u8).collect();
+        let expected = line.clone();
+        let read = std::thread::spawn(move || {
+            let mut read = vec![0; expected.len()];
+            io::Read::read_exact(&mut File::from(reader), &mut read).unwrap();
+            assert!(read == expected);
+            drop(other);
+        });
+        let mut waiting = Waiting::new(signals.as_fd(), None, LONG, Box::new(|| ()));
+        until_eof(&mut waiting, end.as_fd(), out.as_fd(), &line, never).unwrap();
+        read.join().unwrap();
+    }
+
+    #[test]
+    fn the_end_is_seen_in_advance() {
+        assert!(is_closed(File::open("/dev/null").unwrap()));
+        assert!(!is_closed(File::open("/dev/zero").unwrap()));
+        let (end, other) = quiet();
+        (&other).write_all(b"this is not the end").unwrap();
+        assert!(!is_closed(&end));
+        drop(other);
+        assert!(is_closed(&end));
+    }
+}
