@@ -74,6 +74,10 @@ remove_partitions() {
 
 test_list_tells_of_all() {
 	find_other
+	# The module may have been loaded after its driver was bound.
+	echo "$OTHER_VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind
+	echo "$OTHER_VDEV" >/sys/bus/virtio/drivers/virtio_blk/bind
+	find_other
 	tool 0 list
 	out_has_line "$VDEV +block +virtio_blk +$DISK +$PROTOCOL +running"
 	out_has_line "$OTHER_VDEV +block +virtio_blk +$OTHER +none +unavailable +the device offers neither .*"
