@@ -2,7 +2,7 @@
 
 //! Whether a program can begin while file systems stand still.
 //!
-//! A static program can: its file is kept in memory. Any other program begins with another one,
+//! A static program can: its file is kept in memory, wherever it is. Any other program begins with another one,
 //! the dynamic linker or the interpreter of a script, which opens files by their names, when
 //! everything stands still already. So it is refused if one of the places where these files are
 //! stands still.
@@ -47,7 +47,7 @@ pub(crate) struct Executable {
 pub struct Mounts<'a> {
     /// All of it, in the order in which it was mounted.
     pub all: &'a [Mount],
-    /// The file systems that stand still.
+    /// All mounts of the file systems that stand still.
     pub still: &'a [Mount],
 }
 
@@ -82,12 +82,11 @@ impl Executable {
             return Err(failed(io::ErrorKind::PermissionDenied.into()));
         }
         needs(&path, &file, mounts, MOST_SCRIPTS)?;
-        let memory = match mounts.still_at(&path) {
-            Some(_) => {
-                let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
-                Some(Mapping::of(&file, length).map_err(failed)?)
-            }
-            None => None,
+        let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+        // Wherever it lies: that may be on what stands still without anything telling so.
+        let memory = match beginning(&file).map_err(failed)? {
+            Beginning::Static => Some(Mapping::of(&file, length).map_err(failed)?),
+            _ => None,
         };
         Ok(Self {
             path,
@@ -301,6 +300,8 @@ mod tests {
         let executable = find(folder.path(), "program").unwrap();
         assert!(executable._memory.is_some());
         let executable = find(folder.path(), "/").unwrap();
+        assert!(executable._memory.is_some());
+        let executable = find(program(&elf_with(3)).path(), "nothing").unwrap();
         assert!(executable._memory.is_none());
     }
 

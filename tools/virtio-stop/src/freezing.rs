@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which file systems have to be frozen, and in which order.
+//! Which file systems stand still, which have to be frozen, and in which order.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -13,6 +13,27 @@ use crate::stack::{Node, Stack};
 /// Those that have nothing of their own that could be frozen: what they show is another file
 /// system's, or the host's.
 const WITHOUT: [&str; 3] = ["overlay", "virtiofs", "9p"];
+
+/// What lies on block devices that nothing tells.
+const UNKNOWN: [&str; 1] = ["zfs"];
+
+/// All mounts of the file systems that stand still when `devices` do, in the order in which they
+/// were made: those that can't be frozen, too. One that does not tell on which disks it lies counts
+/// if one of the devices is a disk's.
+///
+/// # Errors
+///
+/// What listing the folders of sysfs fails with.
+pub fn standing(system: &System, devices: &[Device]) -> Result<Vec<Mount>> {
+    let stack = Stack::read(system)?;
+    let mut blocks = stack.blocks.keys().cloned().map(Node::Block);
+    let is_disk = blocks.any(|block| stack.is_above(&block, devices));
+    let stands = |mount: &&Mount| {
+        stack.is_above(&Node::FileSystem(mount.number), devices)
+            || (is_disk && UNKNOWN.contains(&mount.kind.as_str()))
+    };
+    Ok(stack.mounts.iter().filter(stands).cloned().collect())
+}
 
 /// The file systems that lie on `devices`, one mount of each, in the order in which they have to be
 /// frozen: one on a loop device whose file lies in another one comes before that one. Else the one

@@ -5,6 +5,7 @@
 mod args;
 mod commands;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
@@ -26,5 +27,6 @@ fn main() -> ExitCode {
 /// Says what has failed.
 fn complain(error: &Error) {
     let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
-    anstream::eprintln!("{red}error:{red:#} {error}");
+    // If that fails, the status still tells.
+    let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {error}");
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The files in sysfs by which anybody who may can stop and resume a device. Such a stop has no
+//! The files in sysfs by which anybody who may can stop and resume devices. Such a stop has no
 //! owner.
 
 use std::fs::{File, OpenOptions};
@@ -8,7 +8,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::refusal::{Refusal, Request};
+use crate::refusal::{Cause, Refusal, Request};
 
 /// The files of a device, open.
 #[derive(Debug)]
@@ -17,8 +17,15 @@ pub struct Switch {
     state: File,
     generation: File,
     reason: File,
-    /// It had not stopped before.
-    is_ours: bool,
+    renew: File,
+    made: Option<Stop>,
+}
+
+/// A stop that this process has made.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    /// `None`: it can't be told.
+    generation: Option<u64>,
 }
 
 impl Switch {
@@ -32,8 +39,9 @@ impl Switch {
             state: open(device, "state", true)?,
             generation: open(device, "generation", false)?,
             reason: open(device, "reason", false)?,
+            renew: open(device, "renew", true)?,
             device: device.clone(),
-            is_ours: false,
+            made: None,
         })
     }
 
@@ -54,38 +62,47 @@ impl Switch {
         Ok(())
     }
 
-    /// Stops the device.
+    /// Stops the device. Returns the generation of the stop, which may have stood before.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`].
-    pub fn stop(&mut self) -> Result<()> {
+    /// [`Error::Refused`]; [`Error::File`]: it has stopped, but does not tell the generation.
+    pub fn stop(&mut self) -> Result<u64> {
         let mut state = [0; 32];
         let length = self.read(|switch| &mut switch.state, &mut state)?;
-        self.is_ours = state.get(..length) != Some(b"stopped\n");
-        self.write(Request::Stop, "stop")
+        let stood = state.get(..length) == Some(b"stopped\n");
+        // One that stood can end, and this one begin, after that look: then this is another one.
+        let before = self.generation().ok().filter(|_| stood);
+        self.write(Request::Stop, "stop")?;
+        let generation = self.generation();
+        let after = generation.as_ref().ok().copied();
+        if !stood || (before.is_some() && after.is_some() && before != after) {
+            self.made = Some(Stop { generation: after });
+        }
+        generation
     }
 
-    /// Resumes it, if [`stop`](Self::stop) has stopped it.
+    /// Resumes it, if [`stop`](Self::stop) has stopped it, and that very stop stands still.
     ///
     /// # Errors
     ///
     /// [`Error::Refused`].
     pub fn undo(&mut self) -> Result<()> {
-        let mut state = [0; 32];
-        let length = self.read(|switch| &mut switch.state, &mut state)?;
-        if self.is_ours && state.get(..length) == Some(b"stopped\n") {
-            self.write(Request::Resume, "resume")?;
+        let Some(stop) = self.made.take() else {
+            return Ok(());
+        };
+        let text = match stop.generation {
+            Some(generation) => format!("resume {generation}"),
+            None => "resume".to_owned(),
+        };
+        match self.write(Request::Resume, &text) {
+            // It has ended by itself, or somebody has ended it.
+            Err(Error::Refused(refusal)) if refusal.cause() == Cause::Ended => Ok(()),
+            resumed => resumed,
         }
-        Ok(())
     }
 
-    /// The generation.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::File`].
-    pub fn generation(&mut self) -> Result<u64> {
+    fn generation(&mut self) -> Result<u64> {
         let mut text = [0; 32];
         let length = self.read(|switch| &mut switch.generation, &mut text)?;
         let text = std::str::from_utf8(text.get(..length).unwrap_or_default());
@@ -100,10 +117,9 @@ impl Switch {
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`]; [`Error::File`].
+    /// [`Error::Refused`].
     pub fn renew(&mut self, generation: u64) -> Result<()> {
-        let mut file = open(&self.device, "renew", true)?;
-        let renewed = file.write(generation.to_string().as_bytes());
+        let renewed = self.renew.write(generation.to_string().as_bytes());
         renewed.map_err(|error| self.refusal(Request::Renew, &error))?;
         Ok(())
     }
@@ -139,6 +155,34 @@ impl Switch {
         let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.read(text));
         read.map_err(|error| Error::file(self.device.file(""), error))
     }
+}
+
+/// Stops all devices, or none, and returns the generation of each stop. All of them stand when this
+/// returns, with the whole of their leases. `interrupted`: the signal that asks to end, if one has
+/// come.
+///
+/// # Errors
+///
+/// What the first one has failed with; [`Error::Interrupted`]. Call [`undo`] then.
+pub fn stop(switches: &mut [Switch], interrupted: impl Fn() -> Option<i32>) -> Result<Vec<u64>> {
+    let go_on = || interrupted().map_or(Ok(()), |signal| Err(Error::Interrupted(signal)));
+    let mut generations = Vec::with_capacity(switches.len());
+    for switch in &mut *switches {
+        go_on()?;
+        generations.push(switch.stop()?);
+    }
+    // The first ones may have ended while the last ones were waited for.
+    for (switch, &generation) in switches.iter_mut().zip(&generations) {
+        switch.renew(generation)?;
+    }
+    go_on()?;
+    Ok(generations)
+}
+
+/// Resumes those that [`stop`] has stopped, the last one first, whatever fails. Returns what has.
+pub fn undo(switches: &mut [Switch]) -> Vec<Error> {
+    let switches = switches.iter_mut().rev();
+    switches.filter_map(|switch| switch.undo().err()).collect()
 }
 
 fn open(device: &Device, name: &str, write: bool) -> Result<File> {

@@ -6,13 +6,23 @@
 
 mod tree;
 
-use tree::Tree;
-use virtio_stop::{mounted_above, resolve};
+use tree::{virtio_path, Tree};
+use virtio_stop::freezing::standing;
+use virtio_stop::{mounted_above, resolve, Mount};
 
 fn points(tree: &Tree, names: &[&str]) -> Vec<String> {
     let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
     let devices = resolve(&tree.system(), &names).unwrap();
     let mounts = mounted_above(&tree.system(), &devices).unwrap();
+    names_of(&mounts)
+}
+
+fn still(tree: &Tree, name: &str) -> Vec<String> {
+    let devices = resolve(&tree.system(), &[name.to_owned()]).unwrap();
+    names_of(&standing(&tree.system(), &devices).unwrap())
+}
+
+fn names_of(mounts: &[Mount]) -> Vec<String> {
     let points = mounts
         .iter()
         .map(|mount| mount.point.to_str().unwrap().to_owned());
@@ -71,9 +81,24 @@ fn a_loop_device_through_lvm_through_an_overlay() {
         .loop_device("loop0", "7:0", "/ov/image")
         .dm("dm-0", "253:0", ("vg-a", "LVM-a"), &["loop0"])
         .mount("253:0", "/deep", "ext4", "/dev/mapper/vg-a");
-    // The overlay has nothing of its own to be frozen.
+    // The overlay has nothing of its own to be frozen, but stands still.
     assert_eq!(points(&tree, &["vdb"]), ["/deep", "/srv"]);
     assert_eq!(points(&tree, &["vda"]), ["/deep", "/home", "/"]);
+    assert_eq!(still(&tree, "vdb"), ["/srv", "/ov", "/deep"]);
+}
+
+#[test]
+fn what_can_not_be_frozen_stands_still() {
+    let tree = two_disks()
+        .mount("0:62", "/pool", "zfs", "pool")
+        .virtio(3, 26)
+        .file("sys/fs/virtiofs/0/tag", "shared")
+        .link("sys/fs/virtiofs/0/device", &virtio_path(3))
+        .mount("0:63", "/shared", "virtiofs", "shared");
+    assert_eq!(points(&tree, &["vdb"]), ["/srv"]);
+    assert_eq!(still(&tree, "vdb"), ["/srv", "/pool"]);
+    assert_eq!(points(&tree, &["virtio3"]), [""; 0]);
+    assert_eq!(still(&tree, "virtio3"), ["/shared"]);
 }
 
 #[test]

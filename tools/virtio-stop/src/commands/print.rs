@@ -33,7 +33,12 @@ pub(crate) fn text(text: &str) -> Result<bool> {
 
 /// A remark beside what was asked for.
 pub(crate) fn note(text: &str) {
-    anstream::eprintln!("{}", styled(Style::new().dimmed(), text));
+    // Nobody else could be told that it fails.
+    let _ = writeln!(
+        anstream::stderr(),
+        "{}",
+        styled(Style::new().dimmed(), text)
+    );
 }
 
 pub(crate) fn styled(style: Style, text: &str) -> String {

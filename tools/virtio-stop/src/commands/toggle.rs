@@ -2,13 +2,20 @@
 
 //! `stop`, `resume` and `renew`: what is written to the files in sysfs.
 
+use std::io;
+use std::path::Path;
+
 use serde::Serialize;
 use virtio_stop::device::{Device, System};
+use virtio_stop::executable::Mounts;
+use virtio_stop::freezing::standing;
+use virtio_stop::mounts::mounts;
 use virtio_stop::refusal::Request;
 use virtio_stop::signals::Signals;
-use virtio_stop::switch::Switch;
+use virtio_stop::switch::{self, Switch};
 use virtio_stop::{memory, resolve, Error, Exit, Result};
 
+use super::print;
 use crate::args::Limits;
 
 #[derive(Serialize)]
@@ -35,8 +42,17 @@ pub(crate) fn stop(
 ) -> Result<Exit> {
     let devices = resolve(system, names)?;
     if dry_run {
-        print(json, &lines(&devices, "would stop"));
+        tell(json, &lines(&devices, "would stop"))?;
         return Ok(Exit::Done);
+    }
+    // What it is told by must not wait for the devices.
+    let (all, still) = (mounts(system)?, standing(system, &devices)?);
+    let mounts = Mounts {
+        all: &all,
+        still: &still,
+    };
+    if let Some(mount) = mounts.still_at(Path::new("/proc/self/fd/1")) {
+        return Err(Error::OutputStands(mount.point.clone()));
     }
     let signals = Signals::catch().map_err(Error::Signals)?;
     memory::lock()?;
@@ -49,29 +65,24 @@ pub(crate) fn stop(
     for switch in &mut switches {
         switch.set_limits(limits.timeout, limits.lease)?;
     }
-    for at in 0..switches.len() {
-        let stopped = switches.get_mut(at).map_or(Ok(()), Switch::stop);
-        let stopped = stopped.and_then(|()| match signals.last() {
-            Some(signal) => Err(Error::Interrupted(signal)),
-            None => Ok(()),
-        });
-        if let Err(error) = stopped {
-            // This one may have stopped, too.
-            for switch in switches.iter_mut().take(at + 1).rev() {
-                // A stop that has ended by itself is as good.
-                let _ = switch.undo();
-            }
-            return Err(error);
+    let stopped = switch::stop(&mut switches, || signals.last());
+    // Who does not hear of a stop does not end it either.
+    let told = stopped.and_then(|generations| {
+        for (line, generation) in lines.iter_mut().zip(generations) {
+            line.generation = Some(generation);
         }
+        tell(json, &lines)
+    });
+    if let Err(error) = told {
+        for failed in switch::undo(&mut switches) {
+            crate::complain(&failed);
+        }
+        return Err(error);
     }
-    for (line, switch) in lines.iter_mut().zip(&mut switches) {
-        line.generation = Some(switch.generation()?);
-    }
-    print(json, &lines);
     Ok(Exit::Done)
 }
 
-/// Resumes all devices, whatever fails. Ends with what the first one has failed with.
+/// Resumes all devices, whatever fails. Ends as what the first one has failed with says.
 pub(crate) fn resume(
     system: &System,
     names: &[String],
@@ -84,27 +95,30 @@ pub(crate) fn resume(
         return Err(Error::OneGeneration(devices.len()));
     }
     memory::lock()?;
-    let mut failed = None;
+    let text = match generation {
+        Some(generation) => format!("resume {generation}"),
+        None if force => "resume force".to_owned(),
+        None => "resume".to_owned(),
+    };
     let mut resumed = Vec::with_capacity(devices.len());
-    let switches: Vec<_> = devices.iter().map(Switch::open).collect();
-    for (switch, device) in switches.into_iter().zip(&devices) {
-        let text = match generation {
-            Some(generation) => format!("resume {generation}"),
-            None if force => "resume force".to_owned(),
-            None => "resume".to_owned(),
-        };
+    let mut failed = Vec::with_capacity(devices.len());
+    // One after the other: there may be more than files that may be open.
+    for device in &devices {
+        let switch = Switch::open(device);
         match switch.and_then(|mut switch| switch.write(Request::Resume, &text)) {
             Ok(()) => resumed.push(device.clone()),
-            Err(error) => {
-                // The last one is told by whoever has called this.
-                if let Some(error) = failed.replace(error) {
-                    crate::complain(&error);
-                }
-            }
+            Err(error) => failed.push(error),
         }
     }
-    print(json, &lines(&resumed, "running"));
-    failed.map_or(Ok(Exit::Done), Err)
+    // Afterwards: what this goes to may lie on the last one.
+    for error in &failed {
+        crate::complain(error);
+    }
+    let told = tell(json, &lines(&resumed, "running"));
+    match failed.first() {
+        Some(error) => Ok(error.exit()),
+        None => told.map(|()| Exit::Done),
+    }
 }
 
 /// The lease of a stop begins anew.
@@ -118,7 +132,7 @@ pub(crate) fn renew(system: &System, name: String, generation: u64, json: bool) 
     for line in &mut lines {
         line.generation = Some(generation);
     }
-    print(json, &lines);
+    tell(json, &lines)?;
     Ok(Exit::Done)
 }
 
@@ -131,22 +145,24 @@ fn lines(devices: &[Device], state: &'static str) -> Vec<Line> {
     devices.iter().map(line).collect()
 }
 
-fn print(json: bool, lines: &[Line]) {
-    if json {
-        let document = Document {
+fn tell(json: bool, lines: &[Line]) -> Result<()> {
+    let told = if json {
+        print::line(&Document {
             version: 1,
             devices: lines,
-        };
-        // Numbers and plain words always have a form in JSON.
-        anstream::println!("{}", serde_json::to_string(&document).unwrap_or_default());
-        return;
-    }
-    for line in lines {
-        match line.generation {
+        })
+    } else {
+        let line = |line: &Line| match line.generation {
             Some(generation) => {
-                anstream::println!("{}  {}  generation {generation}", line.device, line.state);
+                format!("{}  {}  generation {generation}\n", line.device, line.state)
             }
-            None => anstream::println!("{}  {}", line.device, line.state),
-        }
+            None => format!("{}  {}\n", line.device, line.state),
+        };
+        print::text(&lines.iter().map(line).collect::<String>())
+    };
+    match told? {
+        true => Ok(()),
+        // Unlike a table, it is no less than all that was done.
+        false => Err(Error::Output(io::ErrorKind::BrokenPipe.into())),
     }
 }
