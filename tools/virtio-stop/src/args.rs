@@ -35,7 +35,7 @@ Exit status:
   6  a device has not answered in time
   7  a device was removed or reset, or needs a reset
   8  not permitted
-  9  ended by a signal; what was stopped has resumed
+  9  ended by a signal; what was stopped has resumed, or does as soon as it answers
 'run' ends with COMMAND's status if all else went well: 126 and 127 if it could not be started,
 128 + N if signal N has ended it.";
 
@@ -97,8 +97,8 @@ pub(crate) enum Command {
     /// Print a line for each change of state
     ///
     /// The first lines say how it is now. Changes that follow each other at once may share a line:
-    /// the generation in the JSON counts them all. Ends with 0 at SIGINT, SIGTERM or SIGHUP, and
-    /// with 7 if all the devices have gone that were given, or virtio_device_stop has.
+    /// the generation in the JSON counts them all. Ends with 0 at SIGINT, SIGTERM, SIGHUP or
+    /// SIGQUIT, and with 7 if all the devices have gone that were given, or virtio_device_stop has.
     Watch {
         /// The devices; all, if none is given
         devices: Vec<String>,
@@ -110,10 +110,14 @@ pub(crate) enum Command {
     /// with does, unless it is a static program, which is kept in memory. What it does then is its
     /// own matter: it waits if it needs what stands still.
     ///
-    /// SIGHUP, SIGINT and SIGTERM are passed on to COMMAND. If this program is killed, the devices
-    /// resume, what it has frozen is thawed by a second process, and COMMAND gets SIGTERM. If both
-    /// are killed at once, for example by SIGKILL to all of a cgroup, file systems stay frozen:
-    /// 'fsfreeze --unfreeze' thaws them.
+    /// SIGHUP, SIGINT, SIGQUIT and SIGTERM are passed on to COMMAND, which is continued then, should
+    /// it be paused. SIGTSTP (^Z) pauses COMMAND only. COMMAND writes no core dump, which could lie
+    /// on what stands still, unless it raises its soft limit for that.
+    ///
+    /// If this program is killed, the devices resume, what it has frozen is thawed by a second
+    /// process, and COMMAND gets SIGTERM. If it is paused, what is frozen is thawed soon after the
+    /// lease is over. If both are killed at once, for example by SIGKILL to all of a cgroup, file
+    /// systems stay frozen: 'fsfreeze --unfreeze' thaws them.
     ///
     /// The leases of the stops are renewed, until a signal comes. COMMAND has until they are over to
     /// end; then everything is resumed and thawed, so that a COMMAND that waits for what stands still
@@ -154,9 +158,14 @@ pub(crate) struct Run {
     /// The devices. All of them stop, or none
     #[arg(required = true)]
     pub(crate) devices: Vec<String>,
-    /// How the stop is made
-    #[command(flatten)]
-    pub(crate) limits: Limits,
+    /// How long each device may take to stop, or to resume, in milliseconds. Longer than its
+    /// slowest request
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=600_000))]
+    pub(crate) timeout: Option<u32>,
+    /// After how many milliseconds the stop ends by itself, if this program does not renew it any
+    /// more
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(100..=86_400_000))]
+    pub(crate) lease: Option<u32>,
     /// Freeze the file systems above the devices first
     #[arg(long)]
     pub(crate) freeze: bool,

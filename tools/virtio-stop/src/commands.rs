@@ -4,6 +4,7 @@
 
 mod check;
 mod documents;
+mod end;
 mod list;
 mod print;
 mod run;

@@ -34,7 +34,8 @@ pub enum Exit {
     Gone = 7,
     /// This user may not do that.
     Denied = 8,
-    /// A signal has ended it before it was done. What was stopped has resumed.
+    /// A signal has ended it before it was done. What was stopped has resumed, or does as soon as
+    /// it answers.
     Interrupted = 9,
     /// The command to run can't be executed, or not while the devices stand still.
     NotExecutable = 126,
@@ -144,7 +145,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A signal has come before it was done.
-    #[error("ended by signal {0}; nothing is stopped any more")]
+    #[error("ended by signal {0}")]
     Interrupted(i32),
     /// There is no such command to run.
     #[error("{}: command not found", .0.to_string_lossy())]
@@ -180,6 +181,12 @@ pub enum Error {
     /// Nobody can say when to resume.
     #[error("file descriptor {0} is closed on its other side: nobody could say when to resume")]
     EndClosed(i32),
+    /// Nobody else can say when to resume.
+    #[error(
+        "file descriptor {0} is a pipe that this process could write to itself, so that it never \
+         ends: open it for reading only, and close the end that is written to"
+    )]
+    EndHeld(i32),
     /// A file descriptor that was given is none.
     #[error("file descriptor {fd}: {source}")]
     Descriptor {
@@ -245,6 +252,7 @@ impl Error {
             Self::OutputStands(_)
             | Self::MessagesStand(_)
             | Self::EndClosed(_)
+            | Self::EndHeld(_)
             | Self::Descriptor { .. }
             | Self::OneGeneration(_) => Exit::Usage,
         }

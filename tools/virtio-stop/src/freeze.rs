@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::guard::Guard;
@@ -49,6 +50,13 @@ impl FileSystems {
     /// Readable once nothing would thaw what is frozen, should this process die.
     pub(crate) fn guard(&self) -> Option<BorrowedFd<'_>> {
         self.guard.as_ref().and_then(Guard::death)
+    }
+
+    /// This process goes on. If that is not said again within `patience`, what is frozen is thawed.
+    pub(crate) fn is_alive(&self, patience: Duration) {
+        if let Some(guard) = &self.guard {
+            guard.hears(patience);
+        }
     }
 
     /// How many there are.

@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Child;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::setsid;
 use signal_hook::consts::{
@@ -26,6 +27,8 @@ pub(crate) const NAME: &str = "virtio-stop: guard";
 
 const FREEZE: u8 = b'f';
 const THAWED: u8 = b't';
+/// And within how many milliseconds there will be more, in four bytes.
+const ALIVE: u8 = b'a';
 
 /// The other instance, as this one sees it.
 #[derive(Debug)]
@@ -39,19 +42,29 @@ impl Guard {
     /// For file systems that are frozen in this order, by where they are mounted.
     pub(crate) fn start<'a>(points: impl Iterator<Item = &'a Path>) -> io::Result<Self> {
         let (child, stream) = instance::start(NAME, points)?;
+        // Should it be paused, this one goes on.
+        stream.set_nonblocking(true)?;
         let stream = Some(stream);
         Ok(Self { child, stream })
     }
 
     /// The next one will be frozen. An error: the guard does not live any more.
     pub(crate) fn freezes(&self) -> io::Result<()> {
-        self.tell(FREEZE)
+        self.tell(&[FREEZE])
     }
 
     /// The last one that was to be frozen is not, or not any more.
     pub(crate) fn has_thawed(&self) {
         // If it is dead, nobody guards anything.
-        let _ = self.tell(THAWED);
+        let _ = self.tell(&[THAWED]);
+    }
+
+    /// It hears of this one again within that time, or thaws what is frozen.
+    pub(crate) fn hears(&self, patience: Duration) {
+        let milliseconds = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+        let [a, b, c, d] = milliseconds.to_ne_bytes();
+        // If it is dead, that is seen elsewhere.
+        let _ = self.tell(&[ALIVE, a, b, c, d]);
     }
 
     /// Readable once it is dead: it says nothing else.
@@ -59,10 +72,10 @@ impl Guard {
         self.stream.as_ref().map(AsFd::as_fd)
     }
 
-    fn tell(&self, what: u8) -> io::Result<()> {
+    fn tell(&self, what: &[u8]) -> io::Result<()> {
         self.stream
             .as_ref()
-            .map_or(Ok(()), |mut stream| stream.write_all(&[what]))
+            .map_or(Ok(()), |mut stream| stream.write_all(what))
     }
 }
 
@@ -90,8 +103,8 @@ pub(crate) fn watch(mut words: ArgsOs) -> io::Result<()> {
     Ok(())
 }
 
-/// What asks all processes of a service to end, or to pause, does not concern this one: it ends when
-/// the other one does.
+/// What asks all processes of a service to end, or to pause, does not concern this one: it ends
+/// when the other one does.
 fn live_on() -> io::Result<()> {
     for signal in [
         SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGTSTP, SIGTTIN, SIGTTOU,
@@ -99,27 +112,39 @@ fn live_on() -> io::Result<()> {
         // Nobody looks at what it sets.
         flag::register(signal, Arc::default())?;
     }
-    // What a kernel that runs out of memory kills is not this, which needs next to none. Better than
-    // nothing without it.
+    // What a kernel that runs out of memory kills is not this, which needs next to none. Where that
+    // is not allowed, it guards nevertheless.
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
     Ok(())
 }
 
-/// How many are frozen when the other instance ends, however that is seen.
+/// How many are frozen when the other instance ends, however that is seen, or does not go on.
 fn frozen_at_end(stream: &mut UnixStream) -> usize {
     let mut frozen: usize = 0;
     let mut told = [0];
     while stream.read_exact(&mut told).is_ok() {
         frozen = match told {
             [FREEZE] => frozen.saturating_add(1),
-            _ => frozen.saturating_sub(1),
+            [THAWED] => frozen.saturating_sub(1),
+            _ if expect(stream).is_ok() => frozen,
+            _ => break,
         };
     }
     frozen
 }
 
+/// Reads within which time there will be more.
+fn expect(stream: &mut UnixStream) -> io::Result<()> {
+    let mut milliseconds = [0; 4];
+    stream.read_exact(&mut milliseconds)?;
+    let patience = u32::from_ne_bytes(milliseconds).max(1);
+    stream.set_read_timeout(Some(Duration::from_millis(patience.into())))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -136,6 +161,17 @@ mod tests {
         (&theirs).write_all(&[FREEZE]).unwrap();
         ours.set_nonblocking(true).unwrap();
         assert_eq!(frozen_at_end(&mut ours), 1);
+    }
+
+    #[test]
+    fn who_is_not_heard_of_does_not_go_on() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let [a, b, c, d] = 20_u32.to_ne_bytes();
+        let told = [FREEZE, FREEZE, ALIVE, a, b, c, d, THAWED];
+        (&theirs).write_all(&told).unwrap();
+        let begin = Instant::now();
+        assert_eq!(frozen_at_end(&mut ours), 1);
+        assert!(begin.elapsed() >= Duration::from_millis(20));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use rustix::io::{fcntl_setfd, FdFlags};
 
 use crate::ioctl::inherited;
 use crate::memory;
+use crate::signals;
 
 const READY: u8 = b'r';
 
@@ -23,6 +24,7 @@ pub(crate) fn start<W: AsRef<OsStr>>(
     name: &str,
     words: impl IntoIterator<Item = W>,
 ) -> io::Result<(Child, UnixStream)> {
+    signals::keep_status_of_children()?;
     let (mut ours, theirs) = UnixStream::pair()?;
     fcntl_setfd(&theirs, FdFlags::empty())?;
     let mut command = Command::new("/proc/self/exe");

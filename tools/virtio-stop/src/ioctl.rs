@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! What the kernel is asked for that has no safe function elsewhere: the ioctls of
-//! `/dev/virtio_device_stop` (src/uapi/virtio_device_stop.h) and of file systems, and file
-//! descriptors that have come from the process before. All unsafe code of this crate is here.
+//! `/dev/virtio_device_stop` (src/uapi/virtio_device_stop.h) and of file systems, file
+//! descriptors that have come from the process before, and signals that are ignored. All unsafe
+//! code of this crate is here.
 
 #![allow(unsafe_code)]
 
@@ -217,6 +218,12 @@ pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     let inherited = fcntl_dupfd_cloexec(fd, 3)?;
     fcntl_setfd(fd, FdFlags::CLOEXEC)?;
     Ok(inherited)
+}
+
+/// Ignores a signal, in programs that are executed later, too.
+pub(crate) fn ignore(signal: i32) {
+    // SAFETY: this installs no handler.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
 /// A file that is kept in memory as long as this lives, if the process is locked in memory.

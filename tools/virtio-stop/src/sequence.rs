@@ -3,7 +3,7 @@
 //! In which order things are done and undone: freeze, stop, work, resume, thaw. Whatever fails,
 //! what was done before is undone, in reverse.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Exit, Result};
 
 /// What is done. Everything between [`stop`](Self::stop) and [`resume`](Self::resume) must need
 /// nothing of what stands still.
@@ -37,8 +37,12 @@ pub trait Steps {
 /// What it has come to.
 #[derive(Debug)]
 pub struct Outcome<End> {
+    /// So many file systems were frozen, the first ones.
+    pub frozen: usize,
     /// All devices had stopped.
     pub stopped: bool,
+    /// They had, and none of them is stopped any more.
+    pub resumed: bool,
     /// Both looks have succeeded, so that they can be compared.
     pub looked: bool,
     /// What the work has come to, if it was done.
@@ -50,7 +54,9 @@ pub struct Outcome<End> {
 /// Does all of it.
 pub fn run<S: Steps>(steps: &mut S) -> Outcome<S::End> {
     let mut outcome = Outcome {
+        frozen: 0,
         stopped: false,
+        resumed: false,
         looked: false,
         end: None,
         // For each step at most one, so that it does not grow while everything stands still.
@@ -66,6 +72,7 @@ pub fn run<S: Steps>(steps: &mut S) -> Outcome<S::End> {
         }
         frozen += 1;
     }
+    outcome.frozen = frozen;
     match ready
         .and_then(|()| go_on(steps))
         .and_then(|()| steps.stop())
@@ -102,7 +109,12 @@ fn stand_still<S: Steps>(steps: &mut S, outcome: &mut Outcome<S::End>) -> bool {
     let last = steps.look_last();
     outcome.looked = is_known && last.is_ok();
     outcome.errors.extend(last.err());
-    outcome.errors.extend(steps.resume().err());
+    let resumed = steps.resume();
+    // A stop that has ended before does not stand either.
+    outcome.resumed = resumed
+        .as_ref()
+        .map_or_else(|error| error.exit() == Exit::NotStill, |()| true);
+    outcome.errors.extend(resumed.err());
     begun
 }
 
@@ -232,6 +244,13 @@ mod tests {
                 .starts_with(&first.iter().map(ToString::to_string).collect::<Vec<_>>()));
             assert_undone(&fake);
             assert_eq!(outcome.errors.len(), 1, "{step}");
+            assert_eq!(outcome.resumed, outcome.stopped && step != "resume");
+            let frozen = match step {
+                "freeze 0" => 0,
+                "freeze 1" => 1,
+                _ => 2,
+            };
+            assert_eq!(outcome.frozen, frozen, "{step}");
             let worked = fake.done.iter().any(|done| done == "work");
             assert_eq!(
                 worked,

@@ -32,6 +32,14 @@ const LEASE_MS: u32 = 60_000;
 const DRAIN: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// How much longer than the lease frozen file systems stay frozen when this process does not go on,
+/// so that it is the first one to thaw them if it does.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// For how long a freeze, a stop, a resume or a thaw may keep this process: as long as the longest
+/// timeout, and then some.
+const LONG: Duration = Duration::from_secs(700);
+
 /// How much of the stack a thread gets that does next to nothing. All of it is kept in memory.
 const STACK: usize = 128 * 1024;
 
@@ -107,6 +115,7 @@ impl<'a> Session<'a> {
         let renew = Box::new(move || {
             // If one does not stand any more, the last look tells.
             let _ = owner.renew();
+            file_systems.is_alive(lease + GRACE);
         });
         let waiting = Waiting::new(signals.as_fd(), file_systems.guard(), lease, renew);
         Self {
@@ -132,6 +141,11 @@ impl<'a> Session<'a> {
         let looks = Looks { first, last, after };
         (outcome, looks)
     }
+
+    /// This process is not heard of for some time.
+    fn expect_long(&self) {
+        self.file_systems.is_alive(LONG);
+    }
 }
 
 impl Steps for Session<'_> {
@@ -142,10 +156,12 @@ impl Steps for Session<'_> {
     }
 
     fn freeze(&mut self, at: usize) -> Result<()> {
+        self.expect_long();
         self.file_systems.freeze(at)
     }
 
     fn thaw(&mut self, at: usize) -> Result<()> {
+        self.expect_long();
         self.file_systems.thaw(at)
     }
 
@@ -153,6 +169,7 @@ impl Steps for Session<'_> {
         let (stopped, stopping) = pipe_with(PipeFlags::CLOEXEC).map_err(thread_failed)?;
         let (owner, signals) = (self.owner, self.signals);
         let (timeout_ms, lease_ms) = (self.timeout_ms, self.lease_ms);
+        self.expect_long();
         let result = thread::scope(|scope| {
             // The kernel tells the first thread of signals, which must not be the one that can't
             // hear of them while it waits for the devices.
@@ -169,10 +186,8 @@ impl Steps for Session<'_> {
             let panicked = |_| Err(Error::Owner(io::ErrorKind::Other.into()));
             waiting.join().unwrap_or_else(panicked)
         });
-        match (result, self.signals.last()) {
-            (Err(_), Some(signal)) => Err(Error::Interrupted(signal)),
-            (result, _) => result,
-        }
+        // After a signal, too: a device that can't be called off has not resumed.
+        result
     }
 
     /// A device that was stopped by VIRTIO_F_SUSPEND may complete requests still.
@@ -245,6 +260,7 @@ impl Steps for Session<'_> {
     }
 
     fn resume(&mut self) -> Result<()> {
+        self.expect_long();
         self.owner.resume(self.timeout_ms)
     }
 
@@ -282,13 +298,16 @@ fn call_off_at_signal(owner: &Owner, signals: &Signals, stopped: &OwnedFd) {
 
 /// Sends COMMAND the signals that have come. Whether any has.
 fn pass_on(signals: &Signals, command: &Command) -> bool {
-    match signals.take() {
-        Some(signal) => {
-            command.signal(signal);
-            true
-        }
-        None => false,
+    let mut any = false;
+    while let Some(signal) = signals.take() {
+        command.signal(signal);
+        any = true;
     }
+    if any {
+        // If it is paused, it would not hear of them.
+        command.signal(Signal::CONT.as_raw());
+    }
+    any
 }
 
 fn end_of(command: &mut Command) -> End {
@@ -303,6 +322,7 @@ impl End {
                 (Some(code), _) => (code & 0xff) as u8,
                 (None, signal) => (signal.unwrap_or(0) & 0x7f) as u8 | 0x80,
             },
+            Self::NotExecuted(error) if error.kind() == io::ErrorKind::NotFound => 127,
             Self::NotExecuted(_) => 126,
             Self::Eof => 0,
         }

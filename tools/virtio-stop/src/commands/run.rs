@@ -14,11 +14,10 @@ use virtio_stop::freeze::FileSystems;
 use virtio_stop::freezing::standing;
 use virtio_stop::mounts::mounts;
 use virtio_stop::session::{Session, Task};
-use virtio_stop::signals::Signals;
-use virtio_stop::{
-    inherited, is_closed, memory, mounted_above, resolve, Error, Mount, Owner, Result,
-};
+use virtio_stop::signals::{self, Signals};
+use virtio_stop::{memory, mounted_above, resolve, Error, Mount, Owner, Result};
 
+use super::end;
 use super::told::{self, Stopped};
 use crate::args::Run;
 
@@ -38,12 +37,19 @@ pub(crate) fn run(system: &System, args: &Run, json: bool) -> Result<u8> {
     let end = end(args)?;
     let mut owner = Owner::open(system)?;
     let signals = Signals::catch().map_err(Error::Signals)?;
+    signals::outlast_suspend_key().map_err(Error::Signals)?;
+    if end.is_some() {
+        signals::ignore_background();
+    }
     memory::lock()?;
     for device in &devices {
         owner.add(device)?;
     }
     let frozen: &[Mount] = if args.freeze { &above } else { &[] };
     let file_systems = FileSystems::open(frozen)?;
+    // What is declared last is dropped first: whatever happens, the devices resume before the thaw,
+    // which may write to them.
+    let owner = owner;
     let (all, still) = (mounts(system)?, standing(system, &devices)?);
     let mounts = Mounts {
         all: &all,
@@ -70,7 +76,7 @@ pub(crate) fn run(system: &System, args: &Run, json: bool) -> Result<u8> {
         None => Task::Command(Command::start(&args.command, mounts)?),
     };
     announce(&devices, json);
-    let limits = (args.limits.timeout, args.limits.lease);
+    let limits = (args.timeout, args.lease);
     let (outcome, looks) = Session::new(&owner, &signals, &file_systems, limits, task).run();
     let command = args.command.first();
     let json = json || command.is_none();
@@ -81,17 +87,8 @@ pub(crate) fn run(system: &System, args: &Run, json: bool) -> Result<u8> {
 
 /// What is waited for instead of a command.
 fn end(args: &Run) -> Result<Option<OwnedFd>> {
-    let fd = match args.hold {
-        Some(fd) => fd,
-        None if args.until_eof => 0,
-        None => return Ok(None),
-    };
-    let end = inherited(fd).map_err(|source| Error::Descriptor { fd, source })?;
-    // Else it would resume as soon as it has stopped, and nobody would know.
-    if is_closed(&end) {
-        return Err(Error::EndClosed(fd));
-    }
-    Ok(Some(end))
+    let fd = args.hold.or(args.until_eof.then_some(0));
+    fd.map(end::end).transpose()
 }
 
 /// Somebody looks on who may wonder how long it takes.

@@ -174,16 +174,14 @@ pub(crate) fn outcome(
         let path = command.cloned().unwrap_or_default().into();
         errors.push(Error::Command { path, source });
     }
-    let exit = match errors.first() {
-        Some(error) => error.exit() as u8,
-        None => status.unwrap_or(0),
-    };
+    let exit = exit(&errors, status);
     let document = Ended {
         version: 1,
-        event: if outcome.stopped { "resumed" } else { "failed" },
+        event: if outcome.resumed { "resumed" } else { "failed" },
         devices: all.into_iter().map(|(device, _)| device).collect(),
         frozen: frozen
             .iter()
+            .take(outcome.frozen)
             .map(|mount| mount.point.display().to_string())
             .collect(),
         status,
@@ -199,6 +197,17 @@ pub(crate) fn outcome(
         crate::complain(error);
     }
     exit
+}
+
+/// What has gone wrong besides that a signal has come is more than that.
+fn exit(errors: &[Error], status: Option<u8>) -> u8 {
+    let mut others = errors
+        .iter()
+        .filter(|error| !matches!(error, Error::Interrupted(_)));
+    match others.next().or(errors.first()) {
+        Some(error) => error.exit() as u8,
+        None => status.unwrap_or(0),
+    }
 }
 
 fn ended(
@@ -252,4 +261,22 @@ fn milliseconds(microseconds: u64) -> String {
 fn print_line(document: &impl Serialize) {
     // Numbers and words always have a form in JSON.
     anstream::println!("{}", serde_json::to_string(document).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_hides_nothing_else() {
+        assert_eq!(exit(&[], None), 0);
+        assert_eq!(exit(&[], Some(7)), 7);
+        let interrupted = || Error::Interrupted(15);
+        assert_eq!(exit(&[interrupted()], Some(143)), 9);
+        assert_eq!(exit(&[interrupted(), Error::Unguarded], None), 1);
+        let device = String::new();
+        let why = Unstill::Again;
+        let unstill = Error::NotStill { device, why };
+        assert_eq!(exit(&[unstill, interrupted()], None), 4);
+    }
 }

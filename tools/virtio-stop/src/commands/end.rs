@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What `run` waits for that has no command: the end of what can be read.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{fcntl_getfl, fstat, FileType, OFlags};
+use virtio_stop::{inherited, is_closed, Error, Result};
+
+/// What has come to this process under the number `fd`.
+pub(crate) fn end(fd: i32) -> Result<OwnedFd> {
+    let end = inherited(fd).map_err(|source| Error::Descriptor { fd, source })?;
+    if is_held(&end) {
+        return Err(Error::EndHeld(fd));
+    }
+    // Else it would resume as soon as it has stopped, and nobody would know.
+    if is_closed(&end) {
+        return Err(Error::EndClosed(fd));
+    }
+    Ok(end)
+}
+
+/// Whether this process could write to the pipe that it waits for: it would never end.
+fn is_held(end: &OwnedFd) -> bool {
+    let Some(pipe) = pipe(end) else { return false };
+    let is_other_end =
+        |fd: &dyn AsFd| self::pipe(fd.as_fd()) == Some(pipe) && can_write(fd.as_fd());
+    // None of the others goes on to another program, which would keep it open likewise.
+    let folder = fs::read_dir("/proc/self/fd").into_iter().flatten();
+    let numbers = folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let others: Vec<i32> = numbers.filter(|&fd| fd > 2).collect();
+    let others = others.into_iter().filter_map(|fd| inherited(fd).ok());
+    is_other_end(&io::stdin())
+        || is_other_end(&io::stdout())
+        || is_other_end(&io::stderr())
+        // Each of them, so no `any`.
+        || others.fold(false, |is_held, fd| is_held | is_other_end(&fd))
+}
+
+/// Which pipe or FIFO it is.
+fn pipe(fd: impl AsFd) -> Option<(u64, u64)> {
+    let stat = fstat(fd).ok()?;
+    let is_pipe = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
+    is_pipe.then_some((stat.st_dev, stat.st_ino))
+}
+
+fn can_write(fd: impl AsFd) -> bool {
+    fcntl_getfl(fd).is_ok_and(|flags| flags.intersects(OFlags::WRONLY | OFlags::RDWR))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use rustix::io::{fcntl_getfd, fcntl_setfd, FdFlags};
+    use rustix::pipe::pipe;
+
+    use super::*;
+
+    #[test]
+    fn who_could_write_himself_would_wait_for_ever() {
+        let (reader, writer) = pipe().unwrap();
+        fcntl_setfd(&writer, FdFlags::empty()).unwrap();
+        let held = end(reader.as_raw_fd());
+        assert!(matches!(held, Err(Error::EndHeld(_))), "{held:?}");
+        assert_eq!(fcntl_getfd(&writer), Ok(FdFlags::CLOEXEC));
+        let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+        let both = File::options().read(true).write(true).open(path).unwrap();
+        drop((reader, writer));
+        let held = end(both.as_raw_fd());
+        assert!(matches!(held, Err(Error::EndHeld(_))), "{held:?}");
+    }
+
+    #[test]
+    fn the_end_must_be_to_come() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        end(ours.as_raw_fd()).unwrap();
+        drop(theirs);
+        let closed = end(ours.as_raw_fd());
+        assert!(matches!(closed, Err(Error::EndClosed(_))), "{closed:?}");
+        let none = end(-1);
+        assert!(matches!(none, Err(Error::Descriptor { .. })), "{none:?}");
+    }
+}
