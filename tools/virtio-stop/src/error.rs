@@ -97,6 +97,12 @@ pub enum Error {
         "virtio_device_stop is not loaded: 'modprobe virtio_device_stop', before the drivers of the devices"
     )]
     NotLoaded,
+    /// The module is loaded, but its file in /dev is not there.
+    #[error(
+        "virtio_device_stop is loaded, but /dev/virtio_device_stop is not here: in a container, \
+         give it this device"
+    )]
+    NoNode,
     /// The module has an interface that this program does not know.
     #[error("virtio_device_stop has interface {0}, this program needs 1: use one from its time")]
     Interface(i32),
@@ -229,7 +235,7 @@ impl Error {
             | Self::NotVirtio { .. }
             | Self::Ambiguous(_)
             | Self::NotMountPoint { .. } => Exit::Usage,
-            Self::NotLoaded | Self::Interface(_) => Exit::Unsupported,
+            Self::NotLoaded | Self::NoNode | Self::Interface(_) => Exit::Unsupported,
             Self::Refused(refusal) => refused(refusal.cause()),
             Self::NotStill { .. } => Exit::NotStill,
             Self::Owner(source)

@@ -15,11 +15,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{access, Access};
+use rustix::fs::{access, Access, CWD};
 
 use crate::error::{Error, Result};
 use crate::ioctl::Mapping;
-use crate::mounts::{mount_of, Mount};
+use crate::mounts::{mount_of, Mount, Place};
 
 /// Where the dynamic linker looks.
 const LIBRARIES: [&str; 6] = [
@@ -52,12 +52,17 @@ pub struct Mounts<'a> {
 }
 
 impl Mounts<'_> {
-    /// The file system that stands still, and that `path` lies in. It does not if it can't be
-    /// found.
+    /// The file system that stands still, and that `path` lies in. That of an open file, a link in
+    /// /proc/self/fd, is found even if the file was deleted, or its mount is hidden. It does not
+    /// lie in any if it can't be found.
     pub fn still_at(&self, path: &Path) -> Option<&Mount> {
-        let path = fs::canonicalize(path).ok()?;
-        let number = mount_of(self.all, &path)?.number;
-        self.still.iter().find(|mount| mount.number == number)
+        let still = |number| self.still.iter().find(|mount| mount.number == number);
+        let named = fs::canonicalize(path).ok();
+        let named = named.and_then(|path| Some(mount_of(self.all, &path)?.number));
+        named.and_then(still).or_else(|| {
+            let place = Place::of(CWD, path).ok()?;
+            still(place.number(self.all))
+        })
     }
 }
 
@@ -223,15 +228,19 @@ fn elf(head: &[u8], file: &File) -> io::Result<Option<Beginning>> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::PermissionsExt;
 
-    use crate::mounts::Number;
+    use crate::device::System;
+    use crate::mounts::{mounts, Number};
 
     use super::*;
 
     fn mount(point: &str, minor: u32) -> Mount {
         Mount {
-            number: Number { major: 254, minor },
+            // As no file of this machine has.
+            id: u64::MAX,
+            number: Number { major: 4095, minor },
             root: "/".into(),
             point: point.into(),
             kind: "ext4".into(),
@@ -313,6 +322,32 @@ mod tests {
         assert_eq!(needed(find(folder.path(), "/etc")), Some("/etc".into()));
         assert!(needed(find(folder.path(), "/usr")).is_some());
         assert_eq!(needed(find(folder.path(), "nothing")), None);
+    }
+
+    #[test]
+    fn a_file_that_was_deleted_lies_where_it_was() {
+        let all = mounts(&System::default()).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let place = Place::of(&file, Path::new("")).unwrap();
+        let still: Vec<_> = all
+            .iter()
+            .filter(|mount| place.is_in(mount))
+            .cloned()
+            .collect();
+        let mounts = Mounts {
+            all: &all,
+            still: &still,
+        };
+        assert_eq!(
+            mounts.still_at(&path).map(|mount| mount.id),
+            Some(still[0].id)
+        );
+        let mounts = Mounts {
+            all: &all,
+            still: &[],
+        };
+        assert_eq!(mounts.still_at(&path), None);
     }
 
     #[test]

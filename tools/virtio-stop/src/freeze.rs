@@ -3,16 +3,16 @@
 //! File systems that are frozen: what is written to them waits, and what was written is on the
 //! disk.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::guard::Guard;
 use crate::ioctl;
-use crate::mounts::Mount;
+use crate::mounts::{Mount, Place};
 
 /// File systems that can be frozen. Their folders are opened before, and need no look-up later. If
 /// this process dies, what is frozen is thawed, unless all its children die with it.
@@ -27,21 +27,17 @@ impl FileSystems {
     ///
     /// # Errors
     ///
-    /// [`Error::File`]; [`Error::Guard`].
+    /// [`Error::File`]; [`Error::Freeze`] if another one is mounted there now; [`Error::Guard`].
     pub fn open(mounts: &[Mount]) -> Result<Self> {
-        let open = |mount: &Mount| {
-            let point = mount.point.clone();
-            match File::open(&point) {
-                Ok(folder) => Ok((point, folder)),
-                Err(error) => Err(Error::file(point, error)),
-            }
-        };
         let all = mounts.iter().map(open).collect::<Result<Vec<_>>>()?;
         let guard = match all.as_slice() {
             [] => None,
             all => {
-                let points = all.iter().map(|(point, _)| point.as_path());
-                Some(Guard::start(points).map_err(Error::Guard)?)
+                // What is mounted there may be another one by the time the guard looks.
+                let same = all.iter().map(|(_, folder)| of_process(folder));
+                let same = same.collect::<io::Result<Vec<_>>>();
+                let guard = same.and_then(|same| Guard::start(same.iter().map(PathBuf::as_path)));
+                Some(guard.map_err(Error::Guard)?)
             }
         };
         Ok(Self { all, guard })
@@ -103,5 +99,72 @@ impl FileSystems {
         if let Some(guard) = &self.guard {
             guard.has_thawed();
         }
+    }
+}
+
+/// The folder where a file system is mounted, if it still is, and can be seen there.
+fn open(mount: &Mount) -> Result<(PathBuf, File)> {
+    let point = mount.point.clone();
+    let opened = File::open(&point).and_then(|folder| {
+        let place = Place::of(&folder, Path::new(""))?;
+        Ok((folder, place))
+    });
+    match opened {
+        Ok((folder, place)) if place.is_in(mount) => Ok((point, folder)),
+        Ok(_) => {
+            let source = io::Error::other("another file system is mounted there, or hides it");
+            Err(Error::Freeze { point, source })
+        }
+        Err(error) => Err(Error::file(point, error)),
+    }
+}
+
+/// What another process can open the very same folder by.
+fn of_process(folder: &File) -> io::Result<PathBuf> {
+    // As /proc has it, which may be that of other process numbers.
+    let process = Path::new("/proc").join(fs::read_link("/proc/self")?);
+    Ok(process.join("fd").join(folder.as_raw_fd().to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::process::Command;
+
+    use crate::device::System;
+    use crate::mounts::{mount_of, mounts};
+
+    use super::*;
+
+    fn root() -> Mount {
+        let all = mounts(&System::default()).unwrap();
+        mount_of(&all, Path::new("/")).unwrap().clone()
+    }
+
+    #[test]
+    fn only_what_is_still_mounted_is_frozen() {
+        assert!(open(&root()).is_ok());
+        let other = Mount {
+            id: root().id + 1,
+            ..root()
+        };
+        assert!(matches!(open(&other), Err(Error::Freeze { .. })));
+    }
+
+    #[test]
+    fn another_process_finds_the_same_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = File::open(folder.path()).unwrap();
+        fs::remove_dir(folder.path()).unwrap();
+        let stat = Command::new("stat")
+            .args(["-L", "-c", "%i"])
+            .arg(of_process(&file).unwrap())
+            .output()
+            .unwrap();
+        let inode = file.metadata().unwrap().ino();
+        assert_eq!(
+            String::from_utf8(stat.stdout).unwrap(),
+            format!("{inode}\n")
+        );
     }
 }

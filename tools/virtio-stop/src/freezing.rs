@@ -4,15 +4,22 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
 
 use crate::device::{Device, System};
 use crate::error::Result;
 use crate::mounts::{mount_of, Mount, Number};
 use crate::stack::{Node, Stack};
+use crate::sysfs::names;
 
 /// Those that have nothing of their own that could be frozen: what they show is another file
 /// system's, or the host's.
 const WITHOUT: [&str; 3] = ["overlay", "virtiofs", "9p"];
+
+/// Those that can be frozen, as far as is known: the others have nothing that FIFREEZE calls.
+const FREEZABLE: [&str; 11] = [
+    "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "gfs2", "jfs", "nilfs2", "reiserfs", "xfs",
+];
 
 /// What lies on block devices that nothing tells.
 const UNKNOWN: [&str; 1] = ["zfs"];
@@ -39,9 +46,9 @@ pub fn standing(system: &System, devices: &[Device]) -> Result<Vec<Mount>> {
 /// frozen: one on a loop device whose file lies in another one comes before that one. Else the one
 /// that was mounted last is the first.
 ///
-/// Some can't be frozen: FIFREEZE fails with EOPNOTSUPP, for example for vfat. One that is mounted
-/// in other mount namespaces only, or is hidden by another mount wherever it is mounted, is not
-/// here.
+/// Some can't be frozen: FIFREEZE fails with EOPNOTSUPP, for example for vfat. One that is
+/// read-only has nothing to be frozen, and is not here. Neither is one that is mounted in other
+/// mount namespaces only, or hidden by another mount wherever it is mounted: see [`unfrozen`].
 ///
 /// # Errors
 ///
@@ -49,6 +56,61 @@ pub fn standing(system: &System, devices: &[Device]) -> Result<Vec<Mount>> {
 pub fn mounted_above(system: &System, devices: &[Device]) -> Result<Vec<Mount>> {
     let stack = Stack::read(system)?;
     Ok(in_order(&stack, devices).into_iter().cloned().collect())
+}
+
+/// A freeze of what it lies on would fail because of it, as far as is known.
+pub(crate) fn prevents_freeze(mount: &Mount) -> bool {
+    has_own(mount) && !FREEZABLE.contains(&mount.kind.as_str())
+}
+
+/// It writes something of its own.
+fn has_own(mount: &Mount) -> bool {
+    let options = mount.options.as_bytes();
+    let is_read_only = options.split(|&byte| byte == b',').next() == Some(b"ro");
+    !is_read_only && !WITHOUT.contains(&mount.kind.as_str())
+}
+
+/// Sentences on what is not frozen although it may have to be: a file system on `devices` that the
+/// kernel has, but that is not among [`mounted_above`]; and if nothing is.
+///
+/// # Errors
+///
+/// What listing the folders of sysfs fails with.
+pub fn unfrozen(system: &System, devices: &[Device]) -> Result<Vec<String>> {
+    let stack = Stack::read(system)?;
+    let seen = in_order(&stack, devices);
+    if seen.is_empty() {
+        return Ok(vec![
+            "no file system is frozen: none that can be written to is mounted above the devices, \
+             where this process sees it"
+                .to_owned(),
+        ]);
+    }
+    let mut hidden = mounted_anywhere(system);
+    hidden.retain(|name| {
+        let node = Node::Block(name.clone());
+        let is_mounted = stack.mounts.iter().any(|mount| {
+            let here = stack.lower(&Node::FileSystem(mount.number)).contains(&node);
+            here && (!has_own(mount) || seen.iter().any(|seen| seen.number == mount.number))
+        });
+        !is_mounted && stack.is_above(&node, devices)
+    });
+    let hidden = hidden.iter().map(|name| {
+        format!(
+            "the file system on {name} is not frozen: it is mounted, but in another mount \
+             namespace, or hidden by another mount"
+        )
+    });
+    Ok(hidden.collect())
+}
+
+/// The names of the block devices that are mounted, by whomever, as far as their file systems tell.
+fn mounted_anywhere(system: &System) -> Vec<String> {
+    let folders = ["ext4", "xfs", "f2fs"].map(|kind| system.path("sys/fs").join(kind));
+    let mut names: Vec<_> = folders.iter().flat_map(|folder| names(folder)).collect();
+    // Others are of the type of the file system: `features`, for example.
+    names.retain(|name| system.path("sys/class/block").join(name).exists());
+    names
 }
 
 fn in_order<'a>(stack: &'a Stack, devices: &[Device]) -> Vec<&'a Mount> {
@@ -59,7 +121,7 @@ fn in_order<'a>(stack: &'a Stack, devices: &[Device]) -> Vec<&'a Mount> {
     found.retain(|mount| {
         let visible = mount_of(&stack.mounts, &mount.point);
         visible.is_some_and(|visible| std::ptr::eq(visible, *mount))
-            && !WITHOUT.contains(&mount.kind.as_str())
+            && has_own(mount)
             && stack.is_above(&Node::FileSystem(mount.number), devices)
             && seen.insert(mount.number)
     });

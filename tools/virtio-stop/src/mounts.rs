@@ -7,10 +7,12 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::num::ParseIntError;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use rustix::fs::{statx, AtFlags, StatxFlags};
 use serde::{Serialize, Serializer};
 
 use crate::device::System;
@@ -61,6 +63,8 @@ impl Serialize for Number {
 /// A mount, as this process sees it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Mount {
+    /// Its number, as statx(2) has it. Used again after it was unmounted.
+    pub id: u64,
     /// The number of the file system, as stat(2) has it, too, but for btrfs.
     pub number: Number,
     /// What of the file system is mounted: `/`, unless it is a bind mount or a subvolume.
@@ -79,13 +83,16 @@ impl Mount {
     /// One line of mountinfo, without the end of the line; `None` if it is not such a line.
     fn parse(line: &[u8]) -> Option<Self> {
         let mut fields = line.split(|&byte| byte == b' ');
-        let number = std::str::from_utf8(fields.nth(2)?).ok()?.parse().ok()?;
+        let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        // After the mount that it is mounted on.
+        let number = std::str::from_utf8(fields.nth(1)?).ok()?.parse().ok()?;
         let root = unescape(fields.next()?);
         let point = unescape(fields.next()?);
         // The options of the mount, and any number of optional fields.
         fields.find(|&field| field == b"-")?;
         let kind = unescape(fields.next()?).into_string().ok()?;
         Some(Self {
+            id,
             number,
             root: root.into(),
             point: point.into(),
@@ -93,6 +100,45 @@ impl Mount {
             source: unescape(fields.next()?).into(),
             options: unescape(fields.next().unwrap_or_default()),
         })
+    }
+}
+
+/// Where a file lies, whatever its name leads to now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// The mount; `None`: the kernel does not tell (before Linux 5.8).
+    id: Option<u64>,
+    number: Number,
+}
+
+impl Place {
+    /// The place of `path` in `folder`, or of `folder` itself if that is empty.
+    pub(crate) fn of(folder: impl AsFd, path: &Path) -> io::Result<Self> {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT;
+        let found = statx(folder, path, flags, StatxFlags::MNT_ID)?;
+        let is_told = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+        Ok(Self {
+            id: is_told.then_some(found.stx_mnt_id),
+            number: Number {
+                major: found.stx_dev_major,
+                minor: found.stx_dev_minor,
+            },
+        })
+    }
+
+    /// It lies in `mount`. If the kernel does not tell, in that file system.
+    pub(crate) fn is_in(self, mount: &Mount) -> bool {
+        match self.id {
+            Some(id) => id == mount.id,
+            None => self.number == mount.number || mount.kind == "btrfs",
+        }
+    }
+
+    /// The number of its file system, as `mounts` have it.
+    pub(crate) fn number(self, mounts: &[Mount]) -> Number {
+        // A file of a btrfs has another one. What is not mounted any more has only this one.
+        let mount = mounts.iter().find(|mount| Some(mount.id) == self.id);
+        mount.map_or(self.number, |mount| mount.number)
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::device::{Device, System};
 use crate::error::{Error, Result};
 use crate::ioctl::{self, Command};
+use crate::overview::is_loaded;
 use crate::refusal::{reason, Refusal, Request};
 
 /// The owner of the devices that are added to it. It stops all of them, or none. When it is
@@ -82,13 +83,20 @@ impl Owner {
     ///
     /// # Errors
     ///
-    /// [`Error::NotLoaded`]; [`Error::File`] if this process has not got `CAP_SYS_ADMIN`;
+    /// [`Error::NotLoaded`], [`Error::NoNode`]; [`Error::File`] if this process has not got
+    /// `CAP_SYS_ADMIN`;
     /// [`Error::Interface`] if the module is of another time.
     pub fn open(system: &System) -> Result<Self> {
         let path = system.path("dev/virtio_device_stop");
         let file = match OpenOptions::new().read(true).write(true).open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::NotLoaded),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // In a container, /dev can be without it.
+                return Err(match is_loaded(system) {
+                    true => Error::NoNode,
+                    false => Error::NotLoaded,
+                });
+            }
             Err(error) => return Err(Error::file(path, error)),
         };
         match ioctl::version(&file) {

@@ -133,6 +133,16 @@ fn mounts() {
 }
 
 #[test]
+fn what_can_not_be_frozen() {
+    let tree = ready().mount("254:17", "/boot/efi", "vfat", "/dev/vdb1");
+    let finding = found(&tree, &["vdb"], "not_freezable");
+    assert_eq!(finding.severity, Note);
+    assert!(finding.message.starts_with("vfat at /boot/efi can't"));
+    let tree = ready().mount_with("254:17", "/image", "squashfs", "/dev/vdb1", "ro,errors=x");
+    assert_eq!(codes(&tree, &["vdb"]), one(Note, "mounted"));
+}
+
+#[test]
 fn swap_on_a_partition_and_on_a_file() {
     let swaps = |path: &str| format!("Filename Type Size Used Priority\n{path} x 1 0 -2\n");
     let tree = ready()

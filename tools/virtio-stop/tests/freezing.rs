@@ -7,7 +7,7 @@
 mod tree;
 
 use tree::{virtio_path, Tree};
-use virtio_stop::freezing::standing;
+use virtio_stop::freezing::{standing, unfrozen};
 use virtio_stop::{mounted_above, resolve, Mount};
 
 fn points(tree: &Tree, names: &[&str]) -> Vec<String> {
@@ -134,4 +134,39 @@ fn a_circle_ends() {
         .dm("dm-0", "253:0", ("x", "LVM-x"), &["loop0", "vda"])
         .mount("253:0", "/a", "ext4", "/dev/mapper/x");
     assert_eq!(points(&tree, &["vda"]), ["/a"]);
+}
+
+#[test]
+fn what_is_read_only_is_not_frozen() {
+    let tree = two_disks().partition("vdb", "vdb1", "254:17").mount_with(
+        "254:17",
+        "/image",
+        "squashfs",
+        "/dev/vdb1",
+        "ro,a",
+    );
+    assert_eq!(still(&tree, "vdb"), ["/srv", "/image"]);
+    assert_eq!(points(&tree, &["vdb"]), ["/srv"]);
+}
+
+#[test]
+fn what_is_mounted_elsewhere_is_told() {
+    let told = |tree: &Tree, name: &str| {
+        let devices = resolve(&tree.system(), &[name.to_owned()]).unwrap();
+        unfrozen(&tree.system(), &devices).unwrap()
+    };
+    let tree = two_disks()
+        .partition("vda", "vda3", "254:3")
+        .file("sys/fs/ext4/features/lazy", "supported")
+        .file("sys/fs/ext4/vda1/errors", "0")
+        .file("sys/fs/xfs/vdb/log", "0");
+    assert_eq!(told(&tree, "vda"), [""; 0]);
+    assert_eq!(told(&tree, "vdb"), [""; 0]);
+    let tree = tree.file("sys/fs/ext4/vda3/errors", "0");
+    let remarks = told(&tree, "vda");
+    assert_eq!(remarks.len(), 1);
+    assert!(remarks[0].starts_with("the file system on vda3 is not frozen"));
+    assert_eq!(told(&tree, "vdb"), [""; 0]);
+    let none = Tree::new().disk(1, "vda", "254:0");
+    assert!(told(&none, "vda")[0].starts_with("no file system is frozen"));
 }

@@ -26,7 +26,7 @@ fn escape(text: &[u8]) -> Vec<u8> {
 }
 
 fn line(mount: &Mount, optional: &str) -> Vec<u8> {
-    let mut line = format!("36 35 {} ", mount.number).into_bytes();
+    let mut line = format!("{} 35 {} ", mount.id, mount.number).into_bytes();
     line.extend(escape(mount.root.as_os_str().as_bytes()));
     line.push(b' ');
     line.extend(escape(mount.point.as_os_str().as_bytes()));
@@ -45,6 +45,7 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 
 prop_compose! {
     fn a_mount()(
+        id: u64,
         major: u32,
         minor: u32,
         paths in [bytes(), bytes(), bytes(), bytes()],
@@ -55,6 +56,7 @@ prop_compose! {
             PathBuf::from(OsString::from_vec([b"/", &bytes[..]].concat()))
         };
         Mount {
+            id,
             number: Number { major, minor },
             root: path(root),
             point: path(point),

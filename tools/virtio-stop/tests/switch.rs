@@ -11,7 +11,7 @@ use std::fs;
 
 use tree::{virtio_path, Tree};
 use virtio_stop::switch::{stop, undo, Switch};
-use virtio_stop::Error;
+use virtio_stop::{Error, Owner};
 
 /// Two devices that run, with the generations 11 and 12.
 fn two() -> Tree {
@@ -114,4 +114,11 @@ fn a_signal_ends_it_between_two_devices() {
     assert_eq!(read(&tree, 2, "state"), "running\n");
     assert!(undo(&mut switches).is_empty());
     assert_eq!(read(&tree, 1, "state"), "running\nstopresume 11");
+}
+
+#[test]
+fn a_container_may_have_the_module_but_not_its_file() {
+    let opened = |tree: &Tree| Owner::open(&tree.system()).unwrap_err();
+    assert!(matches!(opened(&two()), Error::NoNode));
+    assert!(matches!(opened(&Tree::new()), Error::NotLoaded));
 }

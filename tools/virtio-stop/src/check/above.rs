@@ -10,6 +10,7 @@ use super::Subject;
 use crate::block::{Block, Kind};
 use crate::device::Device;
 use crate::error::Result;
+use crate::freezing::prevents_freeze;
 use crate::mounts::swaps;
 use crate::stack::Node;
 use crate::sysfs::names;
@@ -42,11 +43,20 @@ fn mounted(subject: &mut Subject<'_>) {
     let mut seen = BTreeSet::new();
     for mount in subject.stack.mounts.clone() {
         let below = subject.below(&Node::FileSystem(mount.number));
-        let points = subject.stack.mounts.iter();
-        let mut points = points.filter(|other| other.number == mount.number);
         if below.is_empty() || !seen.insert(mount.number) {
             continue;
         }
+        if prevents_freeze(&mount) {
+            let message = format!(
+                "{} at {} can't be frozen: 'virtio-stop run --freeze' would fail. Unmount it \
+                 before, or do without --freeze.",
+                mount.kind,
+                mount.point.display()
+            );
+            subject.note("not_freezable", below.clone(), message);
+        }
+        let points = subject.stack.mounts.iter();
+        let mut points = points.filter(|other| other.number == mount.number);
         let programs = PROGRAMS.iter().find(|(_, program)| {
             points
                 .clone()

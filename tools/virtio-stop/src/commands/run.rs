@@ -11,13 +11,14 @@ use virtio_stop::command::Command;
 use virtio_stop::device::{Device, System};
 use virtio_stop::executable::Mounts;
 use virtio_stop::freeze::FileSystems;
-use virtio_stop::freezing::standing;
+use virtio_stop::freezing::{standing, unfrozen};
 use virtio_stop::mounts::mounts;
 use virtio_stop::session::{Session, Task};
 use virtio_stop::signals::{self, Signals};
 use virtio_stop::{memory, mounted_above, resolve, Error, Mount, Owner, Result};
 
 use super::end;
+use super::print;
 use super::told::{self, Stopped};
 use crate::args::Run;
 
@@ -25,6 +26,11 @@ use crate::args::Run;
 pub(crate) fn run(system: &System, args: &Run, json: bool) -> Result<u8> {
     let devices = resolve(system, &args.devices)?;
     let above = mounted_above(system, &devices)?;
+    if args.freeze {
+        for remark in unfrozen(system, &devices)? {
+            print::note(&remark);
+        }
+    }
     if args.dry_run {
         told::plan(
             &devices,
