@@ -205,8 +205,9 @@ test_busy() {
 	err_has "$VDEV: not stopped: somebody else has stopped it"
 	expect "state" "$(state)" stopped
 	resume
-	tool_starts run --until-eof "$DISK"
-	tool_ends 0
+	# What ends before anything has stopped is no reason to stop.
+	tool 2 run --until-eof "$DISK"
+	expect "state" "$(state)" running
 	mkfifo /tmp/end
 	virtio-stop run --until-eof "$DISK" </tmp/end >/tmp/out 2>/tmp/err &
 	TOOL=$!
@@ -263,14 +264,18 @@ test_until_eof() {
 		out_has '"still":true'
 		runs_as_before
 	done
+	# Who keeps the other end itself would wait for ever.
 	exec 7<>/tmp/end
-	virtio-stop run --hold 7 "$DISK" >/tmp/out 2>/tmp/err &
+	tool 2 run --hold 7 "$DISK"
+	exec 7>&-
+	virtio-stop run --hold 7 "$DISK" 7</tmp/end >/tmp/out 2>/tmp/err &
 	TOOL=$!
+	exec 5>/tmp/end
 	wait_until grep -q stopped /tmp/out
 	kill -TERM $TOOL
 	tool_ends 9
 	out_has '"event":"resumed"'
-	exec 7>&-
+	exec 5>&-
 	rm /tmp/end
 	runs_as_before
 	tool 2 run --hold 77 "$DISK"
