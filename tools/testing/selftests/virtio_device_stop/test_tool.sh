@@ -231,8 +231,9 @@ test_lease_is_renewed() {
 	err_has "stood still"
 	expect "lease_expiries" "$(stat lease_expiries)" "$expiries"
 	# Only while it lives.
-	tool_starts --json run --lease 2000 "$DISK" -- sleep 1000
-	wait_until state_is stopped
+	rm -f /tmp/runs
+	tool_starts --json run --lease 2000 "$DISK" -- sh -c 'echo >/tmp/runs; exec sleep 1000'
+	wait_until test -e /tmp/runs
 	kill -STOP $TOOL
 	wait_until stat_is lease_expiries $((expiries + 1))
 	expect "state" "$(state)" running
