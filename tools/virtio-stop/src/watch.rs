@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
-use rustix::event::{poll, PollFd, PollFlags};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use serde::Serialize;
 
@@ -144,7 +144,7 @@ impl Watch {
         let files = files.map(|watched| PollFd::new(&watched.file, PollFlags::PRI));
         let mut all: Vec<_> = uevents.chain(files).collect();
         all.push(PollFd::new(interrupt, PollFlags::IN));
-        match poll(&mut all, None) {
+        match poll(&mut all, Some(&AGAIN)) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(Error::Wait(errno.into())),
         }
@@ -160,6 +160,13 @@ impl Watch {
         Ok(())
     }
 }
+
+/// After so long it is looked again: whoever removes a file wakes nobody who waits for it, and the
+/// kernel may drop a uevent.
+const AGAIN: Timespec = Timespec {
+    tv_sec: 2,
+    tv_nsec: 0,
+};
 
 /// What can be seen of a device.
 #[derive(Clone, Debug, Eq, PartialEq)]
