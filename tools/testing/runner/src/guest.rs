@@ -2,6 +2,7 @@
 
 //! A guest that runs: a process group, what it prints, and what that has come to.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -18,6 +19,9 @@ use crate::plan::Guest;
 
 /// How long a guest that is to end may take to do so.
 const GRACE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+
+/// How many of the lines before a failure are shown.
+const SHOWN: usize = 60;
 
 /// Something has happened.
 #[derive(Debug)]
@@ -56,6 +60,10 @@ pub(crate) struct Running {
     pub(crate) times: Vec<Took>,
     /// The last line that it has printed.
     pub(crate) last_words: String,
+    /// What it has printed before each failure, since the result before that.
+    pub(crate) evidence: Vec<String>,
+    /// The last lines since the last result, each with its time.
+    said: VecDeque<String>,
     child: Child,
     killed: bool,
     waited_for: bool,
@@ -113,6 +121,8 @@ impl Running {
             guest,
             times: Vec::new(),
             last_words: String::new(),
+            evidence: Vec::new(),
+            said: VecDeque::new(),
             child,
             killed: false,
             waited_for: false,
@@ -131,7 +141,12 @@ impl Running {
     /// The log can't be written.
     pub(crate) fn hear(&mut self, now: Instant, text: &str) -> io::Result<()> {
         let since = now.duration_since(self.began).as_secs_f64();
-        writeln!(self.log, "[{since:8.2}] {text}")?;
+        let said = format!("[{since:8.2}] {}", text.trim_end_matches('\r'));
+        writeln!(self.log, "{said}")?;
+        if self.said.len() == SHOWN {
+            self.said.pop_front();
+        }
+        self.said.push_back(said);
         let line = Line::parse(text);
         match &line {
             Line::Results(_) => self.result_began = now,
@@ -140,11 +155,13 @@ impl Running {
                 let time = now.duration_since(self.result_began);
                 self.note(program, Some(result.name.clone()), result.passed, time);
                 self.result_began = now;
+                self.judge_what_was_said(result.passed);
             }
             Line::Program(program) => {
                 let time = now.duration_since(self.program_began);
                 self.note(Some(program.name.clone()), None, program.passed, time);
                 self.program_began = now;
+                self.judge_what_was_said(program.passed);
             }
             Line::Programs(_) => self.program_began = now,
             Line::Other => {}
@@ -153,6 +170,14 @@ impl Running {
         self.heard = now;
         self.last_words = text.to_owned();
         Ok(())
+    }
+
+    /// A result has come: what was said until then is of interest only if it is a failure.
+    fn judge_what_was_said(&mut self, passed: bool) {
+        let said = self.said.drain(..);
+        if !passed {
+            self.evidence.extend(said);
+        }
     }
 
     fn note(
@@ -190,6 +215,8 @@ impl Running {
         let status = self.wait()?;
         self.note(None, None, status.success(), self.age());
         self.tally.end();
+        // What comes after the last result tells why the guest has failed, or has said nothing more.
+        self.judge_what_was_said(status.success());
         if !status.success() && self.tally.failures().is_empty() {
             self.tally
                 .flaw(format!("{status}, although no result has failed"));
@@ -254,5 +281,54 @@ impl Drop for Running {
             // There is nobody left to tell.
             let _ = self.wait();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Kernel, Protocol};
+
+    fn evidence(lines: &[&str]) -> Vec<String> {
+        let logs = tempfile::tempdir().unwrap();
+        let guest = Guest {
+            suite: "virtio_device_stop",
+            kernel: Kernel::Stock,
+            protocol: Protocol::Suspend,
+            steps: Vec::new(),
+        };
+        let (events, _heard) = std::sync::mpsc::channel();
+        let log = logs.path().join("log");
+        let mut running = Running::start(Command::new("true"), guest, 1, &log, events).unwrap();
+        for line in lines {
+            running.hear(Instant::now(), line).unwrap();
+        }
+        running.end().unwrap();
+        let text = |line: &String| line.split_once("] ").unwrap().1.to_owned();
+        running.evidence.iter().map(text).collect()
+    }
+
+    #[test]
+    fn what_led_to_a_failure_is_kept_and_nothing_else() {
+        let lines = [
+            "TAP version 13\r",
+            "# 1..3",
+            "# ok 1 a",
+            "# # the reason\r",
+            "# not ok 2 b",
+            "# # of no interest",
+            "# ok 3 c",
+            "ok 1 program",
+        ];
+        assert_eq!(evidence(&lines), ["# # the reason", "# not ok 2 b"]);
+    }
+
+    #[test]
+    fn of_much_that_was_said_the_end_is_kept() {
+        let many: Vec<_> = (0..2 * SHOWN).map(|number| number.to_string()).collect();
+        let mut lines: Vec<_> = many.iter().map(String::as_str).collect();
+        lines.push("# not ok 1 a");
+        let evidence = evidence(&lines);
+        assert_eq!((evidence.len(), &*evidence[0]), (SHOWN, "61"));
     }
 }

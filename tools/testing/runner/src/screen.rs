@@ -3,7 +3,6 @@
 //! What a person sees meanwhile: each program that has ended, and what runs now.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,8 +13,6 @@ use crate::guest::{Running, Took};
 
 /// Without a terminal, what runs now is told when nothing else was for so long.
 const SILENCE: Duration = Duration::from_secs(60);
-/// How many lines of its log are shown of a guest in which something has failed.
-const SHOWN: usize = 80;
 
 /// What is shown.
 #[derive(Debug)]
@@ -94,7 +91,7 @@ impl Screen {
         self.say(&line);
     }
 
-    /// A guest has ended, with its log in that file. If something has failed, the end of it is shown.
+    /// A guest has ended, with its log in that file. If something has failed, what led to it is shown.
     pub(crate) fn guest(&mut self, number: usize, running: &Running, log: &Path) {
         if let Some(bar) = self.guests.remove(&number) {
             bar.finish_and_clear();
@@ -106,9 +103,7 @@ impl Screen {
         for failure in running.tally.failures() {
             self.say(&format!("  FAILED {failure}"));
         }
-        let text = fs::read_to_string(log).unwrap_or_default();
-        let lines: Vec<_> = text.lines().collect();
-        for line in lines.iter().skip(lines.len().saturating_sub(SHOWN)) {
+        for line in &running.evidence {
             self.say(&format!("    {line}"));
         }
         self.say(&format!("  the whole log: {}\n", log.display()));
