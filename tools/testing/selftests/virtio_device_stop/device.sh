@@ -16,21 +16,28 @@ exec 3<>/dev/vds/device
 DEVICE_REQUEST=0
 
 # device JSON: sends a request about the device $DEVICE to its control socket, without "v", "id" and "device"; sets ANSWER to the
-# answer's value. Nothing comes unasked: what is not the answer is one whose beginning was lost on the serial line, and is asked for
-# again.
+# answer's value. Nothing comes unasked. What is lost on the serial line is sent again: nothing has come, or the complaint about a
+# request whose beginning was lost. So there may be a second answer, which the next request passes over.
 device() {
+	now
 	DEVICE_REQUEST=$((DEVICE_REQUEST + 1))
-	echo "{\"v\":1,\"id\":\"$$-$DEVICE_REQUEST\",\"device\":\"$DEVICE\",$1}" >&3
-	while read -r -t "$PATIENCE" answer <&3; do
-		case $answer in
-		*"\"id\":\"$$-$DEVICE_REQUEST\""*)
-			case $answer in *'"error"'*) fail "the device says: $answer" ;; esac
-			ANSWER=${answer#*\"value\":}
-			ANSWER=${ANSWER%\}}
-			return
-			;;
-		esac
-		echo "{\"v\":1,\"id\":\"$$-$DEVICE_REQUEST\",\"device\":\"$DEVICE\",$1}" >&3
+	request_id="\"id\":\"$NOW-$DEVICE_REQUEST\""
+	attempts=$((PATIENCE / 10))
+	while [ $attempts -gt 0 ]; do
+		echo "{\"v\":1,$request_id,\"device\":\"$DEVICE\",$1}" >&3
+		while read -r -t 10 answer <&3; do
+			case $answer in
+			*"$request_id"*)
+				case $answer in *'"error"'*) fail "the device says: $answer" ;; esac
+				ANSWER=${answer#*\"value\":}
+				ANSWER=${ANSWER%\}}
+				return
+				;;
+			'{"v":1,"id":"'*) ;;
+			*) break ;;
+			esac
+		done
+		attempts=$((attempts - 1))
 	done
 	fail "the device does not answer: $1"
 }
@@ -102,8 +109,21 @@ wait_until() {
 	wait_begin=
 	until "$@"; do
 		now
-		[ $((NOW - ${wait_begin:=$NOW})) -lt $((PATIENCE * 1000)) ] || fail "waited for $PATIENCE s: $*"
+		if [ $((NOW - ${wait_begin:=$NOW})) -ge $((PATIENCE * 1000)) ]; then
+			who_waits
+			fail "waited for $PATIENCE s: $*"
+		fi
 		usleep 5000
+	done
+}
+
+# who_waits: prints what the device says of itself, and each process with what it waits for in the kernel.
+who_waits() {
+	echo "# the device: $(device_get '')"
+	for process in /proc/[0-9]*; do
+		[ -s "$process/cmdline" ] || hangs "${process#/proc/}" || continue
+		echo "# ${process#/proc/} $(cat "$process/comm" 2>/dev/null): $(sed -n 's/^State:.//p' "$process/status" 2>/dev/null)"
+		sed 's/^/#   /' "$process/stack" 2>/dev/null
 	done
 }
 
