@@ -23,6 +23,7 @@ file() {
 }
 
 test_modes_and_contents() {
+	rmmod virtio_device_stop && insert_module || fail "the module can't be loaded anew"
 	file -rw------- state running
 	file -r-------- protocol "$PROTOCOL"
 	file -r-------- reason none
@@ -62,7 +63,7 @@ test_empty_and_huge_writes_are_refused() {
 		fail "a huge number is accepted"
 	fi
 	expect "state" "$(state)" running
-	expect "timeout_ms" "$(cat "$STOP/timeout_ms")" 1000
+	expect "timeout_ms" "$(cat "$STOP/timeout_ms")" $USUAL_TIMEOUT_MS
 }
 
 test_numbers_out_of_range_are_refused() {
@@ -75,7 +76,7 @@ test_numbers_out_of_range_are_refused() {
 	for text in -1 1.5 "" ten; do
 		expect "timeout_ms <- '$text'" "$(store "$STOP/timeout_ms" "$text")" "$EINVAL"
 	done
-	expect "timeout_ms" "$(cat "$STOP/timeout_ms")" 1000
+	expect "timeout_ms" "$(cat "$STOP/timeout_ms")" $USUAL_TIMEOUT_MS
 	for number in 1 600000; do
 		expect "timeout_ms <- $number" "$(store "$STOP/timeout_ms" $number)" ok
 		expect "timeout_ms" "$(cat "$STOP/timeout_ms")" $number

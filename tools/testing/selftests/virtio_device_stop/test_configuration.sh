@@ -24,7 +24,7 @@ rebind() {
 # The name and the number of the disk may be others.
 bring_back() {
 	store "$STOP/state" resume >/dev/null
-	store "$STOP/timeout_ms" 1000 >/dev/null
+	store "$STOP/timeout_ms" $USUAL_TIMEOUT_MS >/dev/null
 	rebind
 	find_vdev
 	wait_until state_is running

@@ -143,7 +143,7 @@ test_refused() {
 		expect "insmod" "$(load $sample)" "$ETIMEDOUT"
 		device_set acknowledge=at-once
 		wait_until state_is running
-		store "$STOP/timeout_ms" 1000 >/dev/null
+		store "$STOP/timeout_ms" $USUAL_TIMEOUT_MS >/dev/null
 	done
 	expect "insmod" "$(load stop_device index=4000000000)" "$ENODEV"
 	modprobe loop 2>/dev/null || return 0

@@ -69,12 +69,12 @@ clean_up() {
 }
 
 is_as_at_first() {
-	state_is running && holds "$STOP/reason" none && holds "$STOP/timeout_ms" 1000 && nic_is_up && ip addr show dev "$NIC" | grep -qF "$ADDRESS.2"
+	state_is running && holds "$STOP/reason" none && holds "$STOP/timeout_ms" $USUAL_TIMEOUT_MS && nic_is_up && ip addr show dev "$NIC" | grep -qF "$ADDRESS.2"
 }
 
 bring_back() {
 	store "$STOP/state" resume >/dev/null
-	store "$STOP/timeout_ms" 1000 >/dev/null
+	store "$STOP/timeout_ms" $USUAL_TIMEOUT_MS >/dev/null
 	rebind
 }
 

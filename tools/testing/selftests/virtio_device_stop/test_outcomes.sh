@@ -161,6 +161,7 @@ test_status_of_ones_for_a_moment_changes_nothing() {
 }
 
 test_status_of_ones_for_too_long_is_a_device_that_is_gone() {
+	store "$STOP/timeout_ms" 200 >/dev/null
 	stop
 	start_reader
 	device_set show_status=always:0xff

@@ -197,7 +197,7 @@ test_what_is_not_its_own_is_left_alone() {
 	owner_goes
 	device_do behave
 	wait_until state_is running
-	store "$STOP/timeout_ms" 1000 >/dev/null
+	store "$STOP/timeout_ms" $USUAL_TIMEOUT_MS >/dev/null
 	owner "$(device_of)"
 	device_do needs-reset
 	asks stop "$EIO $VDEV 13"

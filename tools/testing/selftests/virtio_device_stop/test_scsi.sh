@@ -62,14 +62,14 @@ clean_up() {
 	device_do behave
 	device_do "resize:1:$SIZE"
 	load_module
-	state_is running && holds "$STOP/reason" none && holds "$STOP/timeout_ms" 1000 || bring_back
+	state_is running && holds "$STOP/reason" none && holds "$STOP/timeout_ms" $USUAL_TIMEOUT_MS || bring_back
 	unit_is_there 1 || scan
 	find_units
 }
 
 bring_back() {
 	store "$STOP/state" resume >/dev/null
-	store "$STOP/timeout_ms" 1000 >/dev/null
+	store "$STOP/timeout_ms" $USUAL_TIMEOUT_MS >/dev/null
 	[ -e "/sys/bus/virtio/devices/$VDEV/driver" ] && state_is running || rebind
 	wait_until state_is running
 	holds "$STOP/reason" none || { stop && resume; }
