@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
-use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::event::{poll, PollFd, PollFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 
@@ -53,7 +53,10 @@ pub struct Watch {
     system: System,
     watched: Vec<Watched>,
     /// Those that were not there at first are watched, too.
-    uevents: Option<Uevents>,
+    all: bool,
+    /// Whoever removes a file wakes nobody who waits for it by poll(2): that is told here.
+    uevents: Uevents,
+    unloaded: bool,
 }
 
 impl Watch {
@@ -64,10 +67,11 @@ impl Watch {
     /// [`Error::NotLoaded`]. [`Error::File`]: a file can't be opened, most often since this
     /// process may not.
     pub fn these(system: &System, devices: Vec<Device>) -> Result<Self> {
-        let watched = devices
-            .into_iter()
-            .filter_map(|device| Watched::open(device).transpose());
-        Self::new(system, watched.collect::<Result<_>>()?, None)
+        let mut these = Self::new(system, false)?;
+        for device in devices {
+            these.watched.extend(Watched::open(device)?);
+        }
+        Ok(these)
     }
 
     /// All devices, those that come later, too.
@@ -76,22 +80,23 @@ impl Watch {
     ///
     /// As [`these`](Self::these).
     pub fn all(system: &System) -> Result<Self> {
-        // First, so that none comes in between unseen.
-        let uevents = Uevents::listen().map_err(|errno| Error::Wait(errno.into()))?;
-        let mut all = Self::new(system, Vec::new(), Some(uevents))?;
+        let mut all = Self::new(system, true)?;
         all.find()?;
         Ok(all)
     }
 
-    fn new(system: &System, watched: Vec<Watched>, uevents: Option<Uevents>) -> Result<Self> {
+    /// Listens before anything is looked at, so that nothing comes in between unseen.
+    fn new(system: &System, all: bool) -> Result<Self> {
+        let uevents = Uevents::listen().map_err(|errno| Error::Wait(errno.into()))?;
         if !is_loaded(system) {
             return Err(Error::NotLoaded);
         }
-        let system = system.clone();
         Ok(Self {
-            system,
-            watched,
+            system: system.clone(),
+            watched: Vec::new(),
+            all,
             uevents,
+            unloaded: false,
         })
     }
 
@@ -101,6 +106,9 @@ impl Watch {
     ///
     /// A file can't be read.
     pub fn look(&mut self) -> Result<Vec<Event>> {
+        // First: what is told has happened before, and is seen then.
+        let news = self.uevents.take();
+        self.unloaded |= news.unloaded || news.missed && !is_loaded(&self.system);
         let mut events = Vec::new();
         let mut there = Vec::new();
         for mut watched in self.watched.drain(..) {
@@ -115,7 +123,7 @@ impl Watch {
         }
         self.watched = there;
         // Afterwards: one that comes back has the name of the one that has gone.
-        if self.uevents.as_ref().is_some_and(Uevents::added) {
+        if self.all && (news.added || news.missed) {
             let before = self.watched.len();
             self.find()?;
             for watched in self.watched.iter_mut().skip(before) {
@@ -127,7 +135,7 @@ impl Watch {
 
     /// Nothing is left that could happen.
     pub fn is_over(&self) -> bool {
-        self.watched.is_empty() && (self.uevents.is_none() || !is_loaded(&self.system))
+        self.watched.is_empty() && (!self.all || self.unloaded)
     }
 
     /// Waits until there may be something to look at, or `interrupt` is readable.
@@ -136,15 +144,12 @@ impl Watch {
     ///
     /// What poll(2) fails with.
     pub fn wait(&self, interrupt: &impl AsFd) -> Result<()> {
-        let uevents = self
-            .uevents
-            .iter()
-            .map(|uevents| PollFd::new(uevents, PollFlags::IN));
         let files = self.watched.iter();
         let files = files.map(|watched| PollFd::new(&watched.file, PollFlags::PRI));
-        let mut all: Vec<_> = uevents.chain(files).collect();
+        let mut all: Vec<_> = files.collect();
+        all.push(PollFd::new(&self.uevents, PollFlags::IN));
         all.push(PollFd::new(interrupt, PollFlags::IN));
-        match poll(&mut all, Some(&AGAIN)) {
+        match poll(&mut all, None) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(Error::Wait(errno.into())),
         }
@@ -160,13 +165,6 @@ impl Watch {
         Ok(())
     }
 }
-
-/// After so long it is looked again: whoever removes a file wakes nobody who waits for it, and the
-/// kernel may drop a uevent.
-const AGAIN: Timespec = Timespec {
-    tv_sec: 2,
-    tv_nsec: 0,
-};
 
 /// What can be seen of a device.
 #[derive(Clone, Debug, Eq, PartialEq)]
