@@ -26,7 +26,8 @@ const UNKNOWN: [&str; 1] = ["zfs"];
 
 /// All mounts of the file systems that stand still when `devices` do, in the order in which they
 /// were made: those that can't be frozen, too. One that does not tell on which disks it lies counts
-/// if one of the devices is a disk's.
+/// if one of the devices is a disk's, and one whose server is reached by way of the network if one is
+/// a network interface's: nobody can tell which way.
 ///
 /// # Errors
 ///
@@ -35,9 +36,12 @@ pub fn standing(system: &System, devices: &[Device]) -> Result<Vec<Mount>> {
     let stack = Stack::read(system)?;
     let mut blocks = stack.blocks.keys().cloned().map(Node::Block);
     let is_disk = blocks.any(|block| stack.is_above(&block, devices));
+    let mut interfaces = stack.interfaces.keys().cloned().map(Node::Interface);
+    let is_network = interfaces.any(|interface| stack.is_above(&interface, devices));
     let stands = |mount: &&Mount| {
         stack.is_above(&Node::FileSystem(mount.number), devices)
             || (is_disk && UNKNOWN.contains(&mount.kind.as_str()))
+            || (is_network && mount.is_remote())
     };
     Ok(stack.mounts.iter().filter(stands).cloned().collect())
 }

@@ -79,7 +79,24 @@ pub struct Mount {
     pub options: OsString,
 }
 
+/// File systems whose servers are reached by way of the network.
+const REMOTE: [&str; 8] = [
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "ceph",
+    "afs",
+    "fuse.glusterfs",
+    "fuse.sshfs",
+];
+
 impl Mount {
+    /// Its server is reached by way of the network.
+    pub(crate) fn is_remote(&self) -> bool {
+        REMOTE.contains(&self.kind.as_str())
+    }
+
     /// One line of mountinfo, without the end of the line; `None` if it is not such a line.
     fn parse(line: &[u8]) -> Option<Self> {
         let mut fields = line.split(|&byte| byte == b' ');

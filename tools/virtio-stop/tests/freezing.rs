@@ -170,3 +170,14 @@ fn what_is_mounted_elsewhere_is_told() {
     let none = Tree::new().disk(1, "vda", "254:0");
     assert!(told(&none, "vda")[0].starts_with("no file system is frozen"));
 }
+
+#[test]
+fn what_is_reached_through_the_network_stands_with_an_interface() {
+    let tree = two_disks()
+        .card(3, "eth0")
+        .mount("0:60", "/nfs", "nfs4", "server:/")
+        .mount("0:61", "/t", "tmpfs", "t");
+    assert_eq!(still(&tree, "eth0"), ["/nfs"]);
+    assert_eq!(still(&tree, "vdb"), ["/srv"]);
+    assert_eq!(points(&tree, &["eth0"]), [""; 0]);
+}

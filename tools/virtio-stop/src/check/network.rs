@@ -9,18 +9,6 @@ use crate::network::{Interface, Kind};
 use crate::stack::Node;
 use crate::sysfs::{line, number};
 
-/// File systems whose servers are reached by way of the network.
-const REMOTE: [&str; 8] = [
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "ceph",
-    "afs",
-    "fuse.glusterfs",
-    "fuse.sshfs",
-];
-
 pub(super) fn look(subject: &mut Subject<'_>) {
     let interfaces: Vec<_> = subject.stack.interfaces.values().cloned().collect();
     let mut all = Vec::new();
@@ -88,7 +76,7 @@ fn interface_above(subject: &mut Subject<'_>, interface: &Interface, below: Vec<
 
 fn reached(subject: &mut Subject<'_>, below: Vec<String>) {
     let mounts = subject.stack.mounts.iter();
-    let remote = mounts.filter(|mount| REMOTE.contains(&mount.kind.as_str()));
+    let remote = mounts.filter(|mount| mount.is_remote());
     let mut remote: Vec<_> = remote
         .map(|mount| mount.point.display().to_string())
         .collect();
