@@ -35,7 +35,7 @@ Exit status:
   6  a device has not answered in time
   7  a device was removed or reset, or needs a reset
   8  not permitted
-  9  ended by a signal; what was stopped has resumed, or does as soon as it answers
+  9  ended by a signal or --max-time; what was stopped has resumed, or does as soon as it answers
 'run' ends with COMMAND's status if all else went well: 126 and 127 if it could not be started,
 128 + N if signal N has ended it.";
 
@@ -119,7 +119,9 @@ pub(crate) enum Command {
     /// lease is over. If both are killed at once, for example by SIGKILL to all of a cgroup, file
     /// systems stay frozen: 'fsfreeze --unfreeze' thaws them.
     ///
-    /// The leases of the stops are renewed, until a signal comes. COMMAND has until they are over to
+    /// The leases of the stops are renewed, until a signal comes, or --max-time is over: without it
+    /// a COMMAND that waits for what stands still, and that nobody ends, waits for ever. COMMAND has
+    /// until they are over to
     /// end; then everything is resumed and thawed, so that a COMMAND that waits for what stands still
     /// is set free, and only then it is waited for. At the end each device is shown to have stood
     /// still, by its generation and the requests in flight, or the status is 4.
@@ -166,6 +168,10 @@ pub(crate) struct Run {
     /// more
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(100..=86_400_000))]
     pub(crate) lease: Option<u32>,
+    /// After how many milliseconds of standing still COMMAND gets SIGTERM, and the lease is not
+    /// renewed any more. --hold and --until-eof end at once then
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=86_400_000))]
+    pub(crate) max_time: Option<u32>,
     /// Freeze the file systems above the devices first
     #[arg(long)]
     pub(crate) freeze: bool,

@@ -34,7 +34,7 @@ pub enum Exit {
     Gone = 7,
     /// This user may not do that.
     Denied = 8,
-    /// A signal has ended it before it was done. What was stopped has resumed, or does as soon as
+    /// A signal, or the time that it may take, has ended it before it was done. What was stopped has resumed, or does as soon as
     /// it answers.
     Interrupted = 9,
     /// The command to run can't be executed, or not while the devices stand still.
@@ -153,6 +153,9 @@ pub enum Error {
     /// A signal has come before it was done.
     #[error("ended by signal {0}")]
     Interrupted(i32),
+    /// The devices have stood still for as long as they may.
+    #[error("ended after --max-time, {0} ms: the devices could not stand still any longer")]
+    TooLong(u32),
     /// There is no such command to run.
     #[error("{}: command not found", .0.to_string_lossy())]
     CommandNotFound(OsString),
@@ -249,7 +252,7 @@ impl Error {
                 io::ErrorKind::Unsupported => Exit::Unsupported,
                 _ => Exit::Failed,
             },
-            Self::Interrupted(_) => Exit::Interrupted,
+            Self::Interrupted(_) | Self::TooLong(_) => Exit::Interrupted,
             Self::CommandNotFound(_) => Exit::NotFound,
             Self::Command { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Exit::NotFound

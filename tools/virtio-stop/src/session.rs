@@ -76,15 +76,26 @@ pub enum End {
     Eof,
 }
 
+/// How long things may take.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// Each stop and resume; `None`: what the device has.
+    pub timeout_ms: Option<u32>,
+    /// The lease of the stops, which is renewed as long as this process works; `None`: a minute.
+    pub lease_ms: Option<u32>,
+    /// From the stop on, what the devices are stopped for; `None`: as long as it likes.
+    pub max_time_ms: Option<u32>,
+}
+
 /// Devices, and what is done while they stand still.
 pub struct Session<'a> {
     owner: &'a Owner,
     signals: &'a Signals,
     file_systems: &'a FileSystems,
-    timeout_ms: Option<u32>,
-    lease_ms: Option<u32>,
+    limits: Limits,
     task: Task<'a>,
     waiting: Waiting<'a>,
+    late: bool,
     first: Report,
     last: Report,
 }
@@ -102,16 +113,15 @@ pub struct Looks {
 
 impl<'a> Session<'a> {
     /// All devices of `owner` are to stop. `file_systems` are frozen meanwhile, the first one
-    /// first. `timeout_ms`, `lease_ms`: as for [`Owner::stop`]; the lease is renewed as long as
-    /// this process works.
+    /// first.
     pub fn new(
         owner: &'a Owner,
         signals: &'a Signals,
         file_systems: &'a FileSystems,
-        (timeout_ms, lease_ms): (Option<u32>, Option<u32>),
+        limits: Limits,
         task: Task<'a>,
     ) -> Self {
-        let lease = Duration::from_millis(lease_ms.unwrap_or(LEASE_MS).into());
+        let lease = Duration::from_millis(limits.lease_ms.unwrap_or(LEASE_MS).into());
         let renew = Box::new(move || {
             // If one does not stand any more, the last look tells.
             let _ = owner.renew();
@@ -122,10 +132,10 @@ impl<'a> Session<'a> {
             owner,
             signals,
             file_systems,
-            timeout_ms,
-            lease_ms,
+            limits,
             task,
             waiting,
+            late: false,
             first: Report::of(owner),
             last: Report::of(owner),
         }
@@ -134,7 +144,10 @@ impl<'a> Session<'a> {
     /// Does it. Call [`memory::lock`](crate::memory::lock) before.
     pub fn run(mut self) -> (Outcome<End>, Looks) {
         let mut after = Report::of(self.owner);
-        let outcome = sequence::run(&mut self);
+        let mut outcome = sequence::run(&mut self);
+        if let Some(max_time_ms) = self.limits.max_time_ms.filter(|_| self.late) {
+            outcome.errors.push(Error::TooLong(max_time_ms));
+        }
         // For the sake of how long the resume took; nothing depends on it.
         let _ = self.owner.report(&mut after);
         let Self { first, last, .. } = self;
@@ -168,7 +181,7 @@ impl Steps for Session<'_> {
     fn stop(&mut self) -> Result<()> {
         let (stopped, stopping) = pipe_with(PipeFlags::CLOEXEC).map_err(thread_failed)?;
         let (owner, signals) = (self.owner, self.signals);
-        let (timeout_ms, lease_ms) = (self.timeout_ms, self.lease_ms);
+        let (timeout_ms, lease_ms) = (self.limits.timeout_ms, self.limits.lease_ms);
         self.expect_long();
         let result = thread::scope(|scope| {
             // The kernel tells the first thread of signals, which must not be the one that can't
@@ -192,7 +205,9 @@ impl Steps for Session<'_> {
 
     /// A device that was stopped by VIRTIO_F_SUSPEND may complete requests still.
     fn look_first(&mut self) -> Result<()> {
-        self.waiting.begin();
+        let max_time = self.limits.max_time_ms;
+        let max_time = max_time.map(|time| Duration::from_millis(time.into()));
+        self.waiting.begin(max_time);
         let begin = Instant::now();
         loop {
             self.owner.report(&mut self.first)?;
@@ -218,11 +233,15 @@ impl Steps for Session<'_> {
                 while runs {
                     let event = waiting.wait((command.as_fd(), PollFlags::IN), None);
                     let event = event.inspect_err(|_| command.signal(Signal::TERM.as_raw()))?;
+                    if event.late {
+                        self.late = true;
+                        tell(command, Signal::TERM.as_raw());
+                    }
                     if event.over {
                         return Ok(None);
                     }
                     runs = !event.first;
-                    if pass_on(signals, command) {
+                    if pass_on(signals, command) || event.late {
                         // It may wait for what stands still, and hear of that only afterwards.
                         waiting.let_go();
                     }
@@ -231,8 +250,8 @@ impl Steps for Session<'_> {
             }
             Task::UntilEof { end, out, tell } => {
                 let line = tell.line(&self.first);
-                until_eof(waiting, end.as_fd(), *out, line, || signals.last())?;
-                Ok(Some(End::Eof))
+                self.late = !until_eof(waiting, end.as_fd(), *out, line, || signals.last())?;
+                Ok((!self.late).then_some(End::Eof))
             }
         }
     }
@@ -261,7 +280,7 @@ impl Steps for Session<'_> {
 
     fn resume(&mut self) -> Result<()> {
         self.expect_long();
-        self.owner.resume(self.timeout_ms)
+        self.owner.resume(self.limits.timeout_ms)
     }
 
     fn interrupted(&self) -> Option<i32> {
@@ -300,14 +319,16 @@ fn call_off_at_signal(owner: &Owner, signals: &Signals, stopped: &OwnedFd) {
 fn pass_on(signals: &Signals, command: &Command) -> bool {
     let mut any = false;
     while let Some(signal) = signals.take() {
-        command.signal(signal);
+        tell(command, signal);
         any = true;
     }
-    if any {
-        // If it is paused, it would not hear of them.
-        command.signal(Signal::CONT.as_raw());
-    }
     any
+}
+
+/// Sends COMMAND a signal, of which it would not hear if it were paused.
+fn tell(command: &Command, signal: i32) {
+    command.signal(signal);
+    command.signal(Signal::CONT.as_raw());
 }
 
 fn end_of(command: &mut Command) -> End {

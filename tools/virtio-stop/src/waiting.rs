@@ -24,6 +24,8 @@ pub(crate) struct Waiting<'a> {
     lease: Duration,
     renewed: Instant,
     renews: bool,
+    /// Until then the devices may stand still.
+    deadline: Option<Instant>,
 }
 
 /// What has happened.
@@ -35,6 +37,8 @@ pub(crate) struct Event {
     pub(crate) second: bool,
     /// The lease is over, and was not to be renewed.
     pub(crate) over: bool,
+    /// The devices may not stand still any longer. This is told once.
+    pub(crate) late: bool,
 }
 
 impl<'a> Waiting<'a> {
@@ -53,19 +57,26 @@ impl<'a> Waiting<'a> {
             lease,
             renewed: Instant::now(),
             renews: true,
+            deadline: None,
         }
     }
 
-    /// The devices have stopped. The lease of the first one may have begun some time ago.
-    pub(crate) fn begin(&mut self) {
+    /// The devices have stopped, and may stand still for `max_time`. The lease of the first one may
+    /// have begun some time ago.
+    pub(crate) fn begin(&mut self, max_time: Option<Duration>) {
+        self.renew();
+        self.deadline = max_time.and_then(|time| self.renewed.checked_add(time));
+    }
+
+    fn renew(&mut self) {
         (self.renew)();
         self.renewed = Instant::now();
     }
 
     /// Renews the leases, if it is time for that: after a third of them.
     pub(crate) fn renew_if_due(&mut self) {
-        if self.renews && self.left().is_zero() {
-            self.begin();
+        if self.renews && self.until_due().is_zero() {
+            self.renew();
         }
     }
 
@@ -75,8 +86,8 @@ impl<'a> Waiting<'a> {
         self.renews = false;
     }
 
-    /// Waits until something happens to one of the file descriptors, a signal has come, or the
-    /// lease is over.
+    /// Waits until something happens to one of the file descriptors, a signal has come, the devices
+    /// may not stand still any longer, or the lease is over.
     ///
     /// # Errors
     ///
@@ -88,14 +99,19 @@ impl<'a> Waiting<'a> {
     ) -> Result<Event> {
         loop {
             self.renew_if_due();
-            let left = self.left();
-            if left.is_zero() {
-                let over = !self.renews;
+            let (left, until_late) = (self.until_due(), self.until_late());
+            let (over, late) = (!self.renews && left.is_zero(), until_late.is_zero());
+            if over || late {
+                if late {
+                    self.deadline = None;
+                }
                 return Ok(Event {
                     over,
+                    late,
                     ..Event::default()
                 });
             }
+            let left = left.min(until_late);
             // Nothing happens to this one.
             let none = (self.signals, PollFlags::empty());
             let fds = [
@@ -115,7 +131,7 @@ impl<'a> Waiting<'a> {
                     return Ok(Event {
                         first,
                         second,
-                        over: false,
+                        ..Event::default()
                     });
                 }
                 Err(error) => return Err(Error::Owner(error.into())),
@@ -124,7 +140,7 @@ impl<'a> Waiting<'a> {
     }
 
     /// Until the leases have to be renewed, or are over.
-    fn left(&self) -> Duration {
+    fn until_due(&self) -> Duration {
         let whole = if self.renews {
             (self.lease / 3).max(Duration::from_millis(1))
         } else {
@@ -132,9 +148,18 @@ impl<'a> Waiting<'a> {
         };
         whole.saturating_sub(self.renewed.elapsed())
     }
+
+    /// Until the devices may not stand still any longer.
+    fn until_late(&self) -> Duration {
+        let now = Instant::now();
+        self.deadline.map_or(Duration::MAX, |deadline| {
+            deadline.saturating_duration_since(now)
+        })
+    }
 }
 
 /// Writes `line` to `out`, as that takes it, and waits until `end` is closed on its other side.
+/// `false`: the devices may not stand still any longer.
 ///
 /// # Errors
 ///
@@ -146,13 +171,16 @@ pub(crate) fn until_eof(
     out: BorrowedFd<'_>,
     line: &[u8],
     interrupted: impl Fn() -> Option<i32>,
-) -> Result<()> {
+) -> Result<bool> {
     let mut rest = line;
     loop {
         let writable = (!rest.is_empty()).then_some((out, PollFlags::OUT));
         let event = waiting.wait((end, PollFlags::IN), writable)?;
         if let Some(signal) = interrupted() {
             return Err(Error::Interrupted(signal));
+        }
+        if event.late {
+            return Ok(false);
         }
         if event.second {
             // So much fits into a pipe that can be written to.
@@ -165,7 +193,7 @@ pub(crate) fn until_eof(
         }
         if event.first && has_ended(end) {
             return match rest {
-                [] => Ok(()),
+                [] => Ok(true),
                 _ => Err(Error::Output(io::ErrorKind::WriteZero.into())),
             };
         }
@@ -250,12 +278,38 @@ mod tests {
         let renewals = Cell::new(0);
         let renew = Box::new(|| renewals.set(renewals.get() + 1));
         let mut waiting = Waiting::new(signals.as_fd(), None, LEASE, renew);
-        waiting.begin();
+        waiting.begin(None);
         waiting.let_go();
         let event = waiting.wait((end.as_fd(), PollFlags::IN), None).unwrap();
         assert!(event.over && !event.first);
         assert_eq!(renewals.get(), 1);
         assert!(waiting.renewed.elapsed() >= LEASE);
+    }
+
+    #[test]
+    fn the_time_that_the_devices_may_stand_still_is_over_once() {
+        let (signals, _signals) = quiet();
+        let (end, _end) = quiet();
+        let mut waiting = Waiting::new(signals.as_fd(), None, LONG, Box::new(|| ()));
+        let begin = Instant::now();
+        waiting.begin(Some(LEASE));
+        let event = waiting.wait((end.as_fd(), PollFlags::IN), None).unwrap();
+        assert!(event.late && !event.over && !event.first, "{event:?}");
+        assert!(begin.elapsed() >= LEASE);
+        let null = File::open("/dev/null").unwrap();
+        let event = waiting.wait((null.as_fd(), PollFlags::IN), None).unwrap();
+        assert!(event.first && !event.late, "{event:?}");
+    }
+
+    #[test]
+    fn nobody_waits_for_an_end_beyond_that_time() {
+        let (signals, _signals) = quiet();
+        let (_reader, out) = pipe().unwrap();
+        let (end, _end) = quiet();
+        let mut waiting = Waiting::new(signals.as_fd(), None, LONG, Box::new(|| ()));
+        waiting.begin(Some(LEASE));
+        let ended = until_eof(&mut waiting, end.as_fd(), out.as_fd(), b"", never);
+        assert!(matches!(ended, Ok(false)), "{ended:?}");
     }
 
     #[test]

@@ -151,7 +151,7 @@ test_one_of_several_fails() {
 	tool 6 stop --timeout 300 "$host" "$DISK" "$nic"
 	for vdev in "$host" "$nic"; do
 		expect "state" "$(cat "/sys/bus/virtio/devices/$vdev/device_stop/state")" running
-		echo 1000 >"/sys/bus/virtio/devices/$vdev/device_stop/timeout_ms"
+		echo $USUAL_TIMEOUT_MS >"/sys/bus/virtio/devices/$vdev/device_stop/timeout_ms"
 	done
 	device_set acknowledge=at-once
 	wait_until holds "$disk/state" running
@@ -242,6 +242,30 @@ test_lease_is_renewed() {
 	tool_ends 4
 	out_has 'lease_expired'
 	out_has '"status":143'
+}
+
+test_max_time() {
+	tool 9 --json run --max-time 500 "$DISK" -- sleep 1000
+	out_has '"status":143'
+	out_has '"still":true'
+	err_has "--max-time"
+	runs_as_before
+	# Nobody else would set free who waits for what he has stopped: that is done when the lease is over.
+	tool_starts run --max-time 200 --lease 1000 "$DISK" -- dd if="/dev/$DISK" of=/dev/null bs=4k count=1 iflag=direct
+	wait "$TOOL" && fail "it ends as if nothing had happened"
+	err_has "--max-time"
+	runs_as_before
+	rm -f /tmp/end
+	mkfifo /tmp/end
+	virtio-stop run --max-time 200 --until-eof "$DISK" </tmp/end >/tmp/out 2>/tmp/err &
+	TOOL=$!
+	exec 5>/tmp/end
+	tool_ends 9
+	exec 5>&-
+	rm /tmp/end
+	out_has '"event":"resumed"'
+	err_has "--max-time"
+	runs_as_before
 }
 
 test_until_eof() {
@@ -407,7 +431,7 @@ test_stop_renew_resume() {
 	wait_until state_is running
 	tool 0 resume "$device_of_host" "$DISK"
 	expect "state of the host" "$(cat "$host/state")" running
-	echo 1000 >"$host/timeout_ms"
+	echo $USUAL_TIMEOUT_MS >"$host/timeout_ms"
 }
 
 test_user_who_may_not() {
@@ -446,5 +470,5 @@ driver virtio_net virtio_scsi
 run_tests test_run_ends_as_its_command test_command_has_its_name_arguments_and_streams \
 	test_command_that_can_t_be_executed test_signals_reach_the_command test_tool_is_killed test_stop_fails \
 	test_one_of_several_fails test_signal_calls_the_stop_off test_device_does_not_stand_still test_busy \
-	test_lease_is_renewed test_until_eof test_freeze test_killed_while_frozen test_command_on_the_disk \
+	test_lease_is_renewed test_max_time test_until_eof test_freeze test_killed_while_frozen test_command_on_the_disk \
 	test_stop_renew_resume test_user_who_may_not test_without_the_module

@@ -13,7 +13,7 @@ use virtio_stop::executable::Mounts;
 use virtio_stop::freeze::FileSystems;
 use virtio_stop::freezing::{standing, unfrozen};
 use virtio_stop::mounts::mounts;
-use virtio_stop::session::{Session, Task};
+use virtio_stop::session::{Limits, Session, Task};
 use virtio_stop::signals::{self, Signals};
 use virtio_stop::{memory, mounted_above, resolve, Error, Mount, Owner, Result};
 
@@ -32,12 +32,8 @@ pub(crate) fn run(system: &System, args: &Run, json: bool) -> Result<u8> {
         }
     }
     if args.dry_run {
-        told::plan(
-            &devices,
-            if args.freeze { &above } else { &[] },
-            &args.command,
-            json,
-        );
+        let frozen: &[Mount] = if args.freeze { &above } else { &[] };
+        told::plan(&devices, frozen, &args.command, json)?;
         return Ok(0);
     }
     let end = end(args)?;
@@ -82,7 +78,11 @@ pub(crate) fn run(system: &System, args: &Run, json: bool) -> Result<u8> {
         None => Task::Command(Command::start(&args.command, mounts)?),
     };
     announce(&devices, json);
-    let limits = (args.timeout, args.lease);
+    let limits = Limits {
+        timeout_ms: args.timeout,
+        lease_ms: args.lease,
+        max_time_ms: args.max_time,
+    };
     let (outcome, looks) = Session::new(&owner, &signals, &file_systems, limits, task).run();
     let command = args.command.first();
     let json = json || command.is_none();
@@ -103,5 +103,5 @@ fn announce(devices: &[Device], json: bool) {
         return;
     }
     let names: Vec<_> = devices.iter().map(Device::name).collect();
-    anstream::eprintln!("stopping {} ...", names.join(", "));
+    print::note(&format!("stopping {} ...", names.join(", ")));
 }

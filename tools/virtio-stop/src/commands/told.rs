@@ -3,6 +3,7 @@
 //! What `run` tells: before, while everything stands still, and afterwards.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::Path;
 
 use serde::Serialize;
@@ -12,6 +13,8 @@ use virtio_stop::proof::{still, Unstill};
 use virtio_stop::sequence::Outcome;
 use virtio_stop::session::{End, Looks, Tell};
 use virtio_stop::{Error, Exit, Mount};
+
+use super::print;
 
 /// The line for whoever waits for the stop. It has its memory before.
 pub(crate) struct Stopped {
@@ -85,7 +88,16 @@ struct Plan<'a> {
 }
 
 /// What would be done.
-pub(crate) fn plan(devices: &[Device], frozen: &[Mount], command: &[OsString], json: bool) {
+///
+/// # Errors
+///
+/// It can't be printed.
+pub(crate) fn plan(
+    devices: &[Device],
+    frozen: &[Mount],
+    command: &[OsString],
+    json: bool,
+) -> virtio_stop::Result<()> {
     let command = command
         .iter()
         .map(|word| word.to_string_lossy().into_owned());
@@ -97,20 +109,18 @@ pub(crate) fn plan(devices: &[Device], frozen: &[Mount], command: &[OsString], j
         command: command.collect(),
     };
     if json {
-        print_line(&plan);
-        return;
+        return print::line(&plan).map(drop);
     }
-    for point in plan.freeze {
-        anstream::println!("would freeze {}", point.display());
-    }
-    for device in plan.stop {
-        anstream::println!("would stop {device}");
-    }
-    if plan.command.is_empty() {
-        anstream::println!("would wait until the other end is closed");
-    } else {
-        anstream::println!("would run {}", plan.command.join(" "));
-    }
+    let freeze = plan.freeze.iter();
+    let freeze = freeze.map(|point| format!("would freeze {}\n", point.display()));
+    let stop = plan.stop.iter();
+    let stop = stop.map(|device| format!("would stop {device}\n"));
+    let then = match &*plan.command {
+        [] => "would wait until the other end is closed\n".to_owned(),
+        command => format!("would run {}\n", command.join(" ")),
+    };
+    let text: String = freeze.chain(stop).chain([then]).collect();
+    print::text(&text).map(drop)
 }
 
 #[derive(Serialize)]
@@ -174,7 +184,6 @@ pub(crate) fn outcome(
         let path = command.cloned().unwrap_or_default().into();
         errors.push(Error::Command { path, source });
     }
-    let exit = exit(&errors, status);
     let document = Ended {
         version: 1,
         event: if outcome.resumed { "resumed" } else { "failed" },
@@ -186,24 +195,25 @@ pub(crate) fn outcome(
             .collect(),
         status,
         errors: errors.iter().map(Error::to_string).collect(),
-        exit,
+        exit: exit(&errors, status),
     };
     if json {
-        print_line(&document);
+        // Somebody relies on this line: without it, the status tells.
+        errors.extend(print::line(&document).err());
     } else {
         document.print();
     }
     for error in &errors {
         crate::complain(error);
     }
-    exit
+    exit(&errors, status)
 }
 
-/// What has gone wrong besides that a signal has come is more than that.
+/// What has gone wrong besides that a signal has come, or the time was over, is more than that.
 fn exit(errors: &[Error], status: Option<u8>) -> u8 {
     let mut others = errors
         .iter()
-        .filter(|error| !matches!(error, Error::Interrupted(_)));
+        .filter(|error| error.exit() != Exit::Interrupted);
     match others.next().or(errors.first()) {
         Some(error) => error.exit() as u8,
         None => status.unwrap_or(0),
@@ -231,7 +241,7 @@ fn ended(
 }
 
 impl Ended {
-    /// Not to standard output, which is the command's.
+    /// Not to standard output, which is the command's. If that fails, the status tells.
     fn print(&self) {
         for device in &self.devices {
             let still = match &device.why {
@@ -243,7 +253,8 @@ impl Ended {
                 Some(count) => format!("{count} in flight"),
                 None => "in flight unknown".to_owned(),
             };
-            anstream::eprintln!(
+            let _ = writeln!(
+                anstream::stderr(),
                 "{:<10}  {still}  generation {}  {in_flight}  stop {}  resume {}",
                 device.device,
                 device.generation,
@@ -258,11 +269,6 @@ fn milliseconds(microseconds: u64) -> String {
     format!("{}.{:03} ms", microseconds / 1000, microseconds % 1000)
 }
 
-fn print_line(document: &impl Serialize) {
-    // Numbers and words always have a form in JSON.
-    anstream::println!("{}", serde_json::to_string(document).unwrap_or_default());
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,6 +279,8 @@ mod tests {
         assert_eq!(exit(&[], Some(7)), 7);
         let interrupted = || Error::Interrupted(15);
         assert_eq!(exit(&[interrupted()], Some(143)), 9);
+        assert_eq!(exit(&[Error::TooLong(1)], Some(143)), 9);
+        assert_eq!(exit(&[Error::TooLong(1), Error::Unguarded], None), 1);
         assert_eq!(exit(&[interrupted(), Error::Unguarded], None), 1);
         let device = String::new();
         let why = Unstill::Again;
