@@ -51,6 +51,17 @@ boot_reports_a_module_that_does_not_load() {
 	boots 123 --module "$devices/broken.ko" -- true
 }
 
+starts_again_are() {
+	[ "$(grep -c 'It is started again' "$devices/errors")" -eq "$1" ]
+}
+
+boot_starts_a_guest_again_that_the_emulation_has_brought_down() {
+	printf '%s\n' '#!/bin/sh' 'mount -t devtmpfs dev /dev' 'echo "Oops: int3: planted" >/dev/kmsg' 'sync; reboot -f' >"$devices/planted"
+	chmod 755 "$devices/planted"
+	boots 125 --copy "$devices/planted" --append rdinit=/planted -- true
+	check "it is started three times, and not for ever" starts_again_are 2
+}
+
 boot_refuses_what_makes_no_sense() {
 	boots 2 --kernel other -- true
 	boots 2 --cpus 0 -- true
