@@ -57,10 +57,10 @@ pub(crate) enum Command {
     },
     /// Stop devices, for scripts that come back later to resume them
     ///
-    /// All of them stop, or none: if one fails, those that have stopped just now resume. Nobody owns
-    /// such a stop: it ends when its lease does. Prints the generation of each stop. What --timeout
-    /// and --lease say stays written to the devices' timeout_ms and lease_ms: it holds for the
-    /// resume and for renewals, too.
+    /// All of them stop, or none: if one fails, those that have stopped just now resume. Nobody
+    /// owns such a stop: it ends when its lease does. Prints the generation of each stop. What
+    /// --timeout and --lease say stays written to the devices' timeout_ms and lease_ms: it holds
+    /// for the resume and for renewals, too.
     Stop {
         /// The devices
         #[arg(required = true)]
@@ -74,8 +74,8 @@ pub(crate) enum Command {
     },
     /// Resume devices
     ///
-    /// Each is tried, whatever fails. Ends with what the first one has failed with; with 4 if a stop
-    /// had ended before.
+    /// Each is tried, whatever fails. Ends with what the first one has failed with; with 4 if a
+    /// stop had ended before.
     Resume {
         /// The devices
         #[arg(required = true)]
@@ -105,14 +105,14 @@ pub(crate) enum Command {
     },
     /// Stop devices, do something, and resume them whatever happens
     ///
-    /// COMMAND is started before the stop, waits in memory, and is executed after it. If the devices
-    /// did not stop, it has not run. COMMAND is refused if it lies on the devices, or what it begins
-    /// with does, unless it is a static program, which is kept in memory. What it does then is its
-    /// own matter: it waits if it needs what stands still.
+    /// COMMAND is started before the stop, waits in memory, and is executed after it. If the
+    /// devices did not stop, it has not run. COMMAND is refused if it lies on the devices, or what
+    /// it begins with does, unless it is a static program, which is kept in memory. What it does
+    /// then is its own matter: it waits if it needs what stands still.
     ///
-    /// SIGHUP, SIGINT, SIGQUIT and SIGTERM are passed on to COMMAND, which is continued then, should
-    /// it be paused. SIGTSTP (^Z) pauses COMMAND only. COMMAND writes no core dump, which could lie
-    /// on what stands still, unless it raises its soft limit for that.
+    /// SIGHUP, SIGINT, SIGQUIT and SIGTERM are passed on to COMMAND, which is continued then,
+    /// should it be paused. SIGTSTP (^Z) pauses COMMAND only. COMMAND writes no core dump, which
+    /// could lie on what stands still, unless it raises its soft limit for that.
     ///
     /// If this program is killed, the devices resume, what it has frozen is thawed by a second
     /// process, and COMMAND gets SIGTERM. If it is paused, what is frozen is thawed soon after the
@@ -120,11 +120,11 @@ pub(crate) enum Command {
     /// systems stay frozen: 'fsfreeze --unfreeze' thaws them.
     ///
     /// The leases of the stops are renewed, until a signal comes, or --max-time is over: without it
-    /// a COMMAND that waits for what stands still, and that nobody ends, waits for ever. COMMAND has
-    /// until they are over to
-    /// end; then everything is resumed and thawed, so that a COMMAND that waits for what stands still
-    /// is set free, and only then it is waited for. At the end each device is shown to have stood
-    /// still, by its generation and the requests in flight, or the status is 4.
+    /// a COMMAND that waits for what stands still, and that nobody ends, waits for ever. COMMAND
+    /// has until they are over to end; then everything is resumed and thawed, so that a COMMAND
+    /// that waits for what stands still is set free, and only then it is waited for. At the end
+    /// each device is shown to have stood still, by its generation and the requests in flight, or
+    /// the status is 4.
     ///
     /// With --json, the last line on standard output says how it has ended. With --hold and
     /// --until-eof there are two lines of JSON, "event":"stopped" and "event":"resumed", or one,
@@ -175,8 +175,8 @@ pub(crate) struct Run {
     /// Freeze the file systems above the devices first
     #[arg(long)]
     pub(crate) freeze: bool,
-    /// Instead of a COMMAND: print "stopped" as JSON, and resume when nothing holds the other end of
-    /// this file descriptor any more
+    /// Instead of a COMMAND: print "stopped" as JSON, and resume when nothing holds the other end
+    /// of this file descriptor any more
     #[arg(long, value_name = "FD", conflicts_with = "until_eof")]
     pub(crate) hold: Option<i32>,
     /// The same with standard input

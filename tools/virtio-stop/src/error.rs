@@ -34,8 +34,8 @@ pub enum Exit {
     Gone = 7,
     /// This user may not do that.
     Denied = 8,
-    /// A signal, or the time that it may take, has ended it before it was done. What was stopped has resumed, or does as soon as
-    /// it answers.
+    /// A signal, or the time that it may take, has ended it before it was done. What was stopped
+    /// has resumed, or does as soon as it answers.
     Interrupted = 9,
     /// The command to run can't be executed, or not while the devices stand still.
     NotExecutable = 126,
