@@ -73,6 +73,13 @@ boot_refuses_what_makes_no_sense() {
 	boots 2 --
 }
 
+# The emulation of a machine that can have one processor only has no memory barriers that other processes see.
+boot_emulates_barriers_with_one_processor() {
+	boots 0 --qmp -- sh -c '[ "$(nproc)" = 1 ] || exit; dmesg | grep -q "Hypervisor detected: KVM" && exit
+		exec 3<>/dev/vds/qmp; echo "{\"execute\":\"query-hotpluggable-cpus\"}" >&3
+		read -r -t 60 line <&3 && [ "$(echo "$line" | grep -o vcpus-count | wc -l)" = 2 ]'
+}
+
 boot_runs_a_microvm() {
 	boots 3 --machine microvm -- sh -c 'exit 3'
 }
