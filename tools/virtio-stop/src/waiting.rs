@@ -259,9 +259,9 @@ mod tests {
         let (signals, _signals) = quiet();
         let renewals = Cell::new(0);
         let renew = Box::new(|| renewals.set(renewals.get() + 1));
+        let begin = Instant::now();
         let mut waiting = Waiting::new(signals.as_fd(), None, LEASE, renew);
         let null = File::open("/dev/null").unwrap();
-        let begin = Instant::now();
         while renewals.get() < 3 {
             assert!(begin.elapsed() < LONG, "{} renewals", renewals.get());
             let event = waiting.wait((null.as_fd(), PollFlags::IN), None).unwrap();

@@ -188,11 +188,11 @@ test_what_is_not_its_own_is_left_alone() {
 	stop
 	expect "resume" "$(store "$STOP/state" resume)" "$ETIMEDOUT"
 	expect "state" "$(state)" failed
-	requested=$(device_get counters.resumes.requested)
+	writes=$(device_get counters.status_writes)
 	asks stop "$EBUSY $VDEV 16"
 	asks resume ok
 	expect "state" "$(state)" failed
-	expect "resumes requested" "$(device_get counters.resumes.requested)" "$requested"
+	expect "writes of the status" "$(device_get counters.status_writes)" "$writes"
 	asks remove ok
 	owner_goes
 	device_do behave
