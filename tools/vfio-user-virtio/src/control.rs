@@ -13,10 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -27,12 +24,15 @@ use serde_json::Value;
 use crate::device::Device;
 use crate::report::VERSION;
 use crate::scenario::Changes;
+use crate::socket;
+use clients::{Client, Clients};
+
+mod clients;
 
 /// The devices, by name.
 pub type Devices = BTreeMap<String, Arc<Device>>;
 
 const MAX_LINE: u64 = 64 * 1024;
-const MAX_CLIENTS: usize = 64;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,43 +83,32 @@ enum Error {
     Action(#[from] crate::types::ActionError),
 }
 
-/// Listens on `path`. A socket that a dead process has left there is replaced.
-pub fn listen(path: &Path) -> io::Result<UnixListener> {
-    if UnixStream::connect(path).is_ok() {
-        return Err(io::Error::new(
-            io::ErrorKind::AddrInUse,
-            "another process is listening there",
-        ));
-    }
-    if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
-        std::fs::remove_file(path)?;
-    }
-    UnixListener::bind(path)
-}
-
 /// Serves clients, for ever.
-pub fn run(listener: &UnixListener, devices: &Arc<Devices>) -> io::Result<()> {
-    let clients = Arc::new(AtomicUsize::new(0));
+pub fn run(listener: &UnixListener, devices: &Arc<Devices>) -> ! {
+    let clients = Arc::new(Clients::default());
     loop {
-        let (stream, _) = listener.accept()?;
-        if clients.fetch_add(1, Ordering::Relaxed) >= MAX_CLIENTS {
-            clients.fetch_sub(1, Ordering::Relaxed);
-            tracing::warn!("too many control clients: one was turned away");
-            continue;
+        let started = clients
+            .admit(socket::accept(listener))
+            .and_then(|client| client.map_or(Ok(()), |client| start(client, devices)));
+        if let Err(error) = started {
+            tracing::info!(%error, "a control client was turned away");
         }
-        let (devices, clients) = (Arc::clone(devices), Arc::clone(&clients));
-        thread::Builder::new()
-            .name("control".to_owned())
-            .spawn(move || {
-                if let Err(error) = client(&stream, &devices) {
-                    tracing::info!(%error, "control client");
-                }
-                clients.fetch_sub(1, Ordering::Relaxed);
-            })?;
     }
 }
 
-fn client(stream: &UnixStream, devices: &Devices) -> io::Result<()> {
+fn start(client: Client, devices: &Arc<Devices>) -> io::Result<()> {
+    let devices = Arc::clone(devices);
+    thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || {
+            if let Err(error) = serve(client.stream(), &devices, || client.has_asked()) {
+                tracing::info!(%error, "control client");
+            }
+        })
+        .map(drop)
+}
+
+fn serve(stream: &UnixStream, devices: &Devices, asked: impl Fn()) -> io::Result<()> {
     let mut input = BufReader::new(stream);
     let mut output = stream;
     loop {
@@ -136,6 +125,7 @@ fn client(stream: &UnixStream, devices: &Devices) -> io::Result<()> {
         if line.trim_ascii().is_empty() {
             continue;
         }
+        asked();
         let mut reply = serde_json::to_vec(&answer(&line, devices))?;
         reply.push(b'\n');
         output.write_all(&reply)?;
@@ -221,7 +211,7 @@ mod tests {
     use crate::settings::Settings;
     use crate::types::null::Null;
 
-    fn ask(request: &str) -> (Value, Option<Value>, Option<String>) {
+    fn devices() -> Devices {
         let device = |id| {
             let offer = Offer::default();
             Arc::new(Device::new(
@@ -230,8 +220,11 @@ mod tests {
                 Settings::default(),
             ))
         };
-        let devices = Devices::from([("a".to_owned(), device(1)), ("b".to_owned(), device(2))]);
-        let reply = answer(request.as_bytes(), &devices);
+        Devices::from([("a".to_owned(), device(1)), ("b".to_owned(), device(2))])
+    }
+
+    fn ask(request: &str) -> (Value, Option<Value>, Option<String>) {
+        let reply = answer(request.as_bytes(), &devices());
         match reply.result {
             Answer::Value(value) => (reply.id, Some(value), None),
             Answer::Error(error) => (reply.id, None, Some(error)),
@@ -285,5 +278,40 @@ mod tests {
             assert!(error.contains(expected), "{request}: {error}");
         }
         assert!(ask("nonsense").2.unwrap().starts_with("not a request"));
+    }
+
+    #[test]
+    fn silent_clients_lock_nobody_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        let listener = socket::listen(&path).unwrap();
+        thread::spawn(move || run(&listener, &Arc::new(devices())));
+        let silent: Vec<UnixStream> = (0..100)
+            .map(|_| UnixStream::connect(&path).unwrap())
+            .collect();
+        let mut client = crate::client::Client::connect(&path).unwrap();
+        assert_eq!(client.get("b", "device_id").unwrap(), 2);
+        drop(silent);
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_left() {
+        let (client, server) = UnixStream::pair().unwrap();
+        server
+            .set_write_timeout(Some(std::time::Duration::from_millis(1)))
+            .unwrap();
+        let serving = thread::spawn(move || serve(&server, &devices(), || ()));
+        let request = b"{\"v\":1,\"id\":1,\"get\":\"\"}\n";
+        // Until the server is gone. A client that waits for it to read waits no longer than this.
+        let minute = std::time::Duration::from_secs(60);
+        client.set_write_timeout(Some(minute)).unwrap();
+        let error = loop {
+            if let Err(error) = (&client).write_all(request) {
+                break error;
+            }
+        };
+        assert_ne!(error.kind(), io::ErrorKind::WouldBlock);
+        let error = serving.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 }

@@ -25,5 +25,6 @@ pub mod report;
 pub mod scenario;
 pub mod server;
 pub mod settings;
+pub mod socket;
 pub mod status;
 pub mod types;

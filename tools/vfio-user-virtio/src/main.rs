@@ -18,6 +18,7 @@ use vfio_user_virtio::client::{self, Client};
 use vfio_user_virtio::control::{self, Devices};
 use vfio_user_virtio::scenario;
 use vfio_user_virtio::server::{self, Server};
+use vfio_user_virtio::socket;
 
 /// Why the program can't go on.
 #[derive(Debug, thiserror::Error)]
@@ -162,17 +163,13 @@ fn serve(args: &Serve) -> Result<(), Error> {
     }
     let devices = Arc::new(devices);
     if let Some(path) = &args.control {
-        let listener = control::listen(path).map_err(|source| Error::Control {
+        let listener = socket::listen(path).map_err(|source| Error::Control {
             path: path.clone(),
             source,
         })?;
         sockets.push(path.clone());
         let devices = Arc::clone(&devices);
-        spawn("control", move || {
-            if let Err(error) = control::run(&listener, &devices) {
-                tracing::error!(%error, "no more control clients");
-            }
-        })?;
+        spawn("control", move || control::run(&listener, &devices))?;
     }
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     spawn("signals", move || {
@@ -198,7 +195,10 @@ fn serve(args: &Serve) -> Result<(), Error> {
     ended.recv().unwrap_or(Ok(())).map_err(Error::from)
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+fn spawn<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<()> {
     thread::Builder::new()
         .name(name.to_owned())
         .spawn(body)

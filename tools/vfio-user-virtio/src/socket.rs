@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Sockets that listen: for QEMU, and for who controls the devices.
+
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+/// How long to wait for what is wanting to accept a client: a file descriptor, memory.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Listens on `path`. A socket that a dead process has left there is replaced.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    if UnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another process is listening there",
+        ));
+    }
+    // Only a socket is removed: anything else there makes bind() fail.
+    if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
+        std::fs::remove_file(path)?;
+    }
+    UnixListener::bind(path)
+}
+
+/// The next client. As long as there can be none, it is tried again.
+pub fn accept(listener: &UnixListener) -> UnixStream {
+    let mut told = false;
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => return stream,
+            Err(error) => {
+                if !told {
+                    tracing::warn!(%error, "can't accept a client, and tries again");
+                }
+                told = true;
+                thread::sleep(PAUSE);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_are_replaced_only_when_nobody_listens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = listen(&path).unwrap();
+        let error = listen(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(listener);
+        listen(&path).unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "precious").unwrap();
+        assert!(listen(&file).is_err());
+        assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_client_is_accepted_after_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = listen(&path).unwrap();
+        // An error as long as there is nobody.
+        listener.set_nonblocking(true).unwrap();
+        let accepting = thread::spawn(move || accept(&listener));
+        let client = UnixStream::connect(&path).unwrap();
+        let accepted = accepting.join().unwrap();
+        drop(accepted);
+        assert_eq!(io::copy(&mut &client, &mut io::sink()).unwrap(), 0);
+    }
+}
