@@ -6,13 +6,13 @@
 //! under the lock, carries them out without it, and gives them back under it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
+use crate::eventfd::Eventfd;
 use crate::memory::Memory;
 use crate::pci::{self, Structure};
 use crate::registers::{Registers, DEVICE_STATUS};
@@ -208,13 +208,18 @@ impl Device {
     }
 
     /// The client gives `files` to signal the MSI-X vectors from `start` on; none takes those vectors away.
-    pub fn set_vectors(&self, start: usize, count: usize, files: Vec<File>) {
+    pub fn set_vectors(&self, start: usize, count: usize, files: Vec<Eventfd>) {
         self.lock().interrupts.set_vectors(start, count, files);
     }
 
     /// The client gives a file to signal INTx, or takes it away.
-    pub fn set_intx(&self, file: Option<File>) {
+    pub fn set_intx(&self, file: Option<Eventfd>) {
         self.lock().interrupts.set_intx(file);
+    }
+
+    /// The client does not want to be signalled, until it unmasks INTx.
+    pub fn mask_intx(&self) {
+        self.lock().interrupts.mask_intx();
     }
 
     /// The client has seen the last INTx, and may be signalled again.

@@ -5,7 +5,7 @@
 //! | | |
 //! |---|---|
 //! | [`args`], [`scenario`], [`settings`] | what the user chose |
-//! | [`server`], [`memory`] | the client: QEMU, by vfio-user |
+//! | [`server`], [`memory`], [`eventfd`] | the client: QEMU, by vfio-user |
 //! | [`pci`], [`registers`], [`status`] | what the guest's driver sees |
 //! | [`device`], [`types`] | what a device does |
 //! | [`judge`], [`report`], [`control`] | what it tells of the driver and of itself |
@@ -17,6 +17,7 @@ pub mod args;
 pub mod client;
 pub mod control;
 pub mod device;
+pub mod eventfd;
 pub mod judge;
 pub mod memory;
 pub mod pci;

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::size_of;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::path::Path;
@@ -12,15 +13,16 @@ use std::time::Instant;
 
 use vfio_bindings::bindings::vfio::{
     vfio_region_info, VFIO_IRQ_INFO_AUTOMASKED, VFIO_IRQ_INFO_EVENTFD, VFIO_IRQ_INFO_MASKABLE,
-    VFIO_IRQ_INFO_NORESIZE, VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_ACTION_UNMASK,
-    VFIO_IRQ_SET_DATA_EVENTFD, VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_BAR2_REGION_INDEX,
-    VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_INTX_IRQ_INDEX, VFIO_PCI_MSIX_IRQ_INDEX,
-    VFIO_PCI_NUM_IRQS, VFIO_PCI_NUM_REGIONS, VFIO_REGION_INFO_FLAG_READ,
+    VFIO_IRQ_INFO_NORESIZE, VFIO_IRQ_SET_ACTION_MASK, VFIO_IRQ_SET_ACTION_TRIGGER,
+    VFIO_IRQ_SET_ACTION_UNMASK, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_PCI_BAR0_REGION_INDEX,
+    VFIO_PCI_BAR2_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_INTX_IRQ_INDEX,
+    VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_NUM_IRQS, VFIO_PCI_NUM_REGIONS, VFIO_REGION_INFO_FLAG_READ,
     VFIO_REGION_INFO_FLAG_WRITE,
 };
 use vfio_user::{DmaMapFlags, DmaUnmapFlags, IrqInfo, ServerBackend, ServerRegion};
 
 use crate::device::Device;
+use crate::eventfd::Eventfd;
 use crate::pci::{BAR_SIZE, CONFIG_SIZE, MSIX_BAR_SIZE};
 
 /// The longest access to a register or to configuration space that a guest can make by way of QEMU.
@@ -214,7 +216,10 @@ impl ServerBackend for Adapter<'_> {
         count: u32,
         fds: Vec<File>,
     ) -> io::Result<()> {
-        let mut fds = fds;
+        let mut fds = fds
+            .into_iter()
+            .map(|file| Eventfd::try_from(OwnedFd::from(file)))
+            .collect::<Result<Vec<_>, _>>()?;
         let signals = flags & VFIO_IRQ_SET_DATA_EVENTFD != 0;
         match index {
             // No count takes everything away (VFIO_DEVICE_SET_IRQS).
@@ -223,6 +228,9 @@ impl ServerBackend for Adapter<'_> {
             }
             VFIO_PCI_MSIX_IRQ_INDEX if signals => {
                 self.0.set_vectors(start as usize, count as usize, fds);
+            }
+            VFIO_PCI_INTX_IRQ_INDEX if flags & VFIO_IRQ_SET_ACTION_MASK != 0 => {
+                self.0.mask_intx();
             }
             VFIO_PCI_INTX_IRQ_INDEX if flags & VFIO_IRQ_SET_ACTION_UNMASK != 0 => {
                 self.0.unmask_intx();

@@ -2,9 +2,7 @@
 
 //! Interrupts to the driver, by way of the client: MSI-X vectors, or INTx and its status register.
 
-use std::fs::File;
-use std::io::{self, Write};
-
+use crate::eventfd::Eventfd;
 use crate::registers::NO_VECTOR;
 
 /// What the driver is told of.
@@ -19,8 +17,8 @@ pub(super) enum Cause {
 /// The ways to interrupt the driver.
 #[derive(Debug, Default)]
 pub(super) struct Interrupts {
-    vectors: Vec<Option<File>>,
-    intx: Option<File>,
+    vectors: Vec<Option<Eventfd>>,
+    intx: Option<Eventfd>,
     /// INTx was signalled: the client unmasks it when the driver has looked.
     masked: bool,
     isr: u8,
@@ -36,16 +34,20 @@ impl Interrupts {
         interrupts
     }
 
-    pub(super) fn set_vectors(&mut self, start: usize, count: usize, files: Vec<File>) {
+    pub(super) fn set_vectors(&mut self, start: usize, count: usize, files: Vec<Eventfd>) {
         let mut files = files.into_iter();
         for vector in self.vectors.iter_mut().skip(start).take(count) {
             *vector = files.next();
         }
     }
 
-    pub(super) fn set_intx(&mut self, file: Option<File>) {
+    pub(super) fn set_intx(&mut self, file: Option<Eventfd>) {
         self.intx = file;
         self.unmask_intx();
+    }
+
+    pub(super) fn mask_intx(&mut self) {
+        self.masked = true;
     }
 
     pub(super) fn unmask_intx(&mut self) {
@@ -79,7 +81,7 @@ impl Interrupts {
             return self.signal_intx();
         }
         match self.vectors.get(usize::from(vector)) {
-            Some(Some(eventfd)) if vector != NO_VECTOR => signal(eventfd).is_ok(),
+            Some(Some(eventfd)) if vector != NO_VECTOR => is_told(eventfd),
             _ => false,
         }
     }
@@ -88,31 +90,38 @@ impl Interrupts {
         match &self.intx {
             Some(eventfd) if self.isr != 0 && !self.masked => {
                 self.masked = true;
-                signal(eventfd).is_ok()
+                is_told(eventfd)
             }
             _ => false,
         }
     }
 }
 
-fn signal(mut eventfd: &File) -> io::Result<()> {
+fn is_told(eventfd: &Eventfd) -> bool {
     eventfd
-        .write_all(&1u64.to_ne_bytes())
+        .signal()
         .inspect_err(|error| tracing::warn!(%error, "can't signal an interrupt"))
+        .is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::event::EventfdFlags;
+    use std::os::fd::OwnedFd;
 
-    /// An interrupt is 8 bytes in this file.
-    fn eventfd() -> (File, File) {
-        let file = tempfile::tempfile().unwrap();
-        (file.try_clone().unwrap(), file)
+    fn eventfd() -> (Eventfd, OwnedFd) {
+        let file = rustix::event::eventfd(0, EventfdFlags::NONBLOCK).unwrap();
+        (Eventfd::try_from(file.try_clone().unwrap()).unwrap(), file)
     }
 
-    fn signals(file: &File) -> u64 {
-        file.metadata().unwrap().len() / 8
+    /// The signals since the last look.
+    fn signals(file: &OwnedFd) -> u64 {
+        let mut count = [0; 8];
+        match rustix::io::read(file, &mut count) {
+            Ok(_) => u64::from_ne_bytes(count),
+            Err(_) => 0,
+        }
     }
 
     #[test]
@@ -139,12 +148,24 @@ mod tests {
         interrupts.raise(Cause::Configuration, NO_VECTOR);
         assert_eq!(signals(&signalled), 1);
         interrupts.unmask_intx();
-        assert_eq!(signals(&signalled), 2, "the status was not read");
+        assert_eq!(signals(&signalled), 1, "the status was not read");
         assert_eq!((interrupts.read_isr(), interrupts.read_isr()), (3, 0));
         interrupts.unmask_intx();
-        assert_eq!(signals(&signalled), 2);
+        assert_eq!(signals(&signalled), 0);
         interrupts.raise(Cause::Queue, NO_VECTOR);
-        assert_eq!(signals(&signalled), 3);
+        assert_eq!(signals(&signalled), 1);
+    }
+
+    #[test]
+    fn masked_intx_is_signalled_when_it_is_unmasked() {
+        let mut interrupts = Interrupts::new(0);
+        let (file, signalled) = eventfd();
+        interrupts.set_intx(Some(file));
+        interrupts.mask_intx();
+        interrupts.raise(Cause::Queue, NO_VECTOR);
+        assert_eq!(signals(&signalled), 0);
+        interrupts.unmask_intx();
+        assert_eq!(signals(&signalled), 1);
     }
 
     #[test]

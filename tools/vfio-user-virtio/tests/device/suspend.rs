@@ -2,9 +2,13 @@
 
 //! VIRTIO_F_SUSPEND: S-DEV-1 to S-DEV-4, and what the judge says of its drivers.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rustix::event::{eventfd, EventfdFlags};
+use rustix::io::{read, write};
 use vfio_user_virtio::device::Offer;
+use vfio_user_virtio::eventfd::Eventfd;
 use vfio_user_virtio::status::{Protocol, Stop};
 
 use crate::driver::{
@@ -262,16 +266,21 @@ fn left(settings: &[(&str, &str)]) -> (Driver, [u64; 3]) {
     (driver, at)
 }
 
-/// How many interrupts the device has raised. One is 8 bytes in a file.
-fn raised(file: &std::fs::File) -> u64 {
-    file.metadata().unwrap().len() / 8
+/// How many interrupts the device has raised.
+fn raised(eventfd: &OwnedFd) -> u64 {
+    let mut count = [0; 8];
+    match read(eventfd, &mut count) {
+        Ok(_) => write(eventfd, &count).map(|_| u64::from_ne_bytes(count)),
+        Err(_) => Ok(0),
+    }
+    .unwrap()
 }
 
-/// Files that the device signals vector 0 and 1 by: the virtqueue's and the configuration's.
-fn listen(driver: &Driver) -> std::fs::File {
-    let file = tempfile::tempfile().unwrap();
-    let vectors = vec![file.try_clone().unwrap(), file.try_clone().unwrap()];
-    driver.device.set_vectors(0, 2, vectors);
+/// What the device signals vector 0 and 1 by: the virtqueue's and the configuration's.
+fn listen(driver: &Driver) -> OwnedFd {
+    let file = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
+    let vectors = [(); 2].map(|()| Eventfd::try_from(file.try_clone().unwrap()).unwrap());
+    driver.device.set_vectors(0, 2, vectors.into());
     driver.write16(0x10, 1);
     file
 }
