@@ -333,8 +333,10 @@ impl Device {
         self.of_type.pass(now);
         let due = {
             let mut state = self.lock();
-            let memory = Arc::clone(&self.memory.lock());
+            // Held while it is accessed, as everywhere.
+            let memory = self.memory.lock();
             state.take(&memory, now);
+            drop(memory);
             state.due(now)
         };
         let done: Vec<Done> = due.into_iter().map(|taken| self.execute(taken)).collect();
@@ -348,11 +350,15 @@ impl Device {
         let head = taken.chain.head_index();
         // Not what was mapped when the request was taken, but what is mapped now.
         let memory = self.memory.lock();
-        let buffers = taken
-            .chain
-            .clone()
-            .reader(&memory)
-            .and_then(|input| Ok((input, taken.chain.writer(&memory)?)));
+        let buffers = match taken.chain.clone().next() {
+            // Its descriptors make no sense, or are not mapped any more.
+            None => Err(virtio_queue::Error::InvalidChain),
+            Some(_) => taken
+                .chain
+                .clone()
+                .reader(&memory)
+                .and_then(|input| Ok((input, taken.chain.writer(&memory)?))),
+        };
         let outcome = match buffers {
             Ok((input, output)) => self
                 .of_type

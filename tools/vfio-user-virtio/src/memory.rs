@@ -3,85 +3,226 @@
 //! The guest's memory, as far as the client lets the device reach it.
 
 use std::fs::File;
-use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use rustix::fs::{fcntl_get_seals, fstatfs, SealFlags};
+use rustix::io::Errno;
+use vm_memory::mmap::{FromRangesError, MmapRegionError};
 use vm_memory::{
-    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
-    GuestRegionMmap,
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion,
+    GuestMemoryRegionBytes, GuestRegionCollection, GuestRegionCollectionError, GuestRegionMmap,
+    GuestUsize, MemoryRegionAddress, VolatileSlice,
 };
+
+/// The most maps at a time. Each holds a file descriptor. QEMU makes one for each part of the guest's memory that differs from its
+/// neighbours: about ten of a PC with one memory backend, and one more for each memory module that is plugged in.
+pub const MAX_MAPS: usize = 128;
+
+/// The most memory of a device, so that there are addresses left in this process for the others.
+const MAX_SIZE: u64 = 1 << 40;
+
+/// Maps begin and end at borders of such pages.
+pub const PAGE_SIZE: u64 = 4096;
+
+/// HUGETLBFS_MAGIC of <linux/magic.h>.
+const HUGETLBFS_MAGIC: i64 = 0x958458f6;
+
+/// Why something can't be mapped, or unmapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// An access could kill this process (SIGBUS), when the client cuts the file short, or when there is no huge page left.
+    #[error("the file is no memfd of ordinary pages that is sealed against shrinking")]
+    Unsafe,
+    /// Address, size and offset have to be multiples of the page size, and the size more than 0.
+    #[error("these are no pages")]
+    Pages,
+    /// Beyond the end of the file or of the address space.
+    #[error("beyond the end")]
+    Beyond,
+    /// Something is mapped there.
+    #[error("something is mapped there")]
+    Exists,
+    /// More maps than [`MAX_MAPS`], or more than 1 TiB in all.
+    #[error("too many maps, or too large ones")]
+    TooMany,
+    /// An unmap of a part of a map.
+    #[error("a part of a map")]
+    Part,
+    /// mmap(2) fails.
+    #[error("can't map: {0}")]
+    Map(Errno),
+}
+
+impl From<Error> for Errno {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Unsafe => Self::PERM,
+            Error::Pages | Error::Beyond | Error::Part => Self::INVAL,
+            Error::Exists => Self::EXIST,
+            Error::TooMany => Self::NOSPC,
+            Error::Map(errno) => errno,
+        }
+    }
+}
+
+/// A map. Who knows it still when it was unmapped, because of a request that was taken before, reaches nothing by it any more.
+#[derive(Debug)]
+pub struct Region {
+    mmap: GuestRegionMmap,
+    unmapped: AtomicBool,
+}
+
+impl GuestMemoryRegion for Region {
+    type B = ();
+
+    fn len(&self) -> GuestUsize {
+        self.mmap.len()
+    }
+
+    fn start_addr(&self) -> GuestAddress {
+        self.mmap.start_addr()
+    }
+
+    fn bitmap(&self) {}
+
+    fn get_slice(
+        &self,
+        offset: MemoryRegionAddress,
+        count: usize,
+    ) -> Result<VolatileSlice<'_>, GuestMemoryError> {
+        if self.unmapped.load(Ordering::Relaxed) {
+            return Err(GuestMemoryError::HostAddressNotAvailable);
+        }
+        self.mmap.get_slice(offset, count)
+    }
+}
+
+impl GuestMemoryRegionBytes for Region {}
+
+/// What is mapped at a time.
+pub type Mapped = GuestRegionCollection<Region>;
 
 /// The memory that is mapped now. Whoever accesses it holds [`Memory::lock`], so that an unmap waits for the access to end.
 #[derive(Debug, Default)]
-pub struct Memory(RwLock<Arc<GuestMemoryMmap>>);
+pub struct Memory(RwLock<Arc<Mapped>>);
 
 impl Memory {
     /// What is mapped, for as long as the guard lives.
-    pub fn lock(&self) -> RwLockReadGuard<'_, Arc<GuestMemoryMmap>> {
+    pub fn lock(&self) -> RwLockReadGuard<'_, Arc<Mapped>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many maps there are.
+    pub fn maps(&self) -> usize {
+        self.lock().num_regions()
+    }
+
     /// Maps `size` bytes of `file` from `offset` on at the guest address `address`.
-    pub fn map(&self, address: u64, size: u64, offset: u64, file: File) -> io::Result<()> {
-        // Beyond the end of the file an access would kill this process (SIGBUS).
-        if offset
-            .checked_add(size)
-            .is_none_or(|end| end > file.metadata().map_or(0, |meta| meta.len()))
-        {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the mapping reaches beyond the end of the file",
-            ));
+    pub fn map(&self, address: u64, size: u64, offset: u64, file: File) -> Result<(), Error> {
+        pages(address, size)?;
+        pages(offset, size)?;
+        if !is_safe(&file) {
+            return Err(Error::Unsafe);
         }
-        let size = usize::try_from(size).map_err(io::Error::other)?;
-        let region = GuestRegionMmap::from_range(
+        // The file can't become shorter any more.
+        let length = file.metadata().map_or(0, |meta| meta.len());
+        if offset.checked_add(size).is_none_or(|end| end > length) {
+            return Err(Error::Beyond);
+        }
+        let mut memory = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let there: u64 = memory.iter().map(|region| region.len()).sum();
+        if memory.num_regions() >= MAX_MAPS || size > MAX_SIZE - there {
+            return Err(Error::TooMany);
+        }
+        let mmap = GuestRegionMmap::from_range(
             GuestAddress(address),
-            size,
+            usize::try_from(size).map_err(|_| Error::Beyond)?,
             Some(FileOffset::new(file, offset)),
         )
-        .map_err(io::Error::other)?;
-        let mut memory = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        *memory = Arc::new(
-            memory
-                .insert_region(Arc::new(region))
-                .map_err(io::Error::other)?,
-        );
+        .map_err(|error| match error {
+            FromRangesError::MmapRegion(MmapRegionError::Mmap(error)) => {
+                Error::Map(Errno::from_io_error(&error).unwrap_or(Errno::INVAL))
+            }
+            _ => Error::Beyond,
+        })?;
+        let mapped = memory.insert_region(Arc::new(Region {
+            mmap,
+            unmapped: AtomicBool::new(false),
+        }));
+        *memory = Arc::new(mapped.map_err(|error| match error {
+            GuestRegionCollectionError::MemoryRegionOverlap => Error::Exists,
+            _ => Error::Beyond,
+        })?);
         Ok(())
     }
 
-    /// Takes away all regions that lie within `size` bytes from `address` on.
-    pub fn unmap(&self, address: u64, size: u64) {
+    /// Takes away all maps within `size` bytes from `address` on. When it returns nobody accesses them any more.
+    pub fn unmap(&self, address: u64, size: u64) -> Result<(), Error> {
+        pages(address, size)?;
+        let end = address.checked_add(size).ok_or(Error::Beyond)?;
         let mut memory = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let within = |start: u64, length: u64| {
-            start >= address && start - address <= size.saturating_sub(length)
-        };
-        let gone: Vec<_> = memory
+        let reached: Vec<_> = memory
             .iter()
             .map(|region| (region.start_addr(), region.len()))
-            .filter(|(start, length)| *length <= size && within(start.0, *length))
+            .filter(|(start, length)| start.0 < end && address < start.0 + length)
             .collect();
-        for (start, length) in gone {
-            if let Ok((rest, _)) = memory.remove_region(start, length) {
+        if reached
+            .iter()
+            .any(|(start, length)| start.0 < address || end < start.0 + length)
+        {
+            return Err(Error::Part);
+        }
+        for (start, length) in reached {
+            if let Ok((rest, gone)) = memory.remove_region(start, length) {
+                gone.unmapped.store(true, Ordering::Relaxed);
                 *memory = Arc::new(rest);
             }
         }
+        Ok(())
     }
 
     /// Takes away everything.
     pub fn clear(&self) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+        let mut memory = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for region in memory.iter() {
+            region.unmapped.store(true, Ordering::Relaxed);
+        }
+        *memory = Arc::default();
     }
+}
+
+fn pages(start: u64, size: u64) -> Result<(), Error> {
+    let whole = start % PAGE_SIZE == 0 && size % PAGE_SIZE == 0 && size > 0;
+    whole.then_some(()).ok_or(Error::Pages)
+}
+
+/// Whether an access to the file can't kill this process, whatever the client does to it later.
+fn is_safe(file: &File) -> bool {
+    let sealed = fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
+    sealed && fstatfs(file).is_ok_and(|of| of.f_type != HUGETLBFS_MAGIC)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{fcntl_add_seals, memfd_create, MemfdFlags};
     use vm_memory::Bytes;
 
-    fn file(size: u64) -> File {
-        let file = tempfile::tempfile().unwrap();
+    fn unsealed(size: u64) -> File {
+        let file = File::from(memfd_create("memory", MemfdFlags::ALLOW_SEALING).unwrap());
         file.set_len(size).unwrap();
         file
+    }
+
+    fn file(size: u64) -> File {
+        let file = unsealed(size);
+        fcntl_add_seals(&file, SealFlags::SHRINK).unwrap();
+        file
+    }
+
+    fn is_reached(memory: &Memory, address: u64) -> bool {
+        memory.lock().read_obj::<u32>(GuestAddress(address)).is_ok()
     }
 
     #[test]
@@ -93,44 +234,91 @@ mod tests {
             .lock()
             .write_obj(42u32, GuestAddress(0x1_1ffc))
             .unwrap();
-        assert!(memory
-            .lock()
-            .write_obj(42u32, GuestAddress(0x1_1ffd))
-            .is_err());
-        memory.unmap(0, 0x2_0000);
-        assert!(memory
-            .lock()
-            .read_obj::<u32>(GuestAddress(0x1_0000))
-            .is_err());
-        assert!(memory
-            .lock()
-            .read_obj::<u32>(GuestAddress(0x8_0000))
-            .is_ok());
-        memory.unmap(0, u64::MAX);
-        assert!(memory
-            .lock()
-            .read_obj::<u32>(GuestAddress(0x8_0000))
-            .is_err());
+        assert!(!is_reached(&memory, 0x1_1ffd));
+        memory.unmap(0, 0x2_0000).unwrap();
+        assert!(!is_reached(&memory, 0x1_0000));
+        assert!(is_reached(&memory, 0x8_0000));
+        memory.clear();
+        assert!(!is_reached(&memory, 0x8_0000));
+    }
+
+    #[test]
+    fn maps_are_taken_away_whole() {
+        let memory = Memory::default();
+        memory.map(0x1000, 0x2000, 0, file(0x2000)).unwrap();
+        memory.map(0x3000, 0x2000, 0, file(0x2000)).unwrap();
+        for (address, size) in [
+            (0x1000, 0x1000),
+            (0x2000, 0x1000),
+            (0, 0x2000),
+            (0x2000, 0x3000),
+            (0x1000, 0x3000),
+        ] {
+            assert_eq!(memory.unmap(address, size), Err(Error::Part));
+            assert!(is_reached(&memory, 0x1000) && is_reached(&memory, 0x3000));
+        }
+        assert_eq!(memory.unmap(0x1000, 0x800), Err(Error::Pages));
+        assert_eq!(
+            memory.unmap(0x1000, u64::MAX & !(PAGE_SIZE - 1)),
+            Err(Error::Beyond)
+        );
+        memory.unmap(0x10_0000, 0x1000).unwrap();
+        memory.unmap(0x1000, 0x4000).unwrap();
+        assert!(!is_reached(&memory, 0x1000) && !is_reached(&memory, 0x3000));
     }
 
     #[test]
     fn bad_maps_are_refused() {
         let memory = Memory::default();
-        assert!(
-            memory.map(0, 0x2000, 0, file(0x1000)).is_err(),
-            "beyond the end of the file"
-        );
-        assert!(
-            memory
-                .map(u64::MAX - 0xfff, 0x2000, 0, file(0x2000))
-                .is_err(),
-            "beyond the end of the address space"
-        );
-        assert!(memory.map(0, 0, 0, file(0x1000)).is_err(), "nothing");
-        memory.map(0, 0x1000, 0, file(0x1000)).unwrap();
-        assert!(
-            memory.map(0x800, 0x1000, 0, file(0x1000)).is_err(),
-            "overlap"
+        let map = |address, size, offset, file| memory.map(address, size, offset, file);
+        assert_eq!(map(0, 0x2000, 0, file(0x1000)), Err(Error::Beyond));
+        assert_eq!(map(0, 0x1000, 0x1000, file(0x1000)), Err(Error::Beyond));
+        let last = u64::MAX - 0xfff;
+        assert_eq!(map(last, 0x2000, 0, file(0x2000)), Err(Error::Beyond));
+        assert_eq!(map(0, 0x1000, last, file(0x2000)), Err(Error::Beyond));
+        assert_eq!(map(0, 0, 0, file(0x1000)), Err(Error::Pages));
+        assert_eq!(map(0, 1, 0, file(0x1000)), Err(Error::Pages));
+        assert_eq!(map(0x800, 0x1000, 0, file(0x1000)), Err(Error::Pages));
+        assert_eq!(map(0, 0x1000, 0x800, file(0x2000)), Err(Error::Pages));
+        map(0x1000, 0x2000, 0, file(0x2000)).unwrap();
+        assert_eq!(map(0x2000, 0x1000, 0, file(0x1000)), Err(Error::Exists));
+        let sealed = file(0x1000);
+        fcntl_add_seals(&sealed, SealFlags::FUTURE_WRITE).unwrap();
+        assert_eq!(map(0, 0x1000, 0, sealed), Err(Error::Map(Errno::PERM)));
+    }
+
+    #[test]
+    fn files_that_can_be_cut_short_are_not_mapped() {
+        let memory = Memory::default();
+        let regular = tempfile::tempfile().unwrap();
+        regular.set_len(0x1000).unwrap();
+        for file in [unsealed(0x1000), regular] {
+            assert_eq!(memory.map(0, 0x1000, 0, file), Err(Error::Unsafe));
+        }
+        assert!(!is_reached(&memory, 0));
+    }
+
+    #[test]
+    fn there_is_a_limit_of_maps() {
+        let memory = Memory::default();
+        let file = file(0x1000);
+        let map = |address| memory.map(address, 0x1000, 0, file.try_clone().unwrap());
+        for index in 0..MAX_MAPS as u64 {
+            map(index * PAGE_SIZE).unwrap();
+        }
+        let next = MAX_MAPS as u64 * PAGE_SIZE;
+        assert_eq!(map(next), Err(Error::TooMany));
+        memory.unmap(0, PAGE_SIZE).unwrap();
+        map(next).unwrap();
+        memory.clear();
+        // Neither is there.
+        let file = self::file(MAX_SIZE + PAGE_SIZE);
+        let map = |size| memory.map(0, size, 0, file.try_clone().unwrap());
+        assert_eq!(map(MAX_SIZE + PAGE_SIZE), Err(Error::TooMany));
+        map(MAX_SIZE).unwrap();
+        assert_eq!(
+            memory.map(MAX_SIZE, PAGE_SIZE, 0, file.try_clone().unwrap()),
+            Err(Error::TooMany)
         );
     }
 }

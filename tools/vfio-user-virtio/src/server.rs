@@ -11,6 +11,7 @@ use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::path::Path;
 use std::time::Instant;
 
+use rustix::io::Errno;
 use vfio_bindings::bindings::vfio::{
     vfio_region_info, VFIO_IRQ_INFO_AUTOMASKED, VFIO_IRQ_INFO_EVENTFD, VFIO_IRQ_INFO_MASKABLE,
     VFIO_IRQ_INFO_NORESIZE, VFIO_IRQ_SET_ACTION_MASK, VFIO_IRQ_SET_ACTION_TRIGGER,
@@ -23,6 +24,7 @@ use vfio_user::{DmaMapFlags, DmaUnmapFlags, IrqInfo, ServerBackend, ServerRegion
 
 use crate::device::Device;
 use crate::eventfd::Eventfd;
+use crate::memory;
 use crate::pci::{BAR_SIZE, CONFIG_SIZE, MSIX_BAR_SIZE};
 
 /// The longest access to a register or to configuration space that a guest can make by way of QEMU.
@@ -187,7 +189,14 @@ impl ServerBackend for Adapter<'_> {
         // Memory without a file, or that may not be written, is no guest RAM (a ROM, another device's registers).
         match fd {
             Some(file) if flags.contains(DmaMapFlags::READ_WRITE) => {
-                self.0.memory().map(address, size, offset, file)
+                match self.0.memory().map(address, size, offset, file) {
+                    // It may be no guest RAM either: a flash, memory that is shared with somebody else.
+                    Err(error @ memory::Error::Unsafe) => {
+                        tracing::warn!(%error, address, size, "memory that the device will not reach");
+                        Ok(())
+                    }
+                    result => result.map_err(|error| Errno::from(error).into()),
+                }
             }
             _ => Ok(()),
         }
@@ -197,7 +206,8 @@ impl ServerBackend for Adapter<'_> {
         if flags.contains(DmaUnmapFlags::UNMAP_ALL) {
             self.0.memory().clear();
         } else {
-            self.0.memory().unmap(address, size);
+            let unmapped = self.0.memory().unmap(address, size);
+            unmapped.map_err(Errno::from)?;
         }
         Ok(())
     }

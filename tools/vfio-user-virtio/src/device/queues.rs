@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
-use vm_memory::GuestMemoryMmap;
 
+use crate::memory::Mapped;
 use crate::registers::QueueRegisters;
 use crate::settings::IoOrder;
 use crate::types::{Outcome, Type, Wants};
@@ -17,7 +17,7 @@ use crate::types::{Outcome, Type, Wants};
 /// The most entries that a virtqueue can have.
 pub(super) const MAX_QUEUE_SIZE: u16 = 256;
 
-pub(super) type Chain = DescriptorChain<Arc<GuestMemoryMmap>>;
+pub(super) type Chain = DescriptorChain<Arc<Mapped>>;
 
 /// A request that was taken from a virtqueue.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ impl Virtqueue {
     pub(super) fn new(
         registers: &QueueRegisters,
         event_idx: bool,
-        memory: &GuestMemoryMmap,
+        memory: &Mapped,
     ) -> Option<(Self, bool)> {
         let mut queue = Queue::new(MAX_QUEUE_SIZE).ok()?;
         let mut valid = true;
@@ -138,7 +138,7 @@ impl Virtqueue {
     /// Takes the next chain. With none, notifications are on.
     pub(super) fn take(
         &mut self,
-        memory: &Arc<GuestMemoryMmap>,
+        memory: &Arc<Mapped>,
     ) -> Result<Option<Chain>, virtio_queue::Error> {
         let next = self.next(memory);
         match &next {
@@ -148,10 +148,7 @@ impl Virtqueue {
         next
     }
 
-    fn next(
-        &mut self,
-        memory: &Arc<GuestMemoryMmap>,
-    ) -> Result<Option<Chain>, virtio_queue::Error> {
+    fn next(&mut self, memory: &Arc<Mapped>) -> Result<Option<Chain>, virtio_queue::Error> {
         if !self.queue.ready() {
             return Ok(None);
         }
@@ -177,18 +174,18 @@ impl Virtqueue {
         &mut self,
         head: u16,
         written: u32,
-        memory: &GuestMemoryMmap,
+        memory: &Mapped,
     ) -> Result<(), virtio_queue::Error> {
         self.queue.add_used(memory, head, written)
     }
 
     /// Whether the driver wants to be told of what was given back.
-    pub(super) fn wants_interrupt(&mut self, memory: &GuestMemoryMmap) -> bool {
+    pub(super) fn wants_interrupt(&mut self, memory: &Mapped) -> bool {
         self.queue.needs_notification(memory).unwrap_or(true)
     }
 
     /// How many buffers the driver has added since the last look.
-    pub(super) fn added(&mut self, memory: &GuestMemoryMmap) -> u16 {
+    pub(super) fn added(&mut self, memory: &Mapped) -> u16 {
         if !self.queue.ready() {
             return 0;
         }

@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
-use vm_memory::GuestMemoryMmap;
 
 use super::interrupts::{Cause, Interrupts};
 use super::queues::{Done, Taken, Virtqueue, Waiting};
 use super::schedule::{Event, Schedule};
 use super::{Offer, VIRTIO_F_39, VIRTIO_F_SUSPEND};
 use crate::judge::{Judge, Write};
-use crate::memory::Memory;
+use crate::memory::{Mapped, Memory};
 use crate::pci::{self, DEVICE_SIZE};
 use crate::registers::{notify_data, Registers};
 use crate::report::{Counters, Report};
@@ -599,7 +598,7 @@ impl State {
     }
 
     /// Takes what the driver has made available.
-    pub(super) fn take(&mut self, memory: &Arc<GuestMemoryMmap>, now: Instant) {
+    pub(super) fn take(&mut self, memory: &Arc<Mapped>, now: Instant) {
         let of_type = Arc::clone(&self.of_type);
         for index in 0..self.queues.len() {
             while self.may_take(now) && self.room() {

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{fcntl_add_seals, memfd_create, MemfdFlags, SealFlags};
 use vfio_user_virtio::device::{Device, Offer};
 use vfio_user_virtio::report::Report;
 use vfio_user_virtio::settings::{Error, Settings};
@@ -64,6 +65,14 @@ pub(crate) struct Driver {
     next_slot: u64,
 }
 
+/// A file of guest memory, as QEMU makes it.
+pub(crate) fn memory_file() -> File {
+    let file = File::from(memfd_create("memory", MemfdFlags::ALLOW_SEALING).unwrap());
+    file.set_len(MEMORY).unwrap();
+    fcntl_add_seals(&file, SealFlags::SHRINK).unwrap();
+    file
+}
+
 /// A disk of [`SECTORS`], and its contents.
 pub(crate) fn disk(queues: u16, read_only: bool) -> (Arc<dyn Type>, File) {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -78,8 +87,7 @@ impl Driver {
     pub(crate) fn found(of_type: Arc<dyn Type>, offer: Offer) -> Self {
         let queues = of_type.describe().queues;
         let device = Device::new(of_type, offer, Settings::default());
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(MEMORY).unwrap();
+        let file = memory_file();
         let memory = GuestMemoryMmap::from_ranges_with_files([(
             GuestAddress(0),
             MEMORY as usize,

@@ -16,7 +16,7 @@ use vfio_user_virtio::types::rng::Rng;
 use vfio_user_virtio::types::Type;
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::driver::{disk, ring, Driver, D, MEMORY, QUEUE_SIZE, READY};
+use crate::driver::{disk, memory_file, ring, Driver, D, MEMORY, NEEDS_RESET, QUEUE_SIZE, READY};
 use crate::scsi::scsi;
 
 /// What a guest, its QEMU, the user, or time does.
@@ -131,12 +131,10 @@ fn perform(driver: &mut Driver, queues: u16, act: Act) {
         Act::BringUp => driver.bring_up(!0),
         Act::Stop => drop(driver.stop()),
         Act::Resume => drop(driver.resume()),
-        Act::Unmap(at, size) => device.memory().unmap(at, size),
+        Act::Unmap(at, size) => drop(device.memory().unmap(at, size)),
         Act::Map => {
-            let file = tempfile::tempfile().unwrap();
-            file.set_len(MEMORY).unwrap();
             // Refused as long as the memory is there.
-            let _ = device.memory().map(0, MEMORY, 0, file);
+            let _ = device.memory().map(0, MEMORY, 0, memory_file());
         }
         Act::Reset => device.reset(),
         Act::Set(name, value) => driver.set(name, value),
@@ -215,4 +213,19 @@ proptest! {
             prop_assert_eq!(driver.outcome(at), 0);
         }
     }
+}
+
+#[test]
+fn a_request_does_not_reach_what_was_unmapped_after_it_was_taken() {
+    let mut driver = Driver::ready();
+    driver.set("io_delay_us", "1000");
+    let at = driver.submit_read(0);
+    driver.serve();
+    assert_eq!(driver.report().counters.requests.in_flight, 1);
+    driver.device.memory().unmap(0, MEMORY).unwrap();
+    driver.map_all();
+    driver.advance(Duration::from_millis(1));
+    assert_eq!((driver.outcome(at), driver.used(0)), (0xff, 0));
+    assert_eq!(driver.report().counters.requests.dropped, 1);
+    assert_eq!(driver.status(), READY | NEEDS_RESET);
 }
