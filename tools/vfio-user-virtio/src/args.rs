@@ -67,7 +67,7 @@ pub enum Command {
 Actions:
   behave            all settings as if none had been given
   needs-reset       set NEEDS_RESET
-  hang-up           end the connection to QEMU at the next register access
+  hang-up           end the connection to QEMU
   forget-breaches   begin to judge anew
   resize:SECTORS    (blk) change the disk's size, and its file's
   resize:UNIT:SECTORS  (scsi) change a unit's size; but for the last one, to no more than its part of the file

@@ -6,6 +6,7 @@
 //! under the lock, carries them out without it, and gives them back under it.
 
 use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -232,9 +233,9 @@ impl Device {
         self.lock().interrupts.clear();
     }
 
-    /// A client has connected.
-    pub fn connected(&self) {
-        self.lock().connected = true;
+    /// This client has connected.
+    pub fn connected(&self, client: Arc<UnixStream>) {
+        self.lock().client = Some(client);
     }
 
     /// The client is gone, and with it the guest.
@@ -243,8 +244,7 @@ impl Device {
         self.memory.clear();
         let mut state = self.lock();
         state.interrupts.clear();
-        state.connected = false;
-        state.hang_up = false;
+        state.client = None;
     }
 
     /// A reset of the PCI function. Returns when no request touches the guest's memory any more.
@@ -258,11 +258,6 @@ impl Device {
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-    }
-
-    /// Whether the connection to the client is to be ended now.
-    pub fn hangs_up(&self) -> bool {
-        std::mem::take(&mut self.lock().hang_up)
     }
 
     /// What the device has to tell.
@@ -285,7 +280,7 @@ impl Device {
     pub fn act(&self, action: &str) -> Result<(), ActionError> {
         match action {
             "behave" => self.lock().behave(Instant::now()),
-            "hang-up" => self.lock().hang_up = true,
+            "hang-up" => self.lock().hang_up(),
             "needs-reset" => self.lock().needs_reset("asked to"),
             "forget-breaches" => self.lock().judge.forget(),
             _ => {

@@ -5,7 +5,7 @@
 //! | | |
 //! |---|---|
 //! | [`args`], [`scenario`], [`settings`] | what the user chose |
-//! | [`server`], [`memory`], [`eventfd`] | the client: QEMU, by vfio-user |
+//! | [`vfio_user`], [`memory`], [`eventfd`] | the client: QEMU, by vfio-user |
 //! | [`pci`], [`registers`], [`status`] | what the guest's driver sees |
 //! | [`device`], [`types`] | what a device does |
 //! | [`judge`], [`report`], [`control`] | what it tells of the driver and of itself |
@@ -24,8 +24,8 @@ pub mod pci;
 pub mod registers;
 pub mod report;
 pub mod scenario;
-pub mod server;
 pub mod settings;
 pub mod socket;
 pub mod status;
 pub mod types;
+pub mod vfio_user;

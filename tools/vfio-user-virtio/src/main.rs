@@ -3,9 +3,9 @@
 //! The program: reads the command line, and either starts the devices or asks a server that has.
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{mpsc, Arc};
+use std::sync::Arc;
 use std::thread;
 
 use clap::Parser;
@@ -17,14 +17,14 @@ use vfio_user_virtio::args::{Args, Command, Serve};
 use vfio_user_virtio::client::{self, Client};
 use vfio_user_virtio::control::{self, Devices};
 use vfio_user_virtio::scenario;
-use vfio_user_virtio::server::{self, Server};
 use vfio_user_virtio::socket;
+use vfio_user_virtio::vfio_user::Server;
 
 /// Why the program can't go on.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("{path}: can't listen for control clients")]
-    Control {
+    #[error("{path}: can't listen")]
+    Listen {
         path: PathBuf,
         #[source]
         source: io::Error,
@@ -39,8 +39,6 @@ enum Error {
     },
     #[error(transparent)]
     Scenario(#[from] scenario::Error),
-    #[error(transparent)]
-    Server(#[from] server::Error),
     #[error(transparent)]
     Client(#[from] client::Error),
     #[error("can't start a thread or wait for signals")]
@@ -115,7 +113,7 @@ fn run(command: Command) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn report(control: &std::path::Path, device: Option<&str>, json: bool) -> Result<ExitCode, Error> {
+fn report(control: &Path, device: Option<&str>, json: bool) -> Result<ExitCode, Error> {
     let reports = Client::connect(control)?.reports(device)?;
     let breaches = client::breaches(&reports);
     if json {
@@ -163,36 +161,32 @@ fn serve(args: &Serve) -> Result<(), Error> {
     }
     let devices = Arc::new(devices);
     if let Some(path) = &args.control {
-        let listener = socket::listen(path).map_err(|source| Error::Control {
-            path: path.clone(),
-            source,
-        })?;
+        let listener = socket::listen(path).map_err(cant_listen(path))?;
         sockets.push(path.clone());
         let devices = Arc::clone(&devices);
         spawn("control", move || control::run(&listener, &devices))?;
     }
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    spawn("signals", move || {
-        if signals.forever().next().is_some() {
-            for socket in sockets {
-                let _ = std::fs::remove_file(socket);
-            }
-            std::process::exit(0);
-        }
-    })?;
     // Whoever sees the last socket may connect to all.
-    let (ends, ended) = mpsc::channel();
     for (socket, device) in servers {
-        let server = Server::listen(&socket, device.vectors())?;
-        let (worker, ends) = (Arc::clone(&device), ends.clone());
+        let server = Server::listen(&socket).map_err(cant_listen(&socket))?;
+        let worker = Arc::clone(&device);
         spawn("worker", move || worker.run())?;
-        spawn("server", move || {
-            let _ = ends.send(server.run(&device));
-        })?;
+        spawn("server", move || server.run(&device))?;
     }
-    drop(ends);
-    // A server ends only when it can't go on.
-    ended.recv().unwrap_or(Ok(())).map_err(Error::from)
+    if signals.forever().next().is_some() {
+        for socket in sockets {
+            let _ = std::fs::remove_file(socket);
+        }
+    }
+    Ok(())
+}
+
+fn cant_listen(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
+    |source| Error::Listen {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn spawn<T: Send + 'static>(

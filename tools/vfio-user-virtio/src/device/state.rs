@@ -3,6 +3,8 @@
 //! What the device is at the moment: its registers, its status, its requests. All of it changes under one lock.
 
 use std::collections::BTreeMap;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,8 +52,7 @@ pub(super) struct State {
     status_reads_since_stop: Option<u64>,
     /// When the last acknowledgement was given, until the driver looks.
     unseen: Option<Instant>,
-    pub(super) connected: bool,
-    pub(super) hang_up: bool,
+    pub(super) client: Option<Arc<UnixStream>>,
     counters: Counters,
     pub(super) judge: Judge,
     settings: Settings,
@@ -87,8 +88,7 @@ impl State {
             untold: false,
             status_reads_since_stop: None,
             unseen: None,
-            connected: false,
-            hang_up: false,
+            client: None,
             counters: Counters::default(),
             judge: Judge::default(),
             settings,
@@ -135,7 +135,7 @@ impl State {
         Report {
             r#type: description.name,
             device_id: description.device_id,
-            connected: self.connected,
+            connected: self.client.is_some(),
             status: self.status.value(),
             stop: self.status.stop(),
             offered: self.registers.offered(),
@@ -174,6 +174,14 @@ impl State {
             self.schedule.replan(stop, &settings, &mut self.random);
             self.refuse_to_answer();
             self.answer(now);
+        }
+    }
+
+    /// Ends the connection to the client, if there is one: it gets no more replies. Whoever serves it finds that out.
+    pub(super) fn hang_up(&self) {
+        if let Some(client) = &self.client {
+            let ended = client.shutdown(Shutdown::Both);
+            tracing::info!(?ended, "hung up, as asked to");
         }
     }
 
@@ -255,7 +263,9 @@ impl State {
                 self.answer(now);
             }
             Effect::ResumeRequested => {
-                self.hang_up |= self.settings.hang_up == HangUp::OnResume;
+                if self.settings.hang_up == HangUp::OnResume {
+                    self.hang_up();
+                }
                 self.plan(now);
                 self.refuse_to_answer();
                 self.answer(now);
@@ -354,7 +364,9 @@ impl State {
         stops.requested += 1;
         stops.requested_with_requests += u64::from(requests > 0);
         stops.last_requests_when_requested = requests;
-        self.hang_up |= self.settings.hang_up == HangUp::OnStop;
+        if self.settings.hang_up == HangUp::OnStop {
+            self.hang_up();
+        }
         self.status_reads_since_stop = Some(0);
         self.plan(now);
         self.refuse_to_answer();

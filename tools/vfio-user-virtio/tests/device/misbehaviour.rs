@@ -2,6 +2,9 @@
 
 //! Every way in which a device can be told to depart from the protocol, and ways that only look like it.
 
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use vfio_user_virtio::device::Offer;
@@ -184,22 +187,39 @@ fn every_so_many_requests_can_fail() {
 
 #[test]
 fn the_device_hangs_up_when_asked_to() {
+    let connected = || {
+        let (client, server) = UnixStream::pair().unwrap();
+        client.set_nonblocking(true).unwrap();
+        let driver = Driver::ready();
+        driver.device.connected(Arc::new(server));
+        (client, driver)
+    };
+    let hung_up = |mut client: &UnixStream| matches!(client.read(&mut [0]), Ok(0));
     for (setting, expected) in [
         ("never", [false; 2]),
-        ("on-stop", [true, false]),
+        ("on-stop", [true; 2]),
         ("on-resume", [false, true]),
     ] {
-        let driver = Driver::ready();
+        let (client, driver) = connected();
         driver.set("hang_up", setting);
         driver.stop();
-        let on_stop = driver.device.hangs_up();
+        let on_stop = hung_up(&client);
         driver.resume();
-        assert_eq!([on_stop, driver.device.hangs_up()], expected, "{setting}");
+        assert_eq!([on_stop, hung_up(&client)], expected, "{setting}");
     }
-    let driver = Driver::ready();
+    let (client, driver) = connected();
+    assert!(!hung_up(&client));
     driver.device.act("hang-up").unwrap();
-    assert!(driver.device.hangs_up());
-    assert!(!driver.device.hangs_up(), "once");
+    assert!(hung_up(&client));
+    driver.device.disconnected();
+    driver.device.act("hang-up").unwrap();
+    let (client, server) = UnixStream::pair().unwrap();
+    client.set_nonblocking(true).unwrap();
+    driver.device.connected(Arc::new(server));
+    assert!(
+        !hung_up(&client),
+        "which was not there when it was asked for"
+    );
 }
 
 #[test]
