@@ -96,6 +96,10 @@ mod tests {
         // What QEMU proposes.
         let qemu = r#"{"capabilities": {"max_msg_fds": 16, "max_data_xfer_size": 1048576, "pgsizes": 4096, "max_dma_maps": 65535, "write_multiple": true}}"#;
         let (limits, reply) = proposed(qemu).unwrap();
+        assert!(
+            reply.len() <= qemu.len(),
+            "QEMU has room for no more than it has sent"
+        );
         assert_eq!(
             (limits.max_data_xfer_size, limits.max_dma_maps),
             (4096, 128)
