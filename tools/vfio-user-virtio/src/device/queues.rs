@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use vm_memory::GuestAddress;
 
 use crate::memory::Mapped;
 use crate::registers::QueueRegisters;
@@ -94,7 +95,8 @@ pub(super) struct Virtqueue {
 }
 
 impl Virtqueue {
-    /// The virtqueue that the driver has laid out, and whether it lies in its memory.
+    /// The virtqueue that the driver has laid out, and whether it can be used: it lies in the driver's memory, at addresses that are
+    /// aligned (virtio 1.4, 2.7). One that can't is not to be looked at.
     pub(super) fn new(
         registers: &QueueRegisters,
         event_idx: bool,
@@ -103,19 +105,19 @@ impl Virtqueue {
         let mut queue = Queue::new(MAX_QUEUE_SIZE).ok()?;
         let mut valid = true;
         if registers.enabled {
-            let halves = |address: u64| (Some(address as u32), Some((address >> 32) as u32));
-            let (desc, driver, device) = (
-                halves(registers.desc),
-                halves(registers.driver),
-                halves(registers.device),
-            );
-            queue.set_size(registers.size);
-            queue.set_desc_table_address(desc.0, desc.1);
-            queue.set_avail_ring_address(driver.0, driver.1);
-            queue.set_used_ring_address(device.0, device.1);
+            valid = queue.try_set_size(registers.size).is_ok()
+                && queue
+                    .try_set_desc_table_address(GuestAddress(registers.desc))
+                    .is_ok()
+                && queue
+                    .try_set_avail_ring_address(GuestAddress(registers.driver))
+                    .is_ok()
+                && queue
+                    .try_set_used_ring_address(GuestAddress(registers.device))
+                    .is_ok();
             queue.set_event_idx(event_idx);
-            queue.set_ready(true);
-            valid = queue.is_valid(memory);
+            queue.set_ready(valid);
+            valid = valid && queue.is_valid(memory);
         }
         let virtqueue = Self {
             queue,

@@ -303,7 +303,7 @@ impl State {
         let valid = queues.iter().all(|(_, valid)| *valid);
         self.queues = queues.into_iter().map(|(queue, _)| queue).collect();
         if !valid {
-            self.needs_reset("a virtqueue does not lie in the guest's memory");
+            self.needs_reset("a virtqueue is not aligned, or not in the guest's memory");
         }
     }
 

@@ -139,12 +139,20 @@ impl Driver {
 
     pub(crate) fn bring_up(&mut self, features: u64) {
         self.negotiate(features);
+        self.lay_out(None);
+        self.set_status(READY);
+    }
+
+    /// Lays all virtqueues out, with one register's address that many bytes from where it should be.
+    pub(crate) fn lay_out(&mut self, shifted: Option<(u64, u64)>) {
         for queue in 0..self.queues {
             self.write16(0x16, queue);
             self.write16(0x18, QUEUE_SIZE);
             self.write16(0x1a, queue);
             for (register, part) in [(0x20, DESC), (0x28, AVAIL), (0x30, USED)] {
-                self.write32(register, ring(queue, part) as u32);
+                let shift = shifted.filter(|(of, _)| *of == register);
+                let address = ring(queue, part) + shift.map_or(0, |(_, by)| by);
+                self.write32(register, address as u32);
                 self.write32(register + 4, 0);
             }
             for part in [AVAIL, USED] {
@@ -155,7 +163,6 @@ impl Driver {
             self.write16(0x1c, 1);
         }
         self.avail.fill(0);
-        self.set_status(READY);
     }
 
     /// Resets the device and negotiates features, without FEATURES_OK's being looked at.

@@ -229,3 +229,27 @@ fn a_request_does_not_reach_what_was_unmapped_after_it_was_taken() {
     assert_eq!(driver.report().counters.requests.dropped, 1);
     assert_eq!(driver.status(), READY | NEEDS_RESET);
 }
+
+/// Virtio 1.4, 2.7: a descriptor table has to be aligned to 16 bytes, the rings to 2 and 4.
+#[test]
+fn a_virtqueue_that_is_not_aligned_needs_a_reset_and_is_not_looked_for_elsewhere() {
+    for (register, off) in [(0x20, 8), (0x20, 1), (0x28, 1), (0x30, 2), (0x30, 1)] {
+        let mut driver = Driver::new();
+        driver.negotiate(!0);
+        driver.lay_out(Some((register, off)));
+        // What is at address 0 looks like rings with a request.
+        for address in [0, 2, 4] {
+            driver
+                .memory
+                .write_obj(1u16, GuestAddress(address))
+                .unwrap();
+        }
+        let before = driver.bytes(0, 0x1000);
+        driver.set_status(READY);
+        driver.notify(0);
+        driver.serve();
+        assert_eq!(driver.status(), READY | NEEDS_RESET, "{register:#x}");
+        assert_eq!(driver.report().counters.requests.taken, 0);
+        assert_eq!(driver.bytes(0, 0x1000), before);
+    }
+}
