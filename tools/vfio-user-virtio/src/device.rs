@@ -7,12 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
+use crate::buffers::{Guest, Reader, Writer};
 use crate::eventfd::Eventfd;
 use crate::memory::Memory;
 use crate::pci::{self, Structure};
@@ -20,10 +22,12 @@ use crate::registers::{Registers, DEVICE_STATUS};
 use crate::report::Report;
 use crate::settings::{self, Settings};
 use crate::types::{ActionError, Request, Type};
+use chain::Chain;
 use interrupts::Interrupts;
 use queues::{Done, Taken, MAX_QUEUE_SIZE};
 use state::State;
 
+mod chain;
 mod interrupts;
 mod queues;
 mod schedule;
@@ -56,6 +60,8 @@ pub struct Device {
     wake: Condvar,
     memory: Memory,
     of_type: Arc<dyn Type>,
+    /// The driver has reset the device while the worker carries requests out: it is to leave off. Set and cleared under the lock.
+    abandoned: Arc<AtomicBool>,
     common_size: u32,
     vectors: u16,
 }
@@ -84,8 +90,10 @@ impl Device {
         } else {
             description.queues.saturating_add(1)
         };
+        let abandoned = Arc::new(AtomicBool::new(false));
         let state = State::new(
             Arc::clone(&of_type),
+            Arc::clone(&abandoned),
             offer,
             Registers::new(offered, description.queues, MAX_QUEUE_SIZE, vectors),
             pci::Config::new(
@@ -102,6 +110,7 @@ impl Device {
             wake: Condvar::new(),
             memory: Memory::default(),
             of_type,
+            abandoned,
             common_size,
             vectors,
         }
@@ -328,10 +337,7 @@ impl Device {
         self.of_type.pass(now);
         let due = {
             let mut state = self.lock();
-            // Held while it is accessed, as everywhere.
-            let memory = self.memory.lock();
-            state.take(&memory, now);
-            drop(memory);
+            state.take(&self.memory.lock(), now);
             state.due(now)
         };
         let done: Vec<Done> = due.into_iter().map(|taken| self.execute(taken)).collect();
@@ -342,36 +348,33 @@ impl Device {
     }
 
     fn execute(&self, taken: Taken) -> Done {
-        let head = taken.chain.head_index();
-        // Not what was mapped when the request was taken, but what is mapped now.
-        let memory = self.memory.lock();
-        let buffers = match taken.chain.clone().next() {
-            // Its descriptors make no sense, or are not mapped any more.
-            None => Err(virtio_queue::Error::InvalidChain),
-            Some(_) => taken
-                .chain
-                .clone()
-                .reader(&memory)
-                .and_then(|input| Ok((input, taken.chain.writer(&memory)?))),
+        let guest = Guest {
+            memory: &self.memory,
+            abandoned: &self.abandoned,
         };
-        let outcome = match buffers {
-            Ok((input, output)) => self
-                .of_type
-                .execute(Request {
-                    queue: taken.queue,
-                    input,
-                    output,
-                    fail: taken.fail,
-                })
-                .map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        let outcome = outcome
-            .inspect_err(|error| tracing::warn!(error, head, "the driver's buffers can't be used"));
+        let Chain {
+            head,
+            input,
+            output,
+        } = &taken.chain;
+        let reached = guest.wanted().is_ok() && taken.chain.is_in(&self.memory.lock());
+        let outcome = reached.then(|| {
+            self.of_type.execute(Request {
+                queue: taken.queue,
+                input: Reader::new(guest, input),
+                output: Writer::new(guest, output),
+                fail: taken.fail,
+            })
+        });
+        let outcome = outcome.and_then(|outcome| {
+            outcome
+                .inspect_err(|error| tracing::warn!(%error, head, "a request can't be answered"))
+                .ok()
+        });
         Done {
             queue: taken.queue,
-            head,
-            outcome: outcome.ok(),
+            head: *head,
+            outcome,
         }
     }
 }

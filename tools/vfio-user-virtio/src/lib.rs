@@ -5,7 +5,7 @@
 //! | | |
 //! |---|---|
 //! | [`args`], [`scenario`], [`settings`] | what the user chose |
-//! | [`vfio_user`], [`memory`], [`eventfd`] | the client: QEMU, by vfio-user |
+//! | [`vfio_user`], [`memory`], [`buffers`], [`eventfd`] | the client: QEMU, by vfio-user, and the guest's memory |
 //! | [`pci`], [`registers`], [`status`] | what the guest's driver sees |
 //! | [`device`], [`types`] | what a device does |
 //! | [`judge`], [`report`], [`control`] | what it tells of the driver and of itself |
@@ -14,6 +14,7 @@
 //! It shares no code with the driver: a judge that shares the driver's predicates can't catch its mistakes.
 
 pub mod args;
+pub mod buffers;
 pub mod client;
 pub mod control;
 pub mod device;

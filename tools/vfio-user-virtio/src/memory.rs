@@ -3,16 +3,14 @@
 //! The guest's memory, as far as the client lets the device reach it.
 
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use rustix::fs::{fcntl_get_seals, fstatfs, SealFlags};
 use rustix::io::Errno;
 use vm_memory::mmap::{FromRangesError, MmapRegionError};
 use vm_memory::{
-    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion,
-    GuestMemoryRegionBytes, GuestRegionCollection, GuestRegionCollectionError, GuestRegionMmap,
-    GuestUsize, MemoryRegionAddress, VolatileSlice,
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionCollectionError, GuestRegionMmap,
 };
 
 /// The most maps at a time. Each holds a file descriptor. QEMU makes one for each part of the guest's memory that differs from its
@@ -66,50 +64,13 @@ impl From<Error> for Errno {
     }
 }
 
-/// A map. Who knows it still when it was unmapped, because of a request that was taken before, reaches nothing by it any more.
-#[derive(Debug)]
-pub struct Region {
-    mmap: GuestRegionMmap,
-    unmapped: AtomicBool,
-}
-
-impl GuestMemoryRegion for Region {
-    type B = ();
-
-    fn len(&self) -> GuestUsize {
-        self.mmap.len()
-    }
-
-    fn start_addr(&self) -> GuestAddress {
-        self.mmap.start_addr()
-    }
-
-    fn bitmap(&self) {}
-
-    fn get_slice(
-        &self,
-        offset: MemoryRegionAddress,
-        count: usize,
-    ) -> Result<VolatileSlice<'_>, GuestMemoryError> {
-        if self.unmapped.load(Ordering::Relaxed) {
-            return Err(GuestMemoryError::HostAddressNotAvailable);
-        }
-        self.mmap.get_slice(offset, count)
-    }
-}
-
-impl GuestMemoryRegionBytes for Region {}
-
-/// What is mapped at a time.
-pub type Mapped = GuestRegionCollection<Region>;
-
 /// The memory that is mapped now. Whoever accesses it holds [`Memory::lock`], so that an unmap waits for the access to end.
 #[derive(Debug, Default)]
-pub struct Memory(RwLock<Arc<Mapped>>);
+pub struct Memory(RwLock<Arc<GuestMemoryMmap>>);
 
 impl Memory {
     /// What is mapped, for as long as the guard lives.
-    pub fn lock(&self) -> RwLockReadGuard<'_, Arc<Mapped>> {
+    pub fn lock(&self) -> RwLockReadGuard<'_, Arc<GuestMemoryMmap>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -146,10 +107,7 @@ impl Memory {
             }
             _ => Error::Beyond,
         })?;
-        let mapped = memory.insert_region(Arc::new(Region {
-            mmap,
-            unmapped: AtomicBool::new(false),
-        }));
+        let mapped = memory.insert_region(Arc::new(mmap));
         *memory = Arc::new(mapped.map_err(|error| match error {
             GuestRegionCollectionError::MemoryRegionOverlap => Error::Exists,
             _ => Error::Beyond,
@@ -174,8 +132,7 @@ impl Memory {
             return Err(Error::Part);
         }
         for (start, length) in reached {
-            if let Ok((rest, gone)) = memory.remove_region(start, length) {
-                gone.unmapped.store(true, Ordering::Relaxed);
+            if let Ok((rest, _)) = memory.remove_region(start, length) {
                 *memory = Arc::new(rest);
             }
         }
@@ -184,11 +141,7 @@ impl Memory {
 
     /// Takes away everything.
     pub fn clear(&self) {
-        let mut memory = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        for region in memory.iter() {
-            region.unmapped.store(true, Ordering::Relaxed);
-        }
-        *memory = Arc::default();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::default();
     }
 }
 
@@ -204,7 +157,7 @@ fn is_safe(file: &File) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use rustix::fs::{fcntl_add_seals, memfd_create, MemfdFlags};
     use vm_memory::Bytes;
@@ -215,7 +168,8 @@ mod tests {
         file
     }
 
-    fn file(size: u64) -> File {
+    /// A file that can be mapped.
+    pub(crate) fn file(size: u64) -> File {
         let file = unsealed(size);
         fcntl_add_seals(&file, SealFlags::SHRINK).unwrap();
         file

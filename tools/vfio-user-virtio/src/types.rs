@@ -8,7 +8,8 @@ use std::io;
 use std::time::Instant;
 
 use serde_json::Value;
-use virtio_queue::{Reader, Writer};
+
+use crate::buffers::{Reader, Writer};
 
 pub mod blk;
 pub mod net;

@@ -4,13 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::sync::Arc;
 use std::time::Instant;
 
-use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
-use vm_memory::GuestAddress;
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use vm_memory::{GuestAddress, GuestMemoryMmap};
 
-use crate::memory::Mapped;
+use super::chain::{Chain, Error};
 use crate::registers::QueueRegisters;
 use crate::settings::IoOrder;
 use crate::types::{Outcome, Type, Wants};
@@ -18,7 +17,7 @@ use crate::types::{Outcome, Type, Wants};
 /// The most entries that a virtqueue can have.
 pub(super) const MAX_QUEUE_SIZE: u16 = 256;
 
-pub(super) type Chain = DescriptorChain<Arc<Mapped>>;
+const AVAILABLE: Error = Error::Malformed("an available ring that makes no sense");
 
 /// A request that was taken from a virtqueue.
 #[derive(Debug)]
@@ -100,7 +99,7 @@ impl Virtqueue {
     pub(super) fn new(
         registers: &QueueRegisters,
         event_idx: bool,
-        memory: &Mapped,
+        memory: &GuestMemoryMmap,
     ) -> Option<(Self, bool)> {
         let mut queue = Queue::new(MAX_QUEUE_SIZE).ok()?;
         let mut valid = true;
@@ -138,10 +137,7 @@ impl Virtqueue {
     }
 
     /// Takes the next chain. With none, notifications are on.
-    pub(super) fn take(
-        &mut self,
-        memory: &Arc<Mapped>,
-    ) -> Result<Option<Chain>, virtio_queue::Error> {
+    pub(super) fn take(&mut self, memory: &GuestMemoryMmap) -> Result<Option<Chain>, Error> {
         let next = self.next(memory);
         match &next {
             Ok(Some(_)) => self.in_flight += 1,
@@ -150,20 +146,26 @@ impl Virtqueue {
         next
     }
 
-    fn next(&mut self, memory: &Arc<Mapped>) -> Result<Option<Chain>, virtio_queue::Error> {
+    fn next(&mut self, memory: &GuestMemoryMmap) -> Result<Option<Chain>, Error> {
         if !self.queue.ready() {
             return Ok(None);
         }
         for _ in 0..2 {
-            if let Some(chain) = self.queue.iter(Arc::clone(memory))?.next() {
-                return Ok(Some(chain));
+            let mut heads = self.queue.iter(memory).map_err(|_| AVAILABLE)?;
+            if let Some(head) = heads.next().map(|chain| chain.head_index()) {
+                let (table, size) = (self.queue.desc_table(), self.queue.size());
+                return Chain::read(memory, table, size, head).map(Some);
             }
-            if !self.queue.enable_notification(&**memory)? {
+            if !self
+                .queue
+                .enable_notification(memory)
+                .map_err(|_| AVAILABLE)?
+            {
                 return Ok(None);
             }
         }
         // The ring says that there is more, but can't be read.
-        Err(virtio_queue::Error::InvalidAvailRingIndex)
+        Err(AVAILABLE)
     }
 
     /// What was taken is out of its hands: given back, or kept.
@@ -176,18 +178,18 @@ impl Virtqueue {
         &mut self,
         head: u16,
         written: u32,
-        memory: &Mapped,
+        memory: &GuestMemoryMmap,
     ) -> Result<(), virtio_queue::Error> {
         self.queue.add_used(memory, head, written)
     }
 
     /// Whether the driver wants to be told of what was given back.
-    pub(super) fn wants_interrupt(&mut self, memory: &Mapped) -> bool {
+    pub(super) fn wants_interrupt(&mut self, memory: &GuestMemoryMmap) -> bool {
         self.queue.needs_notification(memory).unwrap_or(true)
     }
 
     /// How many buffers the driver has added since the last look.
-    pub(super) fn added(&mut self, memory: &Mapped) -> u16 {
+    pub(super) fn added(&mut self, memory: &GuestMemoryMmap) -> u16 {
         if !self.queue.ready() {
             return 0;
         }

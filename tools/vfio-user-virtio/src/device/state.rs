@@ -5,18 +5,20 @@
 use std::collections::BTreeMap;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use vm_memory::GuestMemoryMmap;
 
 use super::interrupts::{Cause, Interrupts};
 use super::queues::{Done, Taken, Virtqueue, Waiting};
 use super::schedule::{Event, Schedule};
 use super::{Offer, VIRTIO_F_39, VIRTIO_F_SUSPEND};
 use crate::judge::{Judge, Write};
-use crate::memory::{Mapped, Memory};
+use crate::memory::Memory;
 use crate::pci::{self, DEVICE_SIZE};
 use crate::registers::{notify_data, Registers};
 use crate::report::{Counters, Report};
@@ -40,6 +42,8 @@ pub(super) struct State {
     left: Waiting,
     /// Taken and being carried out by the worker.
     executing: usize,
+    /// The worker is to leave off with them.
+    abandoned: Arc<AtomicBool>,
     /// The driver has reset the device while requests were being carried out. The status reads 0 when they are done with.
     resetting: bool,
     schedule: Schedule,
@@ -63,6 +67,7 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(
         of_type: Arc<dyn Type>,
+        abandoned: Arc<AtomicBool>,
         offer: Offer,
         registers: Registers,
         pci: pci::Config,
@@ -81,6 +86,7 @@ impl State {
             saying: Waiting::default(),
             left: Waiting::default(),
             executing: 0,
+            abandoned,
             resetting: false,
             schedule: Schedule::default(),
             frozen: None,
@@ -328,6 +334,8 @@ impl State {
         self.resetting = true;
         if self.executing == 0 {
             self.finish_reset();
+        } else {
+            self.abandoned.store(true, Ordering::Relaxed);
         }
     }
 
@@ -337,6 +345,7 @@ impl State {
 
     fn finish_reset(&mut self) {
         self.resetting = false;
+        self.abandoned.store(false, Ordering::Relaxed);
         self.status = Status::default();
         self.registers.reset();
         self.interrupts.reset();
@@ -610,7 +619,7 @@ impl State {
     }
 
     /// Takes what the driver has made available.
-    pub(super) fn take(&mut self, memory: &Arc<Mapped>, now: Instant) {
+    pub(super) fn take(&mut self, memory: &GuestMemoryMmap, now: Instant) {
         let of_type = Arc::clone(&self.of_type);
         for index in 0..self.queues.len() {
             while self.may_take(now) && self.room() {

@@ -14,9 +14,9 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_T_ZONE_REPORT,
     VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
-use virtio_queue::{Reader, Writer};
 
 use self::zones::Zones;
+use crate::buffers::{Reader, Writer};
 use crate::types::store::{Store, SECTOR};
 use crate::types::{put, ActionError, Description, Malformed, Outcome, Request, Type};
 
@@ -142,7 +142,7 @@ impl Disk {
             ranges.push((self.store.offset(sector, length)?, length, unmap));
         }
         for (offset, length, unmap) in ranges.into_iter().filter(|(_, length, _)| *length > 0) {
-            self.store.zero(offset, length, unmap)?;
+            self.store.zero(offset, length, unmap, input.guest())?;
         }
         Ok(())
     }
@@ -218,7 +218,7 @@ impl Type for Disk {
             .output
             .available_bytes()
             .checked_sub(1)
-            .and_then(|data| request.output.split_at(data).ok())
+            .and_then(|data| request.output.split_at(data))
             .ok_or(Malformed("no room for the status"))?;
         let [t0, t1, t2, t3, _, _, _, _, sector @ ..] = header;
         let number = u32::from_le_bytes([t0, t1, t2, t3]);

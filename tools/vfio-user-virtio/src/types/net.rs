@@ -141,16 +141,16 @@ impl Net {
             .read_exact(&mut header)
             .map_err(|_| Malformed("no header"))?;
         let length = request.input.available_bytes();
-        let mut state = self.lock();
         let fits = length <= LONGEST_FRAME;
+        let mut frame = vec![0; if fits { length } else { 0 }];
+        request
+            .input
+            .read_exact(&mut frame)
+            .map_err(|_| Malformed("no frame"))?;
+        let mut state = self.lock();
         state.too_long += u64::from(!fits);
         let ok = fits && state.link && !request.fail;
         if ok {
-            let mut frame = vec![0; length];
-            request
-                .input
-                .read_exact(&mut frame)
-                .map_err(|_| Malformed("no frame"))?;
             state.transmitted += 1;
             let now = state.now;
             let answers = state.peer.answer(&frame, now);
@@ -165,9 +165,11 @@ impl Net {
 
     /// The driver gets what the peer has sent.
     fn receive(&self, pair: usize, mut request: Request<'_>) -> Result<Outcome, Malformed> {
-        let mut state = self.lock();
-        let waiting = state.waiting.get_mut(pair);
-        let frame = waiting.and_then(VecDeque::pop_front).unwrap_or_default();
+        let frame = {
+            let mut state = self.lock();
+            let waiting = state.waiting.get_mut(pair);
+            waiting.and_then(VecDeque::pop_front).unwrap_or_default()
+        };
         if request.output.available_bytes() < HEADER + frame.len() {
             return Err(Malformed("a receive buffer is too short"));
         }
@@ -179,7 +181,7 @@ impl Net {
                 .write_all(&header)
                 .and_then(|()| request.output.write_all(&frame))
                 .is_ok();
-        state.received += u64::from(ok);
+        self.lock().received += u64::from(ok);
         Ok(Outcome {
             kind: "receive",
             ok,

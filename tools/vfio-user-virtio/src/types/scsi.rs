@@ -7,8 +7,8 @@ use std::io::{Read, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::{json, Value};
-use virtio_queue::{Reader, Writer};
 
+use crate::buffers::{Reader, Writer};
 use crate::types::store::Store;
 use crate::types::{put, ActionError, Description, Malformed, Outcome, Request, Type, Wants};
 use event::Events;
@@ -161,7 +161,7 @@ impl Scsi {
             .map_err(|_| Malformed("no command"))?;
         let mut data = output
             .split_at(RESPONSE_HEADER + sizes.sense as usize)
-            .map_err(|_| Malformed("no room for the response"))?;
+            .ok_or(Malformed("no room for the response"))?;
         let expected = data.available_bytes() + input.available_bytes();
         let before = input.bytes_read();
         let command = Command {

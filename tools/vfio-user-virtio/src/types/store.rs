@@ -10,13 +10,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use rustix::fs::{fallocate, FallocateFlags};
-use virtio_queue::{Reader, Writer};
+
+use crate::buffers::{Guest, Reader, Writer};
 
 /// Bytes in a sector.
 pub const SECTOR: u64 = 512;
 
 /// Data is copied by way of a buffer of this size, whatever the size of the request.
 const CHUNK: usize = 64 * 1024;
+/// What the file system is asked to zero at once.
+const STEP: u64 = 64 * 1024 * 1024;
 
 /// A file, or a part of one, in sectors of 512 bytes.
 #[derive(Debug)]
@@ -121,23 +124,29 @@ impl Store {
     }
 
     /// Makes the `length` bytes at `offset`, as [`offset`](Self::offset) has given it, read as zeroes; with `unmap` their room is given
-    /// back where the file system can do that.
-    pub fn zero(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
+    /// back where the file system can do that. Leaves off when `guest` does not want it any more.
+    pub fn zero(&self, offset: u64, length: u64, unmap: bool, guest: Guest<'_>) -> io::Result<()> {
         let flags = if unmap {
             FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE
         } else {
             FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE
         };
-        if fallocate(&*self.file, flags, offset, length).is_ok() {
-            return Ok(());
-        }
         let zeroes = vec![0; CHUNK];
+        let mut by_file_system = true;
         let mut done = 0;
         while done < length {
-            let chunk = (length - done).min(CHUNK as u64);
-            let zeroes = zeroes.get(..chunk as usize).unwrap_or_default();
-            self.file.write_all_at(zeroes, offset + done)?;
-            done += chunk;
+            guest.wanted()?;
+            let at = offset + done;
+            if by_file_system {
+                let step = (length - done).min(STEP);
+                by_file_system = fallocate(&*self.file, flags, at, step).is_ok();
+                done += if by_file_system { step } else { 0 };
+            } else {
+                let step = (length - done).min(CHUNK as u64);
+                let zeroes = zeroes.get(..step as usize).unwrap_or_default();
+                self.file.write_all_at(zeroes, at)?;
+                done += step;
+            }
         }
         Ok(())
     }
@@ -155,4 +164,30 @@ impl Store {
 /// The size of a file or a block device, in bytes.
 fn size(mut file: &File) -> io::Result<u64> {
     io::Seek::seek(&mut file, io::SeekFrom::End(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    use crate::memory::Memory;
+
+    #[test]
+    fn nothing_is_zeroed_for_a_request_that_nobody_wants() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), [7; 1024]).unwrap();
+        let store = Store::open(file.path(), false).unwrap();
+        let (memory, abandoned) = (Memory::default(), AtomicBool::new(true));
+        let guest = Guest {
+            memory: &memory,
+            abandoned: &abandoned,
+        };
+        assert!(store.zero(0, 1024, true, guest).is_err());
+        assert_eq!(std::fs::read(file.path()).unwrap(), [7; 1024]);
+        abandoned.store(false, Ordering::Relaxed);
+        store.zero(512, 512, false, guest).unwrap();
+        let expected = [[7; 512], [0; 512]].concat();
+        assert_eq!(std::fs::read(file.path()).unwrap(), expected);
+    }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -111,6 +112,17 @@ impl Driver {
     pub(crate) fn map_all(&self) {
         let file = self.file.try_clone().unwrap();
         self.device.memory().clear();
+        self.device.memory().map(0, MEMORY, 0, file).unwrap();
+    }
+
+    /// Its memory makes no sense any more, and is not to be looked at; the device has other memory in its place, with `contents`.
+    pub(crate) fn exchange_memory(&self, contents: &[u8]) {
+        self.device.memory().clear();
+        self.file
+            .write_all_at(&vec![0xff; MEMORY as usize], 0)
+            .unwrap();
+        let file = memory_file();
+        file.write_all_at(contents, 0).unwrap();
         self.device.memory().map(0, MEMORY, 0, file).unwrap();
     }
 

@@ -5,8 +5,7 @@
 
 use std::io::{self, Write};
 
-use virtio_queue::Writer;
-
+use crate::buffers::Writer;
 use crate::types::put;
 use crate::types::store::SECTOR;
 

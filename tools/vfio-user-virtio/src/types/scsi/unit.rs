@@ -4,8 +4,7 @@
 
 use std::io::{self, Write};
 
-use virtio_queue::{Reader, Writer};
-
+use crate::buffers::{Reader, Writer};
 use crate::types::store::{Store, SECTOR};
 use crate::types::{put, ActionError};
 

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The buffers of a request, which lie in the guest's memory. Where they lie is known from when the request was taken; what is there is
+//! found anew at each access, so that memory that was taken away meanwhile is not touched.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryError, GuestMemoryMmap, Permissions};
+
+use crate::memory::Memory;
+
+/// Memory that is gone may come back: QEMU takes all of it away, and gives it back in pieces, when firmware changes what a part of it is.
+/// That takes less than a millisecond; what is gone for longer than this is the driver's error.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks for memory that went away under a request.
+const LOOK: Duration = Duration::from_millis(1);
+/// What one access moves at most: a reset and an unmap wait for that, not for the request.
+const MOST_AT_ONCE: usize = 64 * 1024;
+
+/// A buffer: where it is, and how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// The guest's address.
+    pub address: u64,
+    /// Bytes.
+    pub length: u32,
+}
+
+impl Buffer {
+    /// Whether all of it is there.
+    pub fn is_in(&self, memory: &GuestMemoryMmap) -> bool {
+        let address = GuestAddress(self.address);
+        self.length == 0
+            || memory.check_range(address, self.length as usize, Permissions::ReadWrite)
+    }
+}
+
+/// By what the device reaches buffers, for as long as somebody wants their request to be carried out.
+#[derive(Clone, Copy, Debug)]
+pub struct Guest<'a> {
+    /// The guest's memory.
+    pub memory: &'a Memory,
+    /// The driver has reset the device: the request is not to be gone on with.
+    pub abandoned: &'a AtomicBool,
+}
+
+impl Guest<'_> {
+    /// Whether the request is still to be carried out.
+    pub fn wanted(&self) -> io::Result<()> {
+        if self.abandoned.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the device was reset"));
+        }
+        Ok(())
+    }
+
+    /// Has `access` reach the memory. What is not there is waited for: a part of the request may have been carried out.
+    fn reach(
+        &self,
+        mut access: impl FnMut(&GuestMemoryMmap) -> Result<(), GuestMemoryError>,
+    ) -> io::Result<()> {
+        let start = Instant::now();
+        loop {
+            self.wanted()?;
+            match access(&self.memory.lock()) {
+                Ok(()) => return Ok(()),
+                Err(error) if start.elapsed() >= PATIENCE => return Err(io::Error::other(error)),
+                Err(_) => thread::sleep(LOOK),
+            }
+        }
+    }
+}
+
+/// Buffers, one after the other.
+#[derive(Debug)]
+struct Cursor<'a> {
+    guest: Guest<'a>,
+    left: VecDeque<Buffer>,
+    moved: usize,
+}
+
+impl Cursor<'_> {
+    fn available(&self) -> usize {
+        self.left.iter().map(|buffer| buffer.length as usize).sum()
+    }
+
+    /// Moves up to `most` bytes by `copy`, which is told where in the guest's memory a part of them is, and which part it is.
+    fn advance(
+        &mut self,
+        most: usize,
+        mut copy: impl FnMut(
+            &GuestMemoryMmap,
+            GuestAddress,
+            std::ops::Range<usize>,
+        ) -> Result<(), GuestMemoryError>,
+    ) -> io::Result<usize> {
+        let most = most.min(MOST_AT_ONCE);
+        let mut bytes = 0;
+        let mut parts = Vec::new();
+        for buffer in &self.left {
+            if bytes == most {
+                break;
+            }
+            let end = most.min(bytes.saturating_add(buffer.length as usize));
+            parts.push((GuestAddress(buffer.address), bytes..end));
+            bytes = end;
+        }
+        self.guest.reach(|memory| {
+            parts
+                .iter()
+                .try_for_each(|(address, part)| copy(memory, *address, part.clone()))
+        })?;
+        self.skip(bytes);
+        self.moved += bytes;
+        Ok(bytes)
+    }
+
+    /// Leaves the first `bytes` out.
+    fn skip(&mut self, mut bytes: usize) {
+        while let Some(first) = self.left.front_mut() {
+            if let Some(rest) = (first.length as usize)
+                .checked_sub(bytes)
+                .filter(|n| *n > 0)
+            {
+                first.address = first.address.wrapping_add(bytes as u64);
+                first.length = rest as u32;
+                return;
+            }
+            bytes -= first.length as usize;
+            self.left.pop_front();
+        }
+    }
+
+    /// Ends after `length` bytes. The rest is another's.
+    fn split_at(&mut self, length: usize) -> Option<Self> {
+        let available = self.available();
+        if length > available {
+            return None;
+        }
+        let mut rest = Self {
+            guest: self.guest,
+            left: self.left.clone(),
+            moved: 0,
+        };
+        rest.skip(length);
+        let mut room = length;
+        for buffer in &mut self.left {
+            buffer.length = buffer.length.min(u32::try_from(room).unwrap_or(u32::MAX));
+            room -= buffer.length as usize;
+        }
+        Some(rest)
+    }
+}
+
+/// What the driver has written.
+#[derive(Debug)]
+pub struct Reader<'a>(Cursor<'a>);
+
+/// What the driver wants to read.
+#[derive(Debug)]
+pub struct Writer<'a>(Cursor<'a>);
+
+impl<'a> Reader<'a> {
+    /// All of `buffers`.
+    pub fn new(guest: Guest<'a>, buffers: &[Buffer]) -> Self {
+        Self(Cursor {
+            guest,
+            left: buffers.iter().copied().collect(),
+            moved: 0,
+        })
+    }
+
+    /// Bytes that were not read yet.
+    pub fn available_bytes(&self) -> usize {
+        self.0.available()
+    }
+
+    /// Bytes that were read.
+    pub fn bytes_read(&self) -> usize {
+        self.0.moved
+    }
+
+    /// Ends after `length` bytes, and returns what is behind them. None: there are not so many.
+    pub fn split_at(&mut self, length: usize) -> Option<Self> {
+        self.0.split_at(length).map(Self)
+    }
+
+    /// By what the buffers are reached.
+    pub fn guest(&self) -> Guest<'a> {
+        self.0.guest
+    }
+}
+
+impl<'a> Writer<'a> {
+    /// All of `buffers`.
+    pub fn new(guest: Guest<'a>, buffers: &[Buffer]) -> Self {
+        Self(Cursor {
+            guest,
+            left: buffers.iter().copied().collect(),
+            moved: 0,
+        })
+    }
+
+    /// Bytes that there is still room for.
+    pub fn available_bytes(&self) -> usize {
+        self.0.available()
+    }
+
+    /// Bytes that were written.
+    pub fn bytes_written(&self) -> usize {
+        self.0.moved
+    }
+
+    /// Ends after `length` bytes, and returns the room behind them. None: there is not so much.
+    pub fn split_at(&mut self, length: usize) -> Option<Self> {
+        self.0.split_at(length).map(Self)
+    }
+}
+
+impl Read for Reader<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        self.0.advance(to.len(), |memory, address, part| {
+            memory.read_slice(to.get_mut(part).unwrap_or_default(), address)
+        })
+    }
+}
+
+impl Write for Writer<'_> {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        self.0.advance(from.len(), |memory, address, part| {
+            memory.write_slice(from.get(part).unwrap_or_default(), address)
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::tests::file;
+
+    fn memory() -> Memory {
+        let memory = Memory::default();
+        memory.map(0, 0x1000, 0, file(0x1000)).unwrap();
+        memory
+    }
+
+    fn buffers(places: &[(u64, u32)]) -> Vec<Buffer> {
+        let buffer = |(address, length): &(u64, u32)| Buffer {
+            address: *address,
+            length: *length,
+        };
+        places.iter().map(buffer).collect()
+    }
+
+    #[test]
+    fn buffers_are_written_and_read_in_their_order() {
+        let (memory, abandoned) = (memory(), AtomicBool::new(false));
+        let guest = Guest {
+            memory: &memory,
+            abandoned: &abandoned,
+        };
+        let places = buffers(&[(0x100, 3), (0x40, 0), (0x80, 4), (0x10, 5)]);
+        let mut head = Writer::new(guest, &places);
+        let mut tail = head.split_at(8).unwrap();
+        assert_eq!((head.available_bytes(), tail.available_bytes()), (8, 4));
+        assert!(tail.split_at(5).is_none());
+        head.write_all(b"headhead").unwrap();
+        tail.write_all(b"tail").unwrap();
+        assert!(head.write_all(b"more").is_err());
+        assert_eq!((head.bytes_written(), tail.bytes_written()), (8, 4));
+        let mut reader = Reader::new(guest, &places);
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).unwrap();
+        assert_eq!((&all[..], reader.bytes_read()), (&b"headheadtail"[..], 12));
+        let mut bytes = [0; 3];
+        memory
+            .lock()
+            .read_slice(&mut bytes, GuestAddress(0x100))
+            .unwrap();
+        assert_eq!(&bytes, b"hea");
+    }
+
+    #[test]
+    fn what_is_abandoned_is_not_gone_on_with() {
+        let (memory, abandoned) = (memory(), AtomicBool::new(false));
+        let guest = Guest {
+            memory: &memory,
+            abandoned: &abandoned,
+        };
+        let mut writer = Writer::new(guest, &buffers(&[(0, 0x1000)]));
+        writer.write_all(&[1; 16]).unwrap();
+        abandoned.store(true, Ordering::Relaxed);
+        assert!(writer.write_all(&[1; 16]).is_err());
+        assert_eq!(writer.bytes_written(), 16);
+    }
+
+    #[test]
+    fn memory_that_comes_back_is_waited_for_and_the_old_one_not_touched() {
+        let (memory, abandoned) = (memory(), AtomicBool::new(false));
+        let guest = Guest {
+            memory: &memory,
+            abandoned: &abandoned,
+        };
+        let mut writer = Writer::new(guest, &buffers(&[(0, 0x1000)]));
+        writer.write_all(&[1; 16]).unwrap();
+        memory.unmap(0, 0x1000).unwrap();
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| writer.write_all(&[2; 16]));
+            memory.map(0, 0x1000, 0, file(0x1000)).unwrap();
+            waits.join().unwrap().unwrap();
+        });
+        let mut bytes = [0; 32];
+        memory
+            .lock()
+            .read_slice(&mut bytes, GuestAddress(0))
+            .unwrap();
+        assert_eq!(
+            (bytes[..16].to_vec(), bytes[16..].to_vec()),
+            (vec![0; 16], vec![2; 16])
+        );
+    }
+}
