@@ -8,7 +8,7 @@
 //! | [`vfio_user`], [`memory`], [`buffers`], [`eventfd`] | the client: QEMU, by vfio-user, and the guest's memory |
 //! | [`pci`], [`registers`], [`status`] | what the guest's driver sees |
 //! | [`device`], [`types`] | what a device does |
-//! | [`judge`], [`report`], [`control`] | what it tells of the driver and of itself |
+//! | [`judge`], [`report`], [`control`], [`log`] | what it tells of the driver and of itself |
 //! | [`client`] | the other end of the control socket |
 //!
 //! It shares no code with the driver: a judge that shares the driver's predicates can't catch its mistakes.
@@ -20,6 +20,7 @@ pub mod control;
 pub mod device;
 pub mod eventfd;
 pub mod judge;
+pub mod log;
 pub mod memory;
 pub mod pci;
 pub mod registers;

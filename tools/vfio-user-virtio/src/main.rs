@@ -2,20 +2,24 @@
 
 //! The program: reads the command line, and either starts the devices or asks a server that has.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{mpsc, Arc};
 use std::thread;
+use std::time::Duration;
 
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::EnvFilter;
 
 use vfio_user_virtio::args::{Args, Command, Serve};
 use vfio_user_virtio::client::{self, Client};
 use vfio_user_virtio::control::{self, Devices};
+use vfio_user_virtio::log::Log;
 use vfio_user_virtio::scenario;
 use vfio_user_virtio::socket;
 use vfio_user_virtio::vfio_user::Server;
@@ -43,37 +47,57 @@ enum Error {
     Client(#[from] client::Error),
     #[error("can't start a thread or wait for signals")]
     System(#[from] io::Error),
+    #[error("thread '{0}' has panicked")]
+    Panicked(String),
 }
 
 /// The status of `report` when it can't tell, and of everything else that goes wrong.
 const TROUBLE: u8 = 2;
+/// How long the end of the process waits for what is logged to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")),
-        )
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
-    match run(args.command) {
-        Ok(status) => status,
+    let log = match Log::start(io::stderr()) {
+        Ok(log) => log,
         Err(error) => {
-            eprintln!("vfio-user-virtio: {error}");
-            let mut source = std::error::Error::source(&error);
-            while let Some(error) = source {
-                eprintln!("  because: {error}");
-                source = error.source();
-            }
-            TROUBLE.into()
+            let _ = writeln!(
+                io::stderr(),
+                "vfio-user-virtio: can't start a thread: {error}"
+            );
+            return TROUBLE.into();
         }
-    }
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(
+            tracing_subscriber::fmt::layer()
+                .with_writer(log.clone())
+                .with_thread_names(true)
+                .with_ansi(io::stderr().is_terminal()),
+        )
+        .with(log.clone())
+        .init();
+    // Like every other line: nobody waits for who reads it.
+    let panics = log.clone();
+    std::panic::set_hook(Box::new(move |panic| panics.line(&panic.to_string())));
+    let status = run(args.command, &log).unwrap_or_else(|error| {
+        log.line(&format!("vfio-user-virtio: {error}"));
+        let mut source = std::error::Error::source(&error);
+        while let Some(error) = source {
+            log.line(&format!("  because: {error}"));
+            source = error.source();
+        }
+        TROUBLE.into()
+    });
+    log.finish(LAST_LINES);
+    status
 }
 
-fn run(command: Command) -> Result<ExitCode, Error> {
+fn run(command: Command, log: &Log) -> Result<ExitCode, Error> {
     match command {
-        Command::Serve(args) => serve(&args)?,
+        Command::Serve(args) => serve(&args, log)?,
         Command::Report {
             control,
             device,
@@ -130,7 +154,8 @@ fn report(control: &Path, device: Option<&str>, json: bool) -> Result<ExitCode, 
     })
 }
 
-fn serve(args: &Serve) -> Result<(), Error> {
+fn serve(args: &Serve, log: &Log) -> Result<(), Error> {
+    let (ends, ended) = mpsc::channel();
     let mut devices = Devices::new();
     let mut servers = Vec::new();
     let mut sockets = Vec::new();
@@ -145,7 +170,7 @@ fn serve(args: &Serve) -> Result<(), Error> {
         {
             return Err(Error::SameName(spec.name.clone()));
         }
-        servers.push((spec.socket.clone(), device));
+        servers.push((spec.name.clone(), spec.socket.clone(), device));
         sockets.push(spec.socket.clone());
     }
     if let Some(file) = &args.scenario {
@@ -164,22 +189,31 @@ fn serve(args: &Serve) -> Result<(), Error> {
         let listener = socket::listen(path).map_err(cant_listen(path))?;
         sockets.push(path.clone());
         let devices = Arc::clone(&devices);
-        spawn("control", move || control::run(&listener, &devices))?;
+        spawn("control", &ends, move || control::run(&listener, &devices))?;
     }
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let log = log.clone();
+    spawn("signals", &ends, move || {
+        if signals.forever().next().is_some() {
+            for socket in sockets {
+                let _ = std::fs::remove_file(socket);
+            }
+            log.finish(LAST_LINES);
+            std::process::exit(0);
+        }
+    })?;
     // Whoever sees the last socket may connect to all.
-    for (socket, device) in servers {
+    for (name, socket, device) in servers {
         let server = Server::listen(&socket).map_err(cant_listen(&socket))?;
         let worker = Arc::clone(&device);
-        spawn("worker", move || worker.run())?;
-        spawn("server", move || server.run(&device))?;
+        spawn(&format!("{name} worker"), &ends, move || worker.run())?;
+        spawn(&format!("{name} server"), &ends, move || {
+            server.run(&device)
+        })?;
     }
-    if signals.forever().next().is_some() {
-        for socket in sockets {
-            let _ = std::fs::remove_file(socket);
-        }
-    }
-    Ok(())
+    drop(ends);
+    // A device without one of its threads would be there and never answer.
+    ended.recv().unwrap_or(Ok(()))
 }
 
 fn cant_listen(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
@@ -189,12 +223,54 @@ fn cant_listen(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
     }
 }
 
-fn spawn<T: Send + 'static>(
+/// Sends an error when its thread panics.
+struct Watch {
+    name: String,
+    ends: mpsc::Sender<Result<(), Error>>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let name = std::mem::take(&mut self.name);
+            let _ = self.ends.send(Err(Error::Panicked(name)));
+        }
+    }
+}
+
+/// Starts a thread without which the process can't go on.
+fn spawn<T>(
     name: &str,
+    ends: &mpsc::Sender<Result<(), Error>>,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<()> {
+    let watch = Watch {
+        name: name.to_owned(),
+        ends: ends.clone(),
+    };
     thread::Builder::new()
         .name(name.to_owned())
-        .spawn(body)
+        .spawn(move || {
+            let _watch = watch;
+            body();
+        })
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_ends_the_process_and_one_that_ends_does_not() {
+        let (ends, ended) = mpsc::channel();
+        spawn("good", &ends, || {}).unwrap();
+        spawn("bad", &ends, || panic!("as it is to")).unwrap();
+        drop(ends);
+        let results: Vec<_> = ended.iter().collect();
+        let [Err(Error::Panicked(name))] = &results[..] else {
+            panic!("{results:?}");
+        };
+        assert_eq!(name, "bad");
+    }
 }
