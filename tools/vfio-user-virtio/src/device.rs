@@ -6,6 +6,7 @@
 //! under the lock, carries them out without it, and gives them back under it.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,7 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 
 use crate::buffers::{Guest, Reader, Writer};
 use crate::eventfd::Eventfd;
-use crate::memory::Memory;
+use crate::memory::{self, Memory};
 use crate::pci::{self, Structure};
 use crate::registers::{Registers, DEVICE_STATUS};
 use crate::report::Report;
@@ -24,9 +25,10 @@ use crate::settings::{self, Settings};
 use crate::types::{ActionError, Request, Type};
 use chain::Chain;
 use interrupts::Interrupts;
-use queues::{Done, Taken, MAX_QUEUE_SIZE};
+use queues::{Done, Executed, Taken, MAX_QUEUE_SIZE};
 use state::State;
 
+mod absent;
 mod chain;
 mod interrupts;
 mod queues;
@@ -123,6 +125,20 @@ impl Device {
     /// The guest's memory.
     pub fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// The client maps `size` bytes of `file` from `offset` on at the guest address `address`.
+    pub fn map(
+        &self,
+        address: u64,
+        size: u64,
+        offset: u64,
+        file: File,
+    ) -> Result<(), memory::Error> {
+        self.memory.map(address, size, offset, file)?;
+        self.lock().mapped();
+        self.wake.notify_all();
+        Ok(())
     }
 
     /// How many MSI-X vectors the device has. None: it has INTx.
@@ -337,17 +353,18 @@ impl Device {
         self.of_type.pass(now);
         let due = {
             let mut state = self.lock();
+            state.begin(now);
             state.take(&self.memory.lock(), now);
             state.due(now)
         };
-        let done: Vec<Done> = due.into_iter().map(|taken| self.execute(taken)).collect();
+        let done: Vec<Executed> = due.into_iter().map(|taken| self.execute(taken)).collect();
         let mut state = self.lock();
-        state.give_back(done, &self.memory);
+        state.give_back(done, &self.memory, now);
         state.answer(now);
         self.wake.notify_all();
     }
 
-    fn execute(&self, taken: Taken) -> Done {
+    fn execute(&self, taken: Taken) -> Executed {
         let guest = Guest {
             memory: &self.memory,
             abandoned: &self.abandoned,
@@ -357,8 +374,10 @@ impl Device {
             input,
             output,
         } = &taken.chain;
-        let reached = guest.wanted().is_ok() && taken.chain.is_in(&self.memory.lock());
-        let outcome = reached.then(|| {
+        if !taken.chain.is_in(&self.memory.lock()) {
+            return Executed::Missed(taken);
+        }
+        let outcome = guest.wanted().ok().map(|()| {
             self.of_type.execute(Request {
                 queue: taken.queue,
                 input: Reader::new(guest, input),
@@ -371,10 +390,10 @@ impl Device {
                 .inspect_err(|error| tracing::warn!(%error, head, "a request can't be answered"))
                 .ok()
         });
-        Done {
+        Executed::Done(Done {
             queue: taken.queue,
             head: *head,
             outcome,
-        }
+        })
     }
 }

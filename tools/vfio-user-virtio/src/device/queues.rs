@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vm_memory::{GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
 
 use super::chain::{Chain, Error};
 use crate::registers::QueueRegisters;
@@ -27,7 +27,16 @@ pub(super) struct Taken {
     pub(super) fail: bool,
 }
 
+/// What has become of a request that was due.
+#[derive(Debug)]
+pub(super) enum Executed {
+    Done(Done),
+    /// Its buffers are not there now.
+    Missed(Taken),
+}
+
 /// A request that was carried out. Without an outcome its buffers made no sense.
+#[derive(Debug)]
 pub(super) struct Done {
     pub(super) queue: usize,
     pub(super) head: u16,
@@ -94,13 +103,9 @@ pub(super) struct Virtqueue {
 }
 
 impl Virtqueue {
-    /// The virtqueue that the driver has laid out, and whether it can be used: it lies in the driver's memory, at addresses that are
-    /// aligned (virtio 1.4, 2.7). One that can't is not to be looked at.
-    pub(super) fn new(
-        registers: &QueueRegisters,
-        event_idx: bool,
-        memory: &GuestMemoryMmap,
-    ) -> Option<(Self, bool)> {
+    /// The virtqueue that the driver has laid out, and whether it can be used: its addresses are aligned (virtio 1.4, 2.7). One that
+    /// can't is not to be looked at.
+    pub(super) fn new(registers: &QueueRegisters, event_idx: bool) -> Option<(Self, bool)> {
         let mut queue = Queue::new(MAX_QUEUE_SIZE).ok()?;
         let mut valid = true;
         if registers.enabled {
@@ -116,7 +121,6 @@ impl Virtqueue {
                     .is_ok();
             queue.set_event_idx(event_idx);
             queue.set_ready(valid);
-            valid = valid && queue.is_valid(memory);
         }
         let virtqueue = Self {
             queue,
@@ -125,6 +129,20 @@ impl Virtqueue {
             judged: 0,
         };
         Some((virtqueue, valid))
+    }
+
+    /// Whether all of it is there.
+    pub(super) fn is_in(&self, memory: &GuestMemoryMmap) -> bool {
+        let size = usize::from(self.queue.size());
+        let parts = [
+            (self.queue.desc_table(), 16 * size, Permissions::Read),
+            (self.queue.avail_ring(), 6 + 2 * size, Permissions::Read),
+            (self.queue.used_ring(), 6 + 8 * size, Permissions::Write),
+        ];
+        !self.queue.ready()
+            || parts.into_iter().all(|(address, length, access)| {
+                memory.check_range(GuestAddress(address), length, access)
+            })
     }
 
     /// Whether the device has a use for what may be in it.
@@ -141,7 +159,9 @@ impl Virtqueue {
         let next = self.next(memory);
         match &next {
             Ok(Some(_)) => self.in_flight += 1,
-            Ok(None) | Err(_) => self.notified = false,
+            Ok(None) | Err(Error::Malformed(_)) => self.notified = false,
+            // It is still there to be found.
+            Err(Error::Gone) => {}
         }
         next
     }
@@ -150,11 +170,19 @@ impl Virtqueue {
         if !self.queue.ready() {
             return Ok(None);
         }
+        if !self.is_in(memory) {
+            return Err(Error::Gone);
+        }
+        let before = self.queue.next_avail();
         for _ in 0..2 {
             let mut heads = self.queue.iter(memory).map_err(|_| AVAILABLE)?;
             if let Some(head) = heads.next().map(|chain| chain.head_index()) {
                 let (table, size) = (self.queue.desc_table(), self.queue.size());
-                return Chain::read(memory, table, size, head).map(Some);
+                let chain = Chain::read(memory, table, size, head);
+                if chain == Err(Error::Gone) {
+                    self.queue.set_next_avail(before);
+                }
+                return chain.map(Some);
             }
             if !self
                 .queue

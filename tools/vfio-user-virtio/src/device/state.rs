@@ -13,8 +13,10 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use vm_memory::GuestMemoryMmap;
 
+use super::absent::Absent;
+use super::chain::Error;
 use super::interrupts::{Cause, Interrupts};
-use super::queues::{Done, Taken, Virtqueue, Waiting};
+use super::queues::{Executed, Taken, Virtqueue, Waiting};
 use super::schedule::{Event, Schedule};
 use super::{Offer, VIRTIO_F_39, VIRTIO_F_SUSPEND};
 use crate::judge::{Judge, Write};
@@ -40,6 +42,7 @@ pub(super) struct State {
     saying: Waiting,
     /// Those that were not finished when the device was suspended.
     left: Waiting,
+    absent: Absent,
     /// Taken and being carried out by the worker.
     executing: usize,
     /// The worker is to leave off with them.
@@ -85,6 +88,7 @@ impl State {
             waiting: Waiting::default(),
             saying: Waiting::default(),
             left: Waiting::default(),
+            absent: Absent::default(),
             executing: 0,
             abandoned,
             resetting: false,
@@ -104,7 +108,8 @@ impl State {
     }
 
     fn in_flight(&self) -> u64 {
-        (self.left.len() + self.waiting.len() + self.saying.len() + self.executing) as u64
+        let waiting = self.left.len() + self.waiting.len() + self.saying.len();
+        (waiting + self.absent.len() + self.executing) as u64
     }
 
     /// What was negotiated.
@@ -259,7 +264,7 @@ impl State {
         };
         match self.status.write(written, rules) {
             Effect::None | Effect::Reset => {}
-            Effect::Start => self.start(memory),
+            Effect::Start => self.start(memory, now),
             Effect::StopRequested => self.stop_requested(now),
             Effect::StopCalledOff => {
                 self.counters.stops.called_off += 1;
@@ -295,21 +300,21 @@ impl State {
     }
 
     /// The driver is ready: sets the virtqueues up as it has laid them out.
-    fn start(&mut self, memory: &Memory) {
+    fn start(&mut self, memory: &Memory, now: Instant) {
         self.of_type.start(self.registers.accepted());
         let event_idx = self.registers.accepted() & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
-        let memory = memory.lock();
         let queues: Vec<(Virtqueue, bool)> = self
             .registers
             .queues
             .iter()
-            .filter_map(|registers| Virtqueue::new(registers, event_idx, &memory))
+            .filter_map(|registers| Virtqueue::new(registers, event_idx))
             .collect();
-        drop(memory);
         let valid = queues.iter().all(|(_, valid)| *valid);
         self.queues = queues.into_iter().map(|(queue, _)| queue).collect();
         if !valid {
-            self.needs_reset("a virtqueue is not aligned, or not in the guest's memory");
+            self.needs_reset("a virtqueue is not aligned");
+        } else if !self.queues.iter().all(|queue| queue.is_in(&memory.lock())) {
+            self.absent.miss(now);
         }
     }
 
@@ -331,6 +336,7 @@ impl State {
         self.left.clear();
         self.waiting.clear();
         self.saying.clear();
+        self.absent = Absent::default();
         self.resetting = true;
         if self.executing == 0 {
             self.finish_reset();
@@ -561,7 +567,9 @@ impl State {
                 .next(Stop::Running)
                 .is_some_and(|(due, _)| now >= due);
         let bug = self.settings.take_while_stopped && self.status.is_live();
-        !self.resetting && (bug || self.status.may_serve() && !stopping)
+        !self.resetting
+            && !self.absent.is_waiting()
+            && (bug || self.status.may_serve() && !stopping)
     }
 
     fn room(&self) -> bool {
@@ -575,7 +583,7 @@ impl State {
 
     /// Which requests are kept although their time has come: those that a suspension left over, and the others.
     fn held(&self) -> (bool, bool) {
-        if self.holds_all() {
+        if self.holds_all() || self.absent.is_waiting() {
             return (true, true);
         }
         match self.settings.io_hold {
@@ -591,7 +599,8 @@ impl State {
         let (left, others) = self.held();
         let left = self.left.next().filter(|_| !left);
         let others = self.waiting.next().filter(|_| !others);
-        let saying = self.saying.next().filter(|_| !self.holds_all());
+        let kept = self.holds_all() || self.absent.is_waiting();
+        let saying = self.saying.next().filter(|_| !kept);
         left.into_iter().chain(others).chain(saying).min()
     }
 
@@ -601,6 +610,7 @@ impl State {
             && self.room()
             && queues.any(|(index, queue)| queue.is_wanted(index, &*self.of_type)))
             || self.next_request().is_some_and(|due| due <= now)
+            || !self.holds_all() && self.absent.has_work(now)
     }
 
     /// When time alone brings something to do.
@@ -614,8 +624,21 @@ impl State {
         self.next_request()
             .into_iter()
             .chain(answer)
+            .chain(self.absent.deadline().filter(|_| !self.holds_all()))
             .chain(self.of_type.next_event())
             .min()
+    }
+
+    /// The client has mapped something.
+    pub(super) fn mapped(&mut self) {
+        self.absent.mapped();
+    }
+
+    /// The worker begins with what there is to do.
+    pub(super) fn begin(&mut self, now: Instant) {
+        if !self.holds_all() {
+            self.absent.begin(now);
+        }
     }
 
     /// Takes what the driver has made available.
@@ -633,6 +656,10 @@ impl State {
                 let chain = match virtqueue.take(memory) {
                     Ok(Some(chain)) => chain,
                     Ok(None) => break,
+                    Err(Error::Gone) => {
+                        self.absent.miss(now);
+                        break;
+                    }
                     Err(error) => {
                         self.needs_reset(&error.to_string());
                         break;
@@ -665,7 +692,7 @@ impl State {
 
     /// The requests whose time has come; they are being carried out from now on.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Taken> {
-        let mut due = Vec::new();
+        let mut due = self.absent.take_requests();
         let (left, others) = self.held();
         if !left {
             due.append(&mut self.left.due(now));
@@ -673,7 +700,7 @@ impl State {
         if !others {
             due.append(&mut self.waiting.due(now));
         }
-        if !self.holds_all() {
+        if !self.holds_all() && !self.absent.is_waiting() {
             due.append(&mut self.saying.due(now));
         }
         self.executing = due.len();
@@ -681,22 +708,40 @@ impl State {
     }
 
     /// Gives the driver back what was carried out.
-    pub(super) fn give_back(&mut self, done: Vec<Done>, memory: &Memory) {
-        let executed = std::mem::take(&mut self.executing) as u64;
+    pub(super) fn give_back(&mut self, executed: Vec<Executed>, memory: &Memory, now: Instant) {
+        let count = std::mem::take(&mut self.executing) as u64;
         if self.resetting {
-            self.counters.requests.dropped += executed;
+            self.counters.requests.dropped += count;
             self.finish_reset();
             return;
         }
         let memory = memory.lock();
         let mut malformed = false;
         let mut used = vec![false; self.queues.len()];
-        for done in done {
+        let mut all = Vec::new();
+        if !self.holds_all() {
+            all = self.absent.take_done();
+        }
+        for executed in executed {
+            match executed {
+                Executed::Done(done) => all.push(done),
+                Executed::Missed(taken) => {
+                    self.absent.requests.push(taken);
+                    self.absent.miss(now);
+                }
+            }
+        }
+        for done in all {
             let (Some(virtqueue), Some(used)) =
                 (self.queues.get_mut(done.queue), used.get_mut(done.queue))
             else {
                 continue;
             };
+            if done.outcome.is_some() && !virtqueue.is_in(&memory) {
+                self.absent.done.push(done);
+                self.absent.miss(now);
+                continue;
+            }
             virtqueue.done_with_one();
             let requests = &mut self.counters.requests;
             let Some(outcome) = done.outcome else {
@@ -727,8 +772,13 @@ impl State {
                 self.interrupt(Cause::Queue, vector);
             }
         }
-        if malformed {
-            self.needs_reset("the driver's buffers can't be used");
+        let given_up = self.absent.end();
+        if given_up {
+            self.counters.requests.dropped += self.absent.len() as u64;
+            self.absent = Absent::default();
+        }
+        if malformed || given_up {
+            self.needs_reset("the driver's virtqueues or buffers can't be used");
         }
     }
 

@@ -202,7 +202,7 @@ impl<'a> Session<'a> {
         if self.device.memory().maps() as u64 >= limits.max_dma_maps {
             return Err(memory::Error::TooMany.into());
         }
-        match self.device.memory().map(address, size, offset, file) {
+        match self.device.map(address, size, offset, file) {
             // It may be no guest RAM either (a flash, memory that is shared with somebody else). A guest that uses it for a virtqueue is
             // told.
             Err(error @ memory::Error::Unsafe) => {

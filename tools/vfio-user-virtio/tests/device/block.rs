@@ -4,6 +4,8 @@
 
 use std::os::unix::fs::FileExt;
 
+use vfio_user_virtio::buffers::PATIENCE;
+
 use crate::driver::{disk, Driver, D, EVENT_IDX, NEEDS_RESET, READY, SECTORS};
 
 const IN: u32 = 0;
@@ -104,6 +106,9 @@ fn buffers_outside_of_memory_need_a_reset() {
     let mut driver = Driver::ready();
     driver.make_available(&[(u64::MAX - 8, 16, false), (0x1_0000, 1, true)], false);
     driver.serve();
+    assert_eq!(driver.status(), READY, "it may be gone for a moment only");
+    driver.advance(PATIENCE);
+    assert_eq!(driver.report().counters.requests.in_flight, 0);
     assert_eq!(driver.status(), READY | NEEDS_RESET);
 }
 

@@ -112,7 +112,13 @@ impl Driver {
     pub(crate) fn map_all(&self) {
         let file = self.file.try_clone().unwrap();
         self.device.memory().clear();
-        self.device.memory().map(0, MEMORY, 0, file).unwrap();
+        self.device.map(0, MEMORY, 0, file).unwrap();
+    }
+
+    /// The device reaches that part of the driver's memory, too.
+    pub(crate) fn map_part(&self, at: u64, size: u64) {
+        let file = self.file.try_clone().unwrap();
+        self.device.map(at, size, at, file).unwrap();
     }
 
     /// Its memory makes no sense any more, and is not to be looked at; the device has other memory in its place, with `contents`.
@@ -123,7 +129,7 @@ impl Driver {
             .unwrap();
         let file = memory_file();
         file.write_all_at(contents, 0).unwrap();
-        self.device.memory().map(0, MEMORY, 0, file).unwrap();
+        self.device.map(0, MEMORY, 0, file).unwrap();
     }
 
     /// A driver that has brought this device up with all features that it offers.

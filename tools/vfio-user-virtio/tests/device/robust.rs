@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use vfio_user_virtio::buffers::PATIENCE;
 use vfio_user_virtio::device::Offer;
 use vfio_user_virtio::report::Report;
 use vfio_user_virtio::settings::Settings;
@@ -135,7 +136,7 @@ fn perform(driver: &mut Driver, queues: u16, act: Act) {
         Act::Unmap(at, size) => drop(device.memory().unmap(at, size)),
         Act::Map => {
             // Refused as long as the memory is there.
-            let _ = device.memory().map(0, MEMORY, 0, memory_file());
+            let _ = device.map(0, MEMORY, 0, memory_file());
         }
         Act::Reset => device.reset(),
         Act::Set(name, value) => driver.set(name, value),
@@ -328,4 +329,108 @@ fn a_reset_ends_what_is_being_carried_out() {
     );
     // The next driver's requests are wanted.
     assert_eq!(driver.set_status(1), 1);
+}
+
+/// What QEMU does when firmware changes what a part of the memory is.
+#[test]
+fn memory_that_is_gone_for_a_moment_is_no_error_of_the_driver() {
+    for indirect in [false, true] {
+        let mut driver = Driver::ready();
+        let (at, buffers) = driver.request(0, 0, 512);
+        driver.device.memory().clear();
+        driver.make_available(&buffers, indirect);
+        driver.serve();
+        driver.map_all();
+        driver.serve();
+        assert_eq!((driver.status(), driver.outcome(at)), (READY, 0));
+
+        // The same for one that was taken before.
+        driver.set("io_delay_us", "1000");
+        let (at, buffers) = driver.request(0, 0, 512);
+        driver.make_available(&buffers, indirect);
+        driver.serve();
+        driver.device.memory().clear();
+        driver.advance(Duration::from_millis(1));
+        assert_eq!(driver.report().counters.requests.in_flight, 1);
+        driver.map_all();
+        driver.serve();
+        assert_eq!((driver.status(), driver.outcome(at)), (READY, 0));
+        assert_eq!(
+            (driver.used(0), driver.report().counters.requests.in_flight),
+            (2, 0)
+        );
+    }
+}
+
+#[test]
+fn memory_that_comes_back_in_pieces_is_waited_for() {
+    let mut driver = Driver::ready();
+    driver.set("io_delay_us", "1000");
+    let at = driver.submit_read(0);
+    driver.serve();
+    driver.device.memory().clear();
+    driver.advance(Duration::from_millis(1));
+    // First the buffers, then the virtqueue: the request is carried out, and its result waits.
+    driver.map_part(0x8_0000, 0x8_0000);
+    driver.serve();
+    assert_eq!((driver.status(), driver.outcome(at)), (READY, 0));
+    assert_eq!(driver.used(0), 0);
+    driver.map_part(0, 0x8_0000);
+    driver.serve();
+    assert_eq!((driver.status(), driver.used(0)), (READY, 1));
+    assert_eq!(driver.report().counters.requests.in_flight, 0);
+}
+
+#[test]
+fn memory_that_stays_away_needs_a_reset_in_the_end() {
+    // A virtqueue from the start, an available ring, and a buffer of a request.
+    let mut driver = Driver::new();
+    driver.negotiate(!0);
+    driver.lay_out(Some((0x30, MEMORY)));
+    driver.set_status(READY);
+    driver.serve();
+    assert_eq!(driver.status(), READY);
+    driver.advance(PATIENCE);
+    assert_eq!(driver.status(), READY | NEEDS_RESET);
+
+    for taken in [false, true] {
+        let mut driver = Driver::ready();
+        driver.set("io_delay_us", "1000");
+        driver.submit_read(0);
+        if taken {
+            driver.serve();
+        }
+        driver.device.memory().clear();
+        driver.advance(Duration::from_millis(1));
+        driver.advance(PATIENCE - Duration::from_millis(2));
+        assert_eq!(driver.status(), READY);
+        driver.advance(Duration::from_millis(2));
+        assert_eq!(driver.status(), READY | NEEDS_RESET);
+        assert_eq!(driver.report().counters.requests.in_flight, 0);
+        driver.map_all();
+        driver.bring_up(!0);
+        driver.set("io_delay_us", "0");
+        let at = driver.submit_read(0);
+        driver.serve();
+        assert_eq!((driver.status(), driver.outcome(at)), (READY, 0));
+    }
+}
+
+#[test]
+fn a_suspended_device_waits_for_memory_only_when_it_runs_again() {
+    let mut driver = Driver::suspendable();
+    driver.set("io_delay_us", "1000");
+    driver.set("leave_requests", "true");
+    let at = driver.submit_read(0);
+    driver.serve();
+    driver.device.memory().clear();
+    driver.advance(Duration::from_millis(1));
+    driver.stop();
+    driver.advance(2 * PATIENCE);
+    driver.map_all();
+    driver.serve();
+    assert_eq!(driver.report().counters.requests.completed, 0);
+    assert_eq!(driver.resume(), READY);
+    driver.serve();
+    assert_eq!((driver.status(), driver.outcome(at)), (READY, 0));
 }

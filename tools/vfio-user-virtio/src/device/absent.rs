@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What the device can't do now because memory is not there that the driver's virtqueues or buffers lie in. It may come back: see
+//! [`PATIENCE`]. All is tried again when the client has mapped something, and once more before the device gives up.
+
+use std::time::Instant;
+
+use super::queues::{Done, Taken};
+use crate::buffers::PATIENCE;
+
+#[derive(Debug, Default)]
+pub(super) struct Absent {
+    /// Since when something is missing. Meanwhile the device takes nothing, and carries nothing out.
+    since: Option<Instant>,
+    /// Something was mapped.
+    mapped: bool,
+    /// The worker tries now, and this is its last time.
+    trying: bool,
+    last: bool,
+    /// It has missed something again.
+    missed: bool,
+    /// Requests whose buffers are missing.
+    pub(super) requests: Vec<Taken>,
+    /// What could not be given back.
+    pub(super) done: Vec<Done>,
+}
+
+impl Absent {
+    /// Taken, and waiting for memory.
+    pub(super) fn len(&self) -> usize {
+        self.requests.len() + self.done.len()
+    }
+
+    /// The client has mapped something.
+    pub(super) fn mapped(&mut self) {
+        self.mapped = self.since.is_some();
+    }
+
+    /// Whether the worker has to wait, with all that it could do.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.since.is_some() && !self.trying
+    }
+
+    /// Whether there is something to try by `now`.
+    pub(super) fn has_work(&self, now: Instant) -> bool {
+        self.mapped || self.deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// When patience ends.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.since.map(|since| since + PATIENCE)
+    }
+
+    /// The worker begins with what there is to do.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.trying = self.since.is_none() || self.has_work(now);
+        self.last = self.deadline().is_some_and(|deadline| deadline <= now);
+        self.mapped = false;
+        self.missed = false;
+    }
+
+    /// The requests that are to be carried out now.
+    pub(super) fn take_requests(&mut self) -> Vec<Taken> {
+        if self.trying {
+            std::mem::take(&mut self.requests)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// The results that are to be given back now.
+    pub(super) fn take_done(&mut self) -> Vec<Done> {
+        if self.trying {
+            std::mem::take(&mut self.done)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Something is missing.
+    pub(super) fn miss(&mut self, now: Instant) {
+        self.since.get_or_insert(now);
+        self.missed = true;
+    }
+
+    /// The worker has done what it could. Returns whether the device is to give up.
+    pub(super) fn end(&mut self) -> bool {
+        if !std::mem::take(&mut self.trying) {
+            return false;
+        }
+        let given_up = self.missed && self.last;
+        if given_up || !self.missed {
+            self.since = None;
+        }
+        given_up
+    }
+}
