@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
+use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
 
 use super::chain::{Chain, Error};
 use crate::registers::QueueRegisters;
@@ -211,9 +212,17 @@ impl Virtqueue {
         self.queue.add_used(memory, head, written)
     }
 
-    /// Whether the driver wants to be told of what was given back.
+    /// Whether the driver wants to be told of what was given back (2.7.7: by a flag, or by the event index).
     pub(super) fn wants_interrupt(&mut self, memory: &GuestMemoryMmap) -> bool {
-        self.queue.needs_notification(memory).unwrap_or(true)
+        // With a fence, after which what the driver wants is read.
+        let wants = self.queue.needs_notification(memory).unwrap_or(true);
+        if self.queue.event_idx_enabled() {
+            return wants;
+        }
+        let flags = memory.load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed);
+        flags.map_or(true, |flags| {
+            u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0
+        })
     }
 
     /// How many buffers the driver has added since the last look.

@@ -11,6 +11,8 @@ mod echo;
 #[cfg(test)]
 mod misbehaviour;
 #[cfg(test)]
+mod notifications;
+#[cfg(test)]
 mod robust;
 #[cfg(test)]
 mod scsi;
