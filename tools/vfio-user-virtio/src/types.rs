@@ -121,8 +121,13 @@ pub trait Type: fmt::Debug + Send + Sync {
         Err(ActionError::Unknown(action.to_owned()))
     }
 
-    /// The driver is ready, and has accepted `features`.
-    fn start(&self, _features: u64) {}
+    /// Whether the driver may accept just these of the features that the device offers.
+    fn can_do_with(&self, _features: u64) -> bool {
+        true
+    }
+
+    /// The driver has accepted `features` (FEATURES_OK).
+    fn negotiated(&self, _features: u64) {}
 
     /// Back to the state after power-on.
     fn reset(&self) {}

@@ -258,11 +258,17 @@ impl State {
             protocol,
             features_acceptable: accepted & !self.registers.offered() == 0
                 && accepted & (1 << VIRTIO_F_VERSION_1) != 0
+                && self.of_type.can_do_with(accepted)
                 && !self.settings.refuse_features
                 && !(self.settings.refuse_to_stop && self.accepted_protocol() != Protocol::None),
             resume_form: self.settings.resume_form,
         };
-        match self.status.write(written, rules) {
+        let negotiated = self.status.has(FEATURES_OK);
+        let effect = self.status.write(written, rules);
+        if !negotiated && self.status.has(FEATURES_OK) {
+            self.of_type.negotiated(accepted);
+        }
+        match effect {
             Effect::None | Effect::Reset => {}
             Effect::Start => self.start(memory, now),
             Effect::StopRequested => self.stop_requested(now),
@@ -301,7 +307,6 @@ impl State {
 
     /// The driver is ready: sets the virtqueues up as it has laid them out.
     fn start(&mut self, memory: &Memory, now: Instant) {
-        self.of_type.start(self.registers.accepted());
         let event_idx = self.registers.accepted() & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
         let queues: Vec<(Virtqueue, bool)> = self
             .registers

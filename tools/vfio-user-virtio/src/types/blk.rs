@@ -37,8 +37,10 @@ pub struct Disk {
     store: Store,
     queues: u16,
     read_only: bool,
-    /// What was written may be lost until it is flushed. The driver's to choose.
+    /// What was written may be lost until it is flushed.
     writeback: AtomicBool,
+    /// That is the driver's to choose (VIRTIO_BLK_F_CONFIG_WCE).
+    writeback_open: AtomicBool,
     id: [u8; VIRTIO_BLK_ID_BYTES as usize],
     zones: Option<Zones>,
 }
@@ -53,6 +55,7 @@ impl Disk {
             queues,
             read_only,
             writeback: AtomicBool::new(true),
+            writeback_open: AtomicBool::new(false),
             id: bytes,
             zones: None,
         }
@@ -199,13 +202,29 @@ impl Type for Disk {
     }
 
     fn write_configuration(&self, offset: u64, data: &[u8]) {
-        if let (true, [writeback]) = (offset == WRITEBACK as u64, data) {
+        let open = self.writeback_open.load(Ordering::Relaxed);
+        if let (true, [writeback]) = (open && offset == WRITEBACK as u64, data) {
             self.writeback.store(*writeback != 0, Ordering::Relaxed);
         }
     }
 
+    /// A driver that has not accepted VIRTIO_BLK_F_ZONED would write where it must not (5.2.5.2).
+    fn can_do_with(&self, features: u64) -> bool {
+        self.zones.is_none() || features & (1 << VIRTIO_BLK_F_ZONED) != 0
+    }
+
+    /// A driver that can't flush relies on what was completed (5.2.5.2, 5.2.6.2).
+    fn negotiated(&self, features: u64) {
+        let accepted = |bit: u32| features & (1 << bit) != 0;
+        self.writeback
+            .store(accepted(VIRTIO_BLK_F_FLUSH), Ordering::Relaxed);
+        self.writeback_open
+            .store(accepted(VIRTIO_BLK_F_CONFIG_WCE), Ordering::Relaxed);
+    }
+
     fn reset(&self) {
         self.writeback.store(true, Ordering::Relaxed);
+        self.writeback_open.store(false, Ordering::Relaxed);
     }
 
     fn execute(&self, mut request: Request<'_>) -> Result<Outcome, Malformed> {
@@ -254,9 +273,10 @@ impl Type for Disk {
         Ok(Outcome {
             kind,
             ok: result.is_ok(),
+            // 2.7.8.2: from the first byte on. The status comes after all of the data.
             written: u32::try_from(request.output.bytes_written())
                 .unwrap_or(u32::MAX)
-                .saturating_add(1),
+                .saturating_add(u32::from(request.output.available_bytes() == 0)),
         })
     }
 

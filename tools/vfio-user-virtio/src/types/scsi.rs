@@ -273,7 +273,7 @@ impl Type for Scsi {
         }
     }
 
-    fn start(&self, features: u64) {
+    fn negotiated(&self, features: u64) {
         self.events().start(features & F_CHANGE != 0);
     }
 

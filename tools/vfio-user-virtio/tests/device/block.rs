@@ -182,3 +182,45 @@ fn a_reset_drops_what_was_taken() {
     assert_eq!((driver.outcome(at), driver.used(0)), (0xff, 0));
     assert_eq!(driver.report().counters.requests.dropped, 1);
 }
+
+/// Virtio 1.4, 5.2.5.2 and 5.2.6.2: what a driver that can't flush has written is stable when it is completed.
+#[test]
+fn the_cache_mode_begins_as_the_features_have_it() {
+    const WRITEBACK: usize = 32;
+    const FLUSH: u64 = 1 << 9;
+    const CONFIG_WCE: u64 = 1 << 11;
+    let mut driver = Driver::new();
+    for (left_out, begins, chosen) in [
+        (0, 1, 0),
+        (FLUSH, 0, 1),
+        (CONFIG_WCE, 1, 1),
+        (FLUSH | CONFIG_WCE, 0, 0),
+    ] {
+        driver.negotiate(!left_out);
+        let config = || driver.config()[WRITEBACK];
+        assert_eq!(config(), begins, "{left_out:#x}");
+        let choice = [1 - begins];
+        let at = 0x2000 + WRITEBACK as u64;
+        driver.device.write_bar(at, &choice, driver.now);
+        assert_eq!(config(), chosen, "{left_out:#x}");
+        let writeback = &driver.report().of_type["writeback"];
+        assert_eq!(*writeback, chosen != 0);
+    }
+}
+
+/// Virtio 1.4, 2.7.8.2: it counts the bytes from the first one on.
+#[test]
+fn the_used_length_does_not_count_what_is_behind_bytes_that_were_not_written() {
+    for (sector, length, used) in [(0, 512, 513), (SECTORS, 512, 0), (0, 511, 0)] {
+        let mut driver = Driver::ready();
+        let (_, buffers) = driver.request(IN, sector, length);
+        driver.make_available(&buffers, false);
+        driver.serve();
+        assert_eq!(driver.used_element(0, 0).1, used);
+    }
+    let mut driver = Driver::ready();
+    let (_, buffers) = driver.request(OUT, SECTORS, 512);
+    driver.make_available(&buffers, false);
+    driver.serve();
+    assert_eq!(driver.used_element(0, 0).1, 1);
+}

@@ -164,6 +164,9 @@ fn blk_a_zoned_disk_reports_its_zones() {
     let store = Store::open(file.path(), false).unwrap();
     let disk = Disk::new(store, "disk", 1, false).zoned();
     let mut driver = Driver::of(Arc::new(disk), D);
+    driver.negotiate(!(1 << 17));
+    assert_eq!(driver.status(), 3, "not without zones (5.2.5.2)");
+    driver.bring_up(!0);
     let optional = (1 << 13) | (1 << 14) | (1 << 17);
     assert_eq!(
         driver.offered() & optional,
