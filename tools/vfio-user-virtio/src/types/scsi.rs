@@ -19,6 +19,9 @@ pub mod unit;
 
 const CONTROL: usize = 0;
 const EVENT: usize = 1;
+/// Bytes of the control requests, after their type.
+const TMF_SIZE: usize = 20;
+const AN_SIZE: usize = 12;
 /// Request virtqueues come after these.
 const OTHER_QUEUES: u16 = 2;
 
@@ -40,6 +43,7 @@ const RESPONSE_HEADER: usize = 12;
 const S_OK: u8 = 0;
 const S_OVERRUN: u8 = 1;
 const S_BAD_TARGET: u8 = 3;
+const S_FAILURE: u8 = 9;
 const S_FUNCTION_REJECTED: u8 = 11;
 
 const T_TMF: u32 = 0;
@@ -80,6 +84,7 @@ fn response(answer: Option<&Answer>, left: usize, sense_size: usize) -> Vec<u8> 
         None => (S_BAD_TARGET, 0),
         Some(Answer::Good) => (S_OK, 0),
         Some(Answer::Overrun) => (S_OVERRUN, 0),
+        Some(Answer::Failure) => (S_FAILURE, 0),
         Some(Answer::Check(_)) => (S_OK, unit::CHECK_CONDITION),
     };
     let mut bytes = vec![0; RESPONSE_HEADER + sense_size];
@@ -169,7 +174,10 @@ impl Scsi {
             fail,
             units: self.units.len(),
         };
+        // 5.6.6.1.1: without VIRTIO_SCSI_F_INOUT.
+        let both = data.available_bytes() > 0 && input.available_bytes() > 0;
         let answer = unit_of(header).map(|lun| match self.units.get(lun) {
+            _ if both => Answer::Failure,
             Some(unit) => unit.execute(&command, &mut input, &mut data),
             None => unit::execute_without_unit(&command, &mut data),
         });
@@ -196,12 +204,15 @@ impl Scsi {
         input
             .read_exact(&mut number)
             .map_err(|_| Malformed("no control request"))?;
-        let (kind, answer): (_, &[u8]) = match u32::from_le_bytes(number) {
-            T_TMF => ("task_management", &[S_FUNCTION_REJECTED]),
-            T_AN_QUERY => ("query_notifications", &[0, 0, 0, 0, S_OK]),
-            T_AN_SUBSCRIBE => ("subscribe_notifications", &[0, 0, 0, 0, S_OK]),
+        let (kind, size, answer): (_, _, &[u8]) = match u32::from_le_bytes(number) {
+            T_TMF => ("task_management", TMF_SIZE, &[S_FUNCTION_REJECTED]),
+            T_AN_QUERY => ("query_notifications", AN_SIZE, &[0, 0, 0, 0, S_OK]),
+            T_AN_SUBSCRIBE => ("subscribe_notifications", AN_SIZE, &[0, 0, 0, 0, S_OK]),
             _ => return Err(Malformed("unknown control request")),
         };
+        if input.available_bytes() < size {
+            return Err(Malformed("a control request is too short"));
+        }
         output
             .write_all(answer)
             .map_err(|_| Malformed("no room for the answer"))?;

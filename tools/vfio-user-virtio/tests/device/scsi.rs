@@ -68,7 +68,8 @@ fn give(driver: &mut Driver, target: u8, lun: u8, cdb: &[u8], output: &[u8], roo
     let mut buffers = vec![request, response];
     if !output.is_empty() {
         buffers.insert(1, (at + DATA, output.len() as u32, false));
-    } else if room > 0 {
+    }
+    if room > 0 {
         buffers.push((at + DATA, room, true));
     }
     driver.add(REQUEST, &buffers, false);
@@ -279,6 +280,11 @@ fn a_request_without_room_for_the_response_needs_a_reset() {
 }
 
 fn control(driver: &mut Driver, number: u8, room: u32) -> Vec<u8> {
+    control_of(driver, number, 24, room)
+}
+
+/// As [`control`], with a request of that many bytes.
+fn control_of(driver: &mut Driver, number: u8, size: u32, room: u32) -> Vec<u8> {
     let at = driver.buffer();
     driver
         .memory
@@ -290,7 +296,7 @@ fn control(driver: &mut Driver, number: u8, room: u32) -> Vec<u8> {
         .unwrap();
     driver.add(
         CONTROL,
-        &[(at, 24, false), (at + RESPONSE, room, true)],
+        &[(at, size, false), (at + RESPONSE, room, true)],
         false,
     );
     driver.notify(CONTROL);
@@ -508,4 +514,52 @@ fn too_little_room_for_an_event_needs_a_reset() {
     driver.notify(EVENT);
     resize(&mut driver, 1, 128);
     assert_eq!(driver.status(), READY | NEEDS_RESET);
+}
+
+#[test]
+fn data_in_both_directions_is_a_failure() {
+    const FAILURE: (u8, u8) = (9, 0);
+    let (of_type, contents) = scsi(1);
+    let mut driver = Driver::of(of_type, D);
+    for command in [READ_10, WRITE_10] {
+        let came = give(
+            &mut driver,
+            0,
+            0,
+            &transfer_10(command, 0, 1),
+            &[7; 512],
+            512,
+        );
+        assert_eq!((came.end, came.left), (FAILURE, 1024));
+    }
+    let mut file = [1; 512];
+    contents.read_exact_at(&mut file, 0).unwrap();
+    assert_eq!(file, [0; 512], "nothing was done");
+}
+
+#[test]
+fn an_answer_that_does_not_fit_is_an_overrun() {
+    const OVERRUN: (u8, u8) = (1, 0);
+    let mut driver = ready();
+    let inquiry = |asked| [0x12, 0, 0, 0, asked, 0];
+    for (asked, room, end) in [
+        (36, 36, GOOD),
+        (255, 36, GOOD),
+        (5, 5, GOOD),
+        (36, 35, OVERRUN),
+    ] {
+        let came = ask(&mut driver, &inquiry(asked), room);
+        assert_eq!((came.end, came.left), (end, 0), "{asked} {room}");
+    }
+}
+
+#[test]
+fn a_control_request_that_is_too_short_needs_a_reset() {
+    for (kind, size) in [(0, 24), (1, 16), (2, 16)] {
+        let mut driver = ready();
+        control_of(&mut driver, kind, size, 5);
+        assert_eq!(driver.status(), READY);
+        control_of(&mut driver, kind, size - 1, 5);
+        assert_eq!(driver.status(), READY | NEEDS_RESET);
+    }
 }

@@ -64,6 +64,8 @@ pub enum Answer {
     Good,
     /// It needs more data than there are buffers.
     Overrun,
+    /// The host can't carry it out.
+    Failure,
     /// Not.
     Check(Sense),
 }
@@ -126,11 +128,13 @@ impl Command<'_> {
     }
 }
 
-/// Answers with as much of `bytes` as the driver has asked for, and has room for.
+/// Answers with as much of `bytes` as the driver has asked for, and has room for; without room for all of that it is an overrun.
 fn tell(bytes: &[u8], allocated: u64, data: &mut Writer<'_>) -> Answer {
     let allocated = usize::try_from(allocated).unwrap_or(usize::MAX);
-    let length = bytes.len().min(allocated).min(data.available_bytes());
+    let asked = bytes.len().min(allocated);
+    let length = asked.min(data.available_bytes());
     match data.write_all(bytes.get(..length).unwrap_or_default()) {
+        Ok(()) if length < asked => Answer::Overrun,
         Ok(()) => Answer::Good,
         Err(_) => Answer::Check(Sense::INTERNAL_FAILURE),
     }
