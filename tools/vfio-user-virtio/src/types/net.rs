@@ -11,12 +11,13 @@ use serde_json::{json, Value};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, VIRTIO_NET_CTRL_MAC_TABLE_SET,
     VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, VIRTIO_NET_CTRL_RX,
-    VIRTIO_NET_CTRL_RX_PROMISC, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD,
-    VIRTIO_NET_CTRL_VLAN_DEL, VIRTIO_NET_ERR, VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX,
-    VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ,
-    VIRTIO_NET_F_STATUS, VIRTIO_NET_OK, VIRTIO_NET_S_LINK_UP,
+    VIRTIO_NET_CTRL_RX_ALLMULTI, VIRTIO_NET_CTRL_RX_PROMISC, VIRTIO_NET_CTRL_VLAN,
+    VIRTIO_NET_CTRL_VLAN_ADD, VIRTIO_NET_CTRL_VLAN_DEL, VIRTIO_NET_ERR, VIRTIO_NET_F_CTRL_MAC_ADDR,
+    VIRTIO_NET_F_CTRL_RX, VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC,
+    VIRTIO_NET_F_MQ, VIRTIO_NET_F_STATUS, VIRTIO_NET_OK, VIRTIO_NET_S_LINK_UP,
 };
 
+use crate::buffers::Reader;
 use crate::types::{put, ActionError, Description, Malformed, Outcome, Request, Type, Wants};
 use peer::Peer;
 
@@ -207,8 +208,11 @@ impl Net {
                     }
                     read
                 }
-                (VIRTIO_NET_CTRL_RX, _) | (VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET) => {
-                    true
+                (VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_ALLMULTI) => {
+                    request.input.read_exact(&mut [0]).is_ok()
+                }
+                (VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET) => {
+                    are_tables(&mut request.input)
                 }
                 (VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD | VIRTIO_NET_CTRL_VLAN_DEL) => {
                     let mut vlan = [0; 2];
@@ -252,6 +256,20 @@ impl Net {
             written: 1,
         })
     }
+}
+
+/// Whether this is a table of unicast and one of multicast addresses, each of them with a number before it, and nothing else.
+fn are_tables(input: &mut Reader<'_>) -> bool {
+    let both = table(input).and_then(|mut rest| table(&mut rest));
+    both.is_some_and(|rest| rest.available_bytes() == 0)
+}
+
+/// What comes after a table of addresses.
+fn table<'a>(input: &mut Reader<'a>) -> Option<Reader<'a>> {
+    let mut entries = [0; 4];
+    input.read_exact(&mut entries).ok()?;
+    let bytes = u32::from_le_bytes(entries).checked_mul(6)?;
+    input.split_at(usize::try_from(bytes).ok()?)
 }
 
 impl Type for Net {

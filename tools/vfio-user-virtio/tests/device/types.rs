@@ -435,6 +435,28 @@ fn net_control_commands() {
     assert_eq!(driver.config()[..6], [2; 6]);
     assert_eq!(control(&mut driver, &[1, 1, 2]), 1, "half an address");
     assert_eq!(control(&mut driver, &[9, 9]), 1, "unknown");
+    assert_eq!(control(&mut driver, &[0, 1, 1]), OK, "all multicast");
+    assert_eq!(control(&mut driver, &[0, 1]), 1, "on or off?");
+    for not_offered in [2, 5, 6, 255] {
+        assert_eq!(control(&mut driver, &[0, not_offered, 1]), 1);
+    }
+    let tables = |unicast: u32, multicast: u32, addresses: usize| {
+        let mut command = vec![1, 0];
+        command.extend(unicast.to_le_bytes());
+        command.extend([2; 6].repeat(unicast.min(2) as usize));
+        command.extend(multicast.to_le_bytes());
+        command.extend([3; 6].repeat(addresses));
+        command
+    };
+    assert_eq!(control(&mut driver, &tables(0, 0, 0)), OK);
+    assert_eq!(control(&mut driver, &tables(2, 1, 1)), OK);
+    for (unicast, multicast, addresses) in
+        [(2, 1, 0), (2, 1, 2), (u32::MAX, 0, 0), (1, u32::MAX, 1)]
+    {
+        let command = tables(unicast, multicast, addresses);
+        assert_eq!(control(&mut driver, &command), 1, "it does not add up");
+    }
+    assert_eq!(control(&mut driver, &[1, 0, 0, 0, 0, 0]), 1, "one table");
     driver.bring_up(!0);
     assert_eq!(driver.config()[..6], MAC, "its own again");
 }
