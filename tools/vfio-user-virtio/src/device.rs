@@ -150,7 +150,7 @@ impl Device {
     pub fn read_config(&self, offset: u64, data: &mut [u8], now: Instant) {
         let window = {
             let state = self.lock();
-            state.pci.read(offset, data);
+            state.pci.read(offset, data, state.interrupts.is_pending());
             state.pci.window(offset)
         };
         if let Some(window) = window {

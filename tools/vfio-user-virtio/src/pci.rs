@@ -23,8 +23,14 @@ pub const DEVICE_SIZE: usize = 0x100;
 
 const VIRTIO_VENDOR: u16 = 0x1af4;
 const MODERN_DEVICE_BASE: u16 = 0x1040;
+/// The low byte of the status register, and a bit in it.
+const STATUS: usize = 0x06;
+const INTERRUPT_STATUS: u8 = 1 << 3;
 const INTERRUPT_PIN: usize = 0x3d;
 const CAP_MSIX: usize = 0x40;
+/// The high byte of message control, and a bit in it.
+const MSIX_CONTROL: usize = CAP_MSIX + 3;
+const MSIX_ENABLE: u8 = 0x80;
 const CAP_COMMON: usize = 0x4c;
 const CAP_NOTIFY: usize = 0x5c;
 const CAP_ISR: usize = 0x70;
@@ -95,7 +101,7 @@ impl Config {
             0x02,
             &MODERN_DEVICE_BASE.saturating_add(device_id).to_le_bytes(),
         );
-        config.put(0x06, &0x0010u16.to_le_bytes()); // Status: there is a capability list.
+        config.put(STATUS, &0x0010u16.to_le_bytes()); // Status: there is a capability list.
         config.put(0x08, &((class << 8) | 1).to_le_bytes()); // Revision 1: not transitional.
         config.put(0x10, &0b100u32.to_le_bytes()); // BAR 0: memory, 64 bits.
         config.put(0x2c, &VIRTIO_VENDOR.to_le_bytes());
@@ -161,12 +167,24 @@ impl Config {
         self.put(at + 12, &length.to_le_bytes());
     }
 
-    /// Reads from `offset`; what lies outside reads as ones.
-    pub fn read(&self, offset: u64, data: &mut [u8]) {
+    /// Whether the driver has enabled MSI-X.
+    pub fn msix_enabled(&self) -> bool {
+        self.bytes
+            .get(MSIX_CONTROL)
+            .is_some_and(|byte| byte & MSIX_ENABLE != 0)
+    }
+
+    /// Reads from `offset`; what lies outside reads as ones. `pending`: the interrupt status is not 0, which shows in the status register
+    /// unless MSI-X is enabled (4.1.4.5.1).
+    pub fn read(&self, offset: u64, data: &mut [u8], pending: bool) {
         data.fill(0xff);
+        let mut bytes = self.bytes;
+        if let (Some(byte), true) = (bytes.get_mut(STATUS), pending && !self.msix_enabled()) {
+            *byte |= INTERRUPT_STATUS;
+        }
         let from = usize::try_from(offset).unwrap_or(CONFIG_SIZE);
         data.iter_mut()
-            .zip(self.bytes.iter().skip(from))
+            .zip(bytes.iter().skip(from))
             .for_each(|(to, from)| *to = *from);
     }
 
@@ -185,7 +203,7 @@ impl Config {
             return None;
         }
         let mut header = [0; 12];
-        self.read(WINDOW_BAR as u64, &mut header);
+        self.read(WINDOW_BAR as u64, &mut header, false);
         let [bar, _, _, _, o0, o1, o2, o3, l0, l1, l2, l3] = header;
         let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
         let offset = u64::from(u32::from_le_bytes([o0, o1, o2, o3]));
@@ -200,7 +218,7 @@ mod tests {
 
     fn read<const N: usize>(config: &Config, offset: usize) -> [u8; N] {
         let mut data = [0; N];
-        config.read(offset as u64, &mut data);
+        config.read(offset as u64, &mut data, false);
         data
     }
 
@@ -266,7 +284,7 @@ mod tests {
         config.write(CONFIG_SIZE as u64 - 1, &[0; 8]);
         assert_eq!(read::<4>(&config, CONFIG_SIZE - 2), [0, 0, 0xff, 0xff]);
         let mut data = [0; 4];
-        config.read(u64::MAX, &mut data);
+        config.read(u64::MAX, &mut data, false);
         assert_eq!(data, [0xff; 4]);
     }
 

@@ -71,13 +71,20 @@ impl Interrupts {
         self.isr = 0;
     }
 
-    /// Interrupts the driver, by MSI-X vector `vector` if the device has any. Returns whether anybody could be told.
-    pub(super) fn raise(&mut self, cause: Cause, vector: u16) -> bool {
+    /// Whether the interrupt status is not 0.
+    pub(super) fn is_pending(&self) -> bool {
+        self.isr != 0
+    }
+
+    /// Interrupts the driver, by MSI-X vector `vector` if the device has any. Returns whether anybody could be told. 4.1.4.5.1: the
+    /// interrupt status tells of a change of the configuration in any case, of used buffers only if MSI-X is not enabled.
+    pub(super) fn raise(&mut self, cause: Cause, vector: u16, msix_enabled: bool) -> bool {
+        self.isr |= match cause {
+            Cause::Queue if msix_enabled => 0,
+            Cause::Queue => 1,
+            Cause::Configuration => 2,
+        };
         if self.vectors.is_empty() {
-            self.isr |= match cause {
-                Cause::Queue => 1,
-                Cause::Configuration => 2,
-            };
             return self.signal_intx();
         }
         match self.vectors.get(usize::from(vector)) {
@@ -128,15 +135,15 @@ mod tests {
     fn a_vector_is_signalled_where_there_is_one() {
         let mut interrupts = Interrupts::new(2);
         let (file, signalled) = eventfd();
-        assert!(!interrupts.raise(Cause::Queue, 1), "nobody listens");
+        assert!(!interrupts.raise(Cause::Queue, 1, true), "nobody listens");
         interrupts.set_vectors(1, 1, vec![file]);
-        assert!(interrupts.raise(Cause::Queue, 1));
-        assert!(!interrupts.raise(Cause::Queue, 0));
-        assert!(!interrupts.raise(Cause::Queue, NO_VECTOR));
+        assert!(interrupts.raise(Cause::Queue, 1, true));
+        assert!(!interrupts.raise(Cause::Queue, 0, true));
+        assert!(!interrupts.raise(Cause::Queue, NO_VECTOR, true));
         assert_eq!(signals(&signalled), 1);
         interrupts.set_vectors(0, 2, Vec::new());
-        assert!(!interrupts.raise(Cause::Queue, 1));
-        assert_eq!(interrupts.read_isr(), 0, "which is INTx's");
+        assert!(!interrupts.raise(Cause::Queue, 1, true));
+        assert_eq!(interrupts.read_isr(), 0, "it is told by vectors");
     }
 
     #[test]
@@ -144,15 +151,15 @@ mod tests {
         let mut interrupts = Interrupts::new(0);
         let (file, signalled) = eventfd();
         interrupts.set_intx(Some(file));
-        interrupts.raise(Cause::Queue, NO_VECTOR);
-        interrupts.raise(Cause::Configuration, NO_VECTOR);
+        interrupts.raise(Cause::Queue, NO_VECTOR, false);
+        interrupts.raise(Cause::Configuration, NO_VECTOR, false);
         assert_eq!(signals(&signalled), 1);
         interrupts.unmask_intx();
         assert_eq!(signals(&signalled), 1, "the status was not read");
         assert_eq!((interrupts.read_isr(), interrupts.read_isr()), (3, 0));
         interrupts.unmask_intx();
         assert_eq!(signals(&signalled), 0);
-        interrupts.raise(Cause::Queue, NO_VECTOR);
+        interrupts.raise(Cause::Queue, NO_VECTOR, false);
         assert_eq!(signals(&signalled), 1);
     }
 
@@ -162,7 +169,7 @@ mod tests {
         let (file, signalled) = eventfd();
         interrupts.set_intx(Some(file));
         interrupts.mask_intx();
-        interrupts.raise(Cause::Queue, NO_VECTOR);
+        interrupts.raise(Cause::Queue, NO_VECTOR, false);
         assert_eq!(signals(&signalled), 0);
         interrupts.unmask_intx();
         assert_eq!(signals(&signalled), 1);
@@ -171,7 +178,7 @@ mod tests {
     #[test]
     fn what_came_before_anybody_listened_is_told_then() {
         let mut interrupts = Interrupts::new(0);
-        assert!(!interrupts.raise(Cause::Queue, NO_VECTOR));
+        assert!(!interrupts.raise(Cause::Queue, NO_VECTOR, false));
         let (file, signalled) = eventfd();
         interrupts.set_intx(Some(file));
         assert_eq!(signals(&signalled), 1);

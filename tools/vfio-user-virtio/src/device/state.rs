@@ -788,7 +788,8 @@ impl State {
     }
 
     fn interrupt(&mut self, cause: Cause, vector: u16) {
-        self.counters.interrupts += u64::from(self.interrupts.raise(cause, vector));
+        let msix_enabled = self.pci.msix_enabled();
+        self.counters.interrupts += u64::from(self.interrupts.raise(cause, vector, msix_enabled));
     }
 }
 

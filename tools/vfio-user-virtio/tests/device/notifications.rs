@@ -45,3 +45,32 @@ fn a_driver_that_wants_no_used_buffer_notifications_gets_none() {
         }
     }
 }
+
+/// Virtio 1.4, 4.1.4.5.1.
+#[test]
+fn the_interrupt_status_tells_of_what_msix_does_not() {
+    const QUEUE: u64 = 1;
+    const CONFIGURATION: u64 = 2;
+    let pci_status = |driver: &Driver| {
+        let mut status = [0; 2];
+        driver.device.read_config(6, &mut status, driver.now);
+        u16::from_le_bytes(status)
+    };
+    for (intx, enabled) in [(true, false), (false, false), (false, true)] {
+        let mut driver = Driver::of(disk(1, false).0, Offer { intx, ..D });
+        if enabled {
+            driver.device.write_config(0x42, &[0, 0x80], driver.now);
+        }
+        assert_eq!((driver.read(0x1000, 1), pci_status(&driver)), (0, 0x10));
+        driver.submit_read(0);
+        driver.serve();
+        let shown = if enabled { 0x10 } else { 0x18 };
+        assert_eq!(pci_status(&driver), shown);
+        assert_eq!(driver.read(0x1000, 1), if enabled { 0 } else { QUEUE });
+        assert_eq!(pci_status(&driver), 0x10);
+        driver.device.act("resize:32").unwrap();
+        assert_eq!(pci_status(&driver), shown);
+        assert_eq!(driver.read(0x1000, 1), CONFIGURATION);
+        assert_eq!((driver.read(0x1000, 1), pci_status(&driver)), (0, 0x10));
+    }
+}
