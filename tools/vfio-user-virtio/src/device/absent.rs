@@ -12,7 +12,7 @@ use crate::buffers::PATIENCE;
 pub(super) struct Absent {
     /// Since when something is missing. Meanwhile the device takes nothing, and carries nothing out.
     since: Option<Instant>,
-    /// Something was mapped.
+    /// Something was mapped since the worker began: what it has missed may be there now.
     mapped: bool,
     /// The worker tries now, and this is its last time.
     trying: bool,
@@ -33,7 +33,7 @@ impl Absent {
 
     /// The client has mapped something.
     pub(super) fn mapped(&mut self) {
-        self.mapped = self.since.is_some();
+        self.mapped = true;
     }
 
     /// Whether the worker has to wait, with all that it could do.
@@ -43,7 +43,8 @@ impl Absent {
 
     /// Whether there is something to try by `now`.
     pub(super) fn has_work(&self, now: Instant) -> bool {
-        self.mapped || self.deadline().is_some_and(|deadline| deadline <= now)
+        self.deadline()
+            .is_some_and(|deadline| self.mapped || deadline <= now)
     }
 
     /// When patience ends.
@@ -93,5 +94,29 @@ impl Absent {
             self.since = None;
         }
         given_up
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_mapped_while_the_worker_misses_it_is_not_waited_for() {
+        for mapped in [false, true] {
+            let (mut absent, now) = (Absent::default(), Instant::now());
+            absent.begin(now);
+            if mapped {
+                absent.mapped();
+            }
+            absent.miss(now);
+            assert!(!absent.end());
+            assert_eq!(absent.has_work(now), mapped);
+            absent.mapped();
+            assert!(absent.has_work(now));
+            absent.begin(now);
+            assert!(!absent.end());
+            assert_eq!((absent.has_work(now), absent.deadline()), (false, None));
+        }
     }
 }
