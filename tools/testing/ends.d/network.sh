@@ -14,7 +14,7 @@ end_network_alone() {
 # use_network_card CPUS
 use_network_card() {
 	start_devices "net,name=nic,queues=$1,mergeable=true,protocol=$protocol,mac=02:00:00:00:00:11"
-	run_in_guest end_network.sh "$cycles" -- --cpus "$1" --copy "$("$top/tools/vm/bundle" ethtool ip):/" \
+	run_in_guest end_network.sh "$cycles" -- --cpus "$1" --copy "$("$top/tools/vm/bundle" ethtool ip tc):/" \
 		--copy "$top/build/bin/frames:/bin/" --copy "$top/build/selftests/attach_xdp:/selftests/$suite/" \
 		--copy "$top/build/selftests/bind_xsk:/selftests/$suite/"
 	check "nothing is lost under load" guest_says 'ok load$'

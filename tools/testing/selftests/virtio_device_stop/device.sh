@@ -12,6 +12,10 @@
 # A bound for every wait, in seconds: a guest under emulation on a busy machine is slow.
 PATIENCE=180
 
+# Not fq_codel, which is Debian's default: that drops frames which have waited for a tenth of a second, as they may while an interface
+# is stopped, and counts them where no interface shows them. For interfaces that come from now on.
+[ ! -w /proc/sys/net/core/default_qdisc ] || echo pfifo_fast >/proc/sys/net/core/default_qdisc
+
 exec 3<>/dev/vds/device
 DEVICE_REQUEST=0
 

@@ -81,6 +81,7 @@ end() {
 	for part in $parts; do
 		wait "$part" || fail "what was sent has not come back: $(cat /tmp/frames /tmp/echo /tmp/ping)
 # by the interface: $(grep "$NIC" /proc/net/dev)
+# by its queues: $(tc -s qdisc show dev "$NIC" | xargs)
 # by the card: $(device_get of_type)"
 	done
 	parts=
