@@ -3,7 +3,8 @@
 //! In which order things are done and undone: freeze, stop, work, resume, thaw. Whatever fails,
 //! what was done before is undone, in reverse.
 
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Result};
+use crate::refusal::Cause;
 
 /// What is done. Everything between [`stop`](Self::stop) and [`resume`](Self::resume) must need
 /// nothing of what stands still.
@@ -26,7 +27,10 @@ pub trait Steps {
     fn work(&mut self) -> Result<Option<Self::End>>;
     /// Looks at the devices right before the resume.
     fn look_last(&mut self) -> Result<()>;
-    /// Resumes all devices, whatever fails.
+    /// How many devices there are.
+    fn devices(&self) -> usize;
+    /// Resumes all devices that are stopped still, whatever fails. The error is the first one's. A
+    /// stop that has ended before is told once.
     fn resume(&mut self) -> Result<()>;
     /// Waits for what [`work`](Self::work) has begun, and has come to no end, when all is undone.
     fn finish(&mut self) -> Result<Option<Self::End>>;
@@ -59,8 +63,13 @@ pub fn run<S: Steps>(steps: &mut S) -> Outcome<S::End> {
         resumed: false,
         looked: false,
         end: None,
-        // For each step at most one, so that it does not grow while everything stands still.
-        errors: Vec::with_capacity(steps.file_systems().saturating_mul(2).saturating_add(8)),
+        // For each step at most one, and for each device whose stop has ended, so that it does not
+        // grow while everything stands still.
+        errors: Vec::with_capacity(
+            (steps.file_systems().saturating_mul(2))
+                .saturating_add(steps.devices())
+                .saturating_add(8),
+        ),
     };
     let mut frozen = 0;
     let mut begun = false;
@@ -109,13 +118,31 @@ fn stand_still<S: Steps>(steps: &mut S, outcome: &mut Outcome<S::End>) -> bool {
     let last = steps.look_last();
     outcome.looked = is_known && last.is_ok();
     outcome.errors.extend(last.err());
-    let resumed = steps.resume();
-    // A stop that has ended before does not stand either.
-    outcome.resumed = resumed
-        .as_ref()
-        .map_or_else(|error| error.exit() == Exit::NotStill, |()| true);
-    outcome.errors.extend(resumed.err());
+    outcome.resumed = resume(steps, &mut outcome.errors);
     begun
+}
+
+/// Whether none of the devices is stopped any more. A stop that has ended before does not stand
+/// either, but tells nothing of the other devices: they are asked once more then.
+fn resume<S: Steps>(steps: &mut S, errors: &mut Vec<Error>) -> bool {
+    for _ in 0..=steps.devices() {
+        let Err(error) = steps.resume() else {
+            return true;
+        };
+        let has_ended = has_ended(&error);
+        errors.push(error);
+        if !has_ended {
+            break;
+        }
+    }
+    false
+}
+
+fn has_ended(error: &Error) -> bool {
+    match error {
+        Error::Refused(refusal) => matches!(refusal.cause(), Cause::Ended | Cause::Gone),
+        _ => false,
+    }
 }
 
 fn go_on<S: Steps>(steps: &S) -> Result<()> {
@@ -126,6 +153,10 @@ fn go_on<S: Steps>(steps: &S) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::io::Errno;
+
+    use crate::refusal::{Refusal, Request};
+
     use super::*;
 
     const ALL: [&str; 9] = [
@@ -141,6 +172,8 @@ mod tests {
         /// A signal comes while this is done.
         signal_at: Option<&'static str>,
         signal: Option<i32>,
+        /// What the devices answer that are to resume, before all else: error numbers.
+        answers: Vec<Errno>,
     }
 
     impl Fake {
@@ -185,8 +218,20 @@ mod tests {
         fn look_last(&mut self) -> Result<()> {
             self.step("last")
         }
+        fn devices(&self) -> usize {
+            20
+        }
         fn resume(&mut self) -> Result<()> {
-            self.step("resume")
+            if self.answers.is_empty() {
+                return self.step("resume");
+            }
+            self.done.push("resume".to_owned());
+            Err(Error::Refused(Refusal {
+                device: String::new(),
+                request: Request::Resume,
+                errno: self.answers.remove(0).raw_os_error(),
+                reason: String::new(),
+            }))
         }
         fn interrupted(&self) -> Option<i32> {
             self.signal
@@ -296,5 +341,40 @@ mod tests {
         assert_eq!(undone, ALL);
         assert_eq!(finish, "finish");
         assert_eq!(outcome.end, Some(()));
+    }
+
+    /// How often the devices are asked, whether none is stopped any more, and how many errors there
+    /// are.
+    fn resumed(answers: &[Errno]) -> (usize, bool, usize) {
+        let mut fake = Fake {
+            answers: answers.to_vec(),
+            ..Fake::default()
+        };
+        let mut errors = Vec::new();
+        let resumed = resume(&mut fake, &mut errors);
+        (fake.done.len(), resumed, errors.len())
+    }
+
+    #[test]
+    fn a_stop_that_has_ended_hides_no_device_that_does_not_answer() {
+        assert_eq!(resumed(&[]), (1, true, 0));
+        assert_eq!(resumed(&[Errno::STALE]), (2, true, 1));
+        assert_eq!(resumed(&[Errno::NODEV, Errno::STALE]), (3, true, 2));
+        assert_eq!(resumed(&[Errno::TIMEDOUT]), (1, false, 1));
+        assert_eq!(resumed(&[Errno::STALE, Errno::TIMEDOUT]), (2, false, 2));
+        // Whatever they say, they are not asked for ever.
+        assert_eq!(resumed(&[Errno::STALE; 99]), (21, false, 21));
+    }
+
+    #[test]
+    fn the_errors_have_their_memory_before() {
+        let mut fake = Fake {
+            fails: vec!["work", "last", "resume", "thaw 1", "thaw 0", "finish"],
+            answers: vec![Errno::STALE; 20],
+            ..Fake::default()
+        };
+        let outcome = run(&mut fake);
+        assert_eq!(outcome.errors.len(), 26);
+        assert_eq!(outcome.errors.capacity(), 2 * 2 + 20 + 8);
     }
 }

@@ -278,6 +278,10 @@ impl Steps for Session<'_> {
         self.owner.report(&mut self.last)
     }
 
+    fn devices(&self) -> usize {
+        self.owner.devices().count()
+    }
+
     fn resume(&mut self) -> Result<()> {
         self.expect_long();
         self.owner.resume(self.limits.timeout_ms)

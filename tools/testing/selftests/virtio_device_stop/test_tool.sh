@@ -307,6 +307,30 @@ test_until_eof() {
 	err_has "file descriptor 77"
 }
 
+# That the stop of one has ended early does not hide that another one does not resume.
+test_one_has_ended_and_another_does_not_resume() {
+	find_type 8
+	host=$STOP
+	device_of_host=$VDEV
+	find_device
+	rm -f /tmp/go /tmp/pid
+	# shellcheck disable=SC2016 # the command's
+	tool_starts --json run --timeout 300 "$device_of_host" "$DISK" -- \
+		sh -c 'echo $$ >/tmp/pid; while [ ! -e /tmp/go ]; do sleep 1; done'
+	wait_until test -s /tmp/pid
+	expect "resume" "$(store "$host/state" "resume force")" ok
+	device_never_resumes
+	echo >/tmp/go
+	tool_ends 6
+	out_has '"event":"failed"'
+	err_has "$device_of_host did not stand still"
+	err_has "$VDEV: not resumed: it has not answered in time"
+	device_set resume=at-once
+	wait_until state_is running
+	rm /tmp/go /tmp/pid
+	runs_as_before
+}
+
 # A loop device on a file on the disk: its file system is frozen first.
 test_freeze() {
 	modprobe loop
@@ -470,5 +494,5 @@ driver virtio_net virtio_scsi
 run_tests test_run_ends_as_its_command test_command_has_its_name_arguments_and_streams \
 	test_command_that_can_t_be_executed test_signals_reach_the_command test_tool_is_killed test_stop_fails \
 	test_one_of_several_fails test_signal_calls_the_stop_off test_device_does_not_stand_still test_busy \
-	test_lease_is_renewed test_max_time test_until_eof test_freeze test_killed_while_frozen test_command_on_the_disk \
-	test_stop_renew_resume test_user_who_may_not test_without_the_module
+	test_lease_is_renewed test_max_time test_until_eof test_one_has_ended_and_another_does_not_resume test_freeze \
+	test_killed_while_frozen test_command_on_the_disk test_stop_renew_resume test_user_who_may_not test_without_the_module

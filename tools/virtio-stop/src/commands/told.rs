@@ -10,6 +10,7 @@ use serde::Serialize;
 use virtio_stop::device::Device;
 use virtio_stop::owner::{Report, Status};
 use virtio_stop::proof::{still, Unstill};
+use virtio_stop::refusal::Cause;
 use virtio_stop::sequence::Outcome;
 use virtio_stop::session::{End, Looks, Tell};
 use virtio_stop::{Error, Exit, Mount};
@@ -162,7 +163,13 @@ pub(crate) fn outcome(
         let first = looks.first.statuses().zip(looks.last.statuses());
         let looks = devices.iter().zip(first.zip(looks.after.statuses()));
         let looks = looks.map(|(device, ((first, last), after))| {
-            let still = outcome.looked.then(|| still(first, last));
+            let still = outcome.looked.then(|| match has_ended(&errors, device) {
+                // After the last look.
+                true if last.own => Err(Unstill::Ended {
+                    reason: after.reason,
+                }),
+                _ => still(first, last),
+            });
             ended(device, still, last, after)
         });
         looks.collect()
@@ -175,9 +182,10 @@ pub(crate) fn outcome(
         why.map(|why| Error::NotStill { device, why })
     });
     let unstill: Vec<_> = unstill.collect();
-    if !unstill.is_empty() {
-        errors.retain(|error| error.exit() != Exit::NotStill);
-    }
+    errors.retain(|error| {
+        let told = device_of_end(error);
+        told.is_none() || !unstill.iter().any(|error| device_of_end(error) == told)
+    });
     errors.extend(unstill);
     let status = outcome.end.as_ref().map(End::status);
     if let Some(End::NotExecuted(source)) = outcome.end {
@@ -207,6 +215,23 @@ pub(crate) fn outcome(
         crate::complain(error);
     }
     exit(&errors, status)
+}
+
+fn has_ended(errors: &[Error], device: &Device) -> bool {
+    let name = device.name();
+    errors.iter().any(|error| match error {
+        Error::Refused(refusal) => refusal.cause() == Cause::Ended && refusal.device == name,
+        _ => false,
+    })
+}
+
+/// The device that did not stand still, if that is the error.
+fn device_of_end(error: &Error) -> Option<&str> {
+    match error {
+        Error::NotStill { device, .. } => Some(device),
+        Error::Refused(refusal) if refusal.cause() == Cause::Ended => Some(&refusal.device),
+        _ => None,
+    }
 }
 
 /// What has gone wrong besides that a signal has come, or the time was over, is more than that.
