@@ -4,22 +4,19 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::process::{Child, ExitStatus};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::ExitStatus;
 
-use rustix::process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
+use rustix::process::Signal;
 
 use crate::error::{Error, Result};
 use crate::executable::{Executable, Mounts};
 use crate::held;
+use crate::instance::Instance;
 
 /// A program that waits to be told to go. If it is dropped before, it has never run.
 pub struct Command {
-    child: Child,
-    pidfd: OwnedFd,
-    /// `None`: it is to end.
-    stream: Option<UnixStream>,
+    instance: Instance,
     /// Kept open, and in memory, for as long as it may be executed.
     _executable: Executable,
 }
@@ -35,18 +32,13 @@ impl Command {
     pub fn start(words: &[OsString], mounts: Mounts<'_>) -> Result<Self> {
         let name = words.first().cloned().unwrap_or_default();
         let executable = Executable::find(&name, mounts)?;
-        let failed = |source| Error::Command {
+        let instance = held::start(&executable.path, words);
+        let instance = instance.map_err(|source| Error::Command {
             path: executable.path.clone(),
             source,
-        };
-        let (child, stream) = held::start(&executable.path, words).map_err(failed)?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        let pidfd = pid.ok_or_else(|| io::ErrorKind::NotFound.into());
-        let pidfd = pidfd.and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?));
+        })?;
         Ok(Self {
-            child,
-            pidfd: pidfd.map_err(failed)?,
-            stream: Some(stream),
+            instance,
             _executable: executable,
         })
     }
@@ -57,21 +49,21 @@ impl Command {
     ///
     /// It was killed before.
     pub fn go(&mut self) -> io::Result<()> {
-        self.stream.as_mut().map_or(Ok(()), held::go)
+        held::go(&self.instance)
     }
 
-    /// Sends it a signal.
+    /// Sends it a signal, of which it hears though it may be paused.
     pub fn signal(&self, signal: i32) {
         if let Some(signal) = Signal::from_named_raw(signal) {
-            // It may have ended.
-            let _ = pidfd_send_signal(&self.pidfd, signal);
+            self.instance.signal(signal);
+            self.instance.signal(Signal::CONT);
         }
     }
 
     /// How it has ended, once it has: the error is why it could not be executed.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
-        let status = self.child.wait()?;
-        match self.stream.as_mut().and_then(held::failure) {
+        let status = self.instance.wait()?;
+        match held::failure(&self.instance) {
             Some(error) => Err(error),
             None => Ok(status),
         }
@@ -81,14 +73,30 @@ impl Command {
 /// Readable once it has ended.
 impl AsFd for Command {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+        self.instance.as_fd()
     }
 }
 
-impl Drop for Command {
-    fn drop(&mut self) {
-        self.stream = None;
-        // Nobody else would take its status.
-        let _ = self.child.wait();
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use crate::instance::tests::{in_time, shell, until_paused};
+
+    use super::*;
+
+    #[test]
+    fn one_that_is_paused_hears_of_signals() {
+        let status = in_time(|| {
+            let (all, still) = (&[], &[]);
+            let mut command = Command {
+                instance: shell("printf r; kill -STOP $$; read line").unwrap(),
+                _executable: Executable::find("sh".as_ref(), Mounts { all, still }).unwrap(),
+            };
+            until_paused(&command.instance);
+            command.signal(Signal::TERM.as_raw());
+            command.wait().unwrap()
+        });
+        assert_eq!(status.signal(), Some(Signal::TERM.as_raw()));
     }
 }

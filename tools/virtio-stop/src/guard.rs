@@ -9,7 +9,6 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use signal_hook::consts::{
 };
 use signal_hook::flag;
 
-use crate::instance;
+use crate::instance::{self, Instance};
 use crate::ioctl;
 
 /// The name by which it knows what to do.
@@ -32,20 +31,17 @@ const ALIVE: u8 = b'a';
 
 /// The other instance, as this one sees it.
 #[derive(Debug)]
-pub(crate) struct Guard {
-    child: Child,
-    /// `None`: it is to end.
-    stream: Option<UnixStream>,
-}
+pub(crate) struct Guard(Instance);
 
 impl Guard {
     /// For file systems that are frozen in this order, by where they are mounted.
     pub(crate) fn start<'a>(points: impl Iterator<Item = &'a Path>) -> io::Result<Self> {
-        let (child, stream) = instance::start(NAME, points)?;
-        // Should it be paused, this one goes on.
-        stream.set_nonblocking(true)?;
-        let stream = Some(stream);
-        Ok(Self { child, stream })
+        let instance = Instance::start(NAME, points)?;
+        if let Some(stream) = instance.stream() {
+            // Should it be paused, this one goes on.
+            stream.set_nonblocking(true)?;
+        }
+        Ok(Self(instance))
     }
 
     /// The next one will be frozen. An error: the guard does not live any more.
@@ -69,21 +65,12 @@ impl Guard {
 
     /// Readable once it is dead: it says nothing else.
     pub(crate) fn death(&self) -> Option<BorrowedFd<'_>> {
-        self.stream.as_ref().map(AsFd::as_fd)
+        self.0.stream().map(AsFd::as_fd)
     }
 
     fn tell(&self, what: &[u8]) -> io::Result<()> {
-        self.stream
-            .as_ref()
-            .map_or(Ok(()), |mut stream| stream.write_all(what))
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.stream = None;
-        // Nobody else would take its status.
-        let _ = self.child.wait();
+        let stream = self.0.stream();
+        stream.map_or(Ok(()), |mut stream| stream.write_all(what))
     }
 }
 

@@ -5,14 +5,13 @@
 use std::env::ArgsOs;
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 
 use rustix::process::{getpid, getppid, set_parent_process_death_signal, Signal};
 
-use crate::instance;
+use crate::instance::{self, Instance};
 
 /// The name by which it knows what to do.
 pub(crate) const NAME: &str = "virtio-stop: held";
@@ -22,21 +21,22 @@ const GO: u8 = b'g';
 /// Starts one that will execute `path`, with these words, the first of which is its name. When the
 /// other end of the stream is closed, it ends; one byte makes it go. If the program can't be
 /// executed then, it sends the error number.
-pub(crate) fn start(path: &Path, words: &[OsString]) -> io::Result<(Child, UnixStream)> {
+pub(crate) fn start(path: &Path, words: &[OsString]) -> io::Result<Instance> {
     let parent = getpid().as_raw_nonzero().to_string().into();
     let first = [parent, path.into()];
-    instance::start(NAME, first.iter().chain(words))
+    Instance::start(NAME, first.iter().chain(words))
 }
 
 /// Lets it go.
-pub(crate) fn go(stream: &mut UnixStream) -> io::Result<()> {
-    stream.write_all(&[GO])
+pub(crate) fn go(held: &Instance) -> io::Result<()> {
+    let stream = held.stream();
+    stream.map_or(Ok(()), |mut stream| stream.write_all(&[GO]))
 }
 
 /// After it has ended: why it could not become the program.
-pub(crate) fn failure(stream: &mut UnixStream) -> Option<io::Error> {
+pub(crate) fn failure(held: &Instance) -> Option<io::Error> {
     let mut errno = [0; 4];
-    stream.read_exact(&mut errno).ok()?;
+    held.stream()?.read_exact(&mut errno).ok()?;
     Some(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)))
 }
 

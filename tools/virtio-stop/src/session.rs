@@ -235,7 +235,7 @@ impl Steps for Session<'_> {
                     let event = event.inspect_err(|_| command.signal(Signal::TERM.as_raw()))?;
                     if event.late {
                         self.late = true;
-                        tell(command, Signal::TERM.as_raw());
+                        command.signal(Signal::TERM.as_raw());
                     }
                     if event.over {
                         return Ok(None);
@@ -323,16 +323,10 @@ fn call_off_at_signal(owner: &Owner, signals: &Signals, stopped: &OwnedFd) {
 fn pass_on(signals: &Signals, command: &Command) -> bool {
     let mut any = false;
     while let Some(signal) = signals.take() {
-        tell(command, signal);
+        command.signal(signal);
         any = true;
     }
     any
-}
-
-/// Sends COMMAND a signal, of which it would not hear if it were paused.
-fn tell(command: &Command, signal: i32) {
-    command.signal(signal);
-    command.signal(Signal::CONT.as_raw());
 }
 
 fn end_of(command: &mut Command) -> End {
