@@ -107,8 +107,8 @@ pub(crate) enum Command {
     ///
     /// COMMAND is started before the stop, waits in memory, and is executed after it. If the
     /// devices did not stop, it has not run. COMMAND is refused if it lies on the devices, or what
-    /// it begins with does, unless it is a static program, which is kept in memory. What it does
-    /// then is its own matter: it waits if it needs what stands still.
+    /// it begins with does, unless it is a static program on a disk, which is kept in memory. What
+    /// it does then is its own matter: it waits if it needs what stands still.
     ///
     /// SIGHUP, SIGINT, SIGQUIT and SIGTERM are passed on to COMMAND, which is continued then,
     /// should it be paused. SIGTSTP (^Z) pauses COMMAND only. COMMAND writes no core dump, which

@@ -171,7 +171,7 @@ pub enum Error {
     /// A command would wait for what stands still.
     #[error(
         "{path} can't begin while {point} stands still: it needs {needed}. \
-         Use a static program instead, or --until-eof"
+         Use a static program that lies elsewhere, or --until-eof"
     )]
     CommandStands {
         /// The command.

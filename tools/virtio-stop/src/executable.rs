@@ -2,10 +2,10 @@
 
 //! Whether a program can begin while file systems stand still.
 //!
-//! A static program can: its file is kept in memory, wherever it is. Any other program begins with another one,
-//! the dynamic linker or the interpreter of a script, which opens files by their names, when
-//! everything stands still already. So it is refused if one of the places where these files are
-//! stands still.
+//! A static program can: its file is kept in memory. It is refused only if it lies where the kernel
+//! asks a server that stands still to open it. Any other program begins with another one, the
+//! dynamic linker or the interpreter of a script, which opens files by their names, when everything
+//! stands still already. So it is refused if one of the places where these files are stands still.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -66,6 +66,18 @@ impl Mounts<'_> {
     }
 }
 
+impl Mounts<'_> {
+    /// As [`still_at`](Self::still_at), if its server is asked to open a file.
+    fn asked_for(&self, path: &Path) -> Option<&Mount> {
+        // What an overlay opens lies in another file system, which can be any of them.
+        let may_have = |mount: &Mount| {
+            mount.has_server()
+                || (mount.kind == "overlay" && self.still.iter().any(Mount::has_server))
+        };
+        self.still_at(path).filter(|mount| may_have(mount))
+    }
+}
+
 impl Executable {
     /// Finds what the shell would, and opens it.
     ///
@@ -117,7 +129,7 @@ fn needs(path: &Path, file: &File, mounts: Mounts<'_>, scripts: usize) -> Result
         path: path.into(),
         source,
     })?;
-    let stands = |needed: &Path| match mounts.still_at(needed) {
+    let refuse = |needed: &Path, mount: Option<&Mount>| match mount {
         Some(mount) => Err(Error::CommandStands {
             path: path.into(),
             needed: needed.into(),
@@ -125,8 +137,9 @@ fn needs(path: &Path, file: &File, mounts: Mounts<'_>, scripts: usize) -> Result
         }),
         None => Ok(()),
     };
+    let stands = |needed: &Path| refuse(needed, mounts.still_at(needed));
     match beginning {
-        Beginning::Static => Ok(()),
+        Beginning::Static => refuse(path, mounts.asked_for(path)),
         Beginning::Linker(linker) => {
             stands(path)?;
             stands(&linker)?;
@@ -277,15 +290,28 @@ mod tests {
 
     /// The folder of the program, or another place, stands still.
     fn find(folder: &Path, still: &str) -> Result<Executable> {
+        find_on(folder, still, "ext4")
+    }
+
+    /// The folder is of this type.
+    fn find_on(folder: &Path, still: &str, kind: &str) -> Result<Executable> {
         let folder = fs::canonicalize(folder).unwrap();
         let all = [
             mount("/", 1),
             mount("/usr", 2),
             mount("/etc", 3),
-            mount(folder.to_str().unwrap(), 4),
+            Mount {
+                kind: kind.into(),
+                ..mount(folder.to_str().unwrap(), 4)
+            },
+            Mount {
+                kind: "virtiofs".into(),
+                ..mount("/other", 5)
+            },
         ];
         let still = match still {
             "program" => &all[3..4],
+            "program and a server" => &all[3..5],
             "/" => &all[0..1],
             "/usr" => &all[1..2],
             "/etc" => &all[2..3],
@@ -312,6 +338,21 @@ mod tests {
         assert!(executable._memory.is_some());
         let executable = find(program(&elf_with(3)).path(), "nothing").unwrap();
         assert!(executable._memory.is_none());
+    }
+
+    #[test]
+    fn a_static_program_is_refused_where_a_server_opens_it() {
+        let folder = program(&elf_with(1));
+        let path = fs::canonicalize(folder.path()).unwrap().join("program");
+        for kind in ["virtiofs", "9p", "fuse.sshfs", "fuseblk", "nfs4"] {
+            let found = find_on(folder.path(), "program", kind);
+            assert_eq!(needed(found), Some(path.clone()), "{kind}");
+            assert_eq!(needed(find_on(folder.path(), "nothing", kind)), None);
+        }
+        assert_eq!(needed(find_on(folder.path(), "program", "overlay")), None);
+        let found = find_on(folder.path(), "program and a server", "overlay");
+        assert_eq!(needed(found), Some(path));
+        assert_eq!(needed(find(folder.path(), "program and a server")), None);
     }
 
     #[test]

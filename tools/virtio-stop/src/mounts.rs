@@ -97,6 +97,12 @@ impl Mount {
         REMOTE.contains(&self.kind.as_str())
     }
 
+    /// To open a file, its server is asked, whatever of it is in memory.
+    pub(crate) fn has_server(&self) -> bool {
+        let kind = self.kind.as_str();
+        self.is_remote() || ["virtiofs", "9p"].contains(&kind) || kind.starts_with("fuse")
+    }
+
     /// One line of mountinfo, without the end of the line; `None` if it is not such a line.
     fn parse(line: &[u8]) -> Option<Self> {
         let mut fields = line.split(|&byte| byte == b' ');
