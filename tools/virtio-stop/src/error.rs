@@ -190,6 +190,9 @@ pub enum Error {
     /// Nobody can say when to resume.
     #[error("file descriptor {0} is closed on its other side: nobody could say when to resume")]
     EndClosed(i32),
+    /// Nobody can close what has one side only.
+    #[error("file descriptor {0} is a file or a disk, which nobody can close: use a pipe")]
+    EndUnfit(i32),
     /// Nobody else can say when to resume.
     #[error(
         "file descriptor {0} is a pipe that this process could write to itself, so that it never \
@@ -262,6 +265,7 @@ impl Error {
             | Self::MessagesStand(_)
             | Self::EndClosed(_)
             | Self::EndHeld(_)
+            | Self::EndUnfit(_)
             | Self::Descriptor { .. }
             | Self::OneGeneration(_) => Exit::Usage,
         }

@@ -56,7 +56,7 @@ pub enum Task<'a> {
     Command(Command),
     /// Whoever has the other end is told, and waited for until he closes it.
     UntilEof {
-        /// The end of it.
+        /// The end of it: a socket, or what does not block.
         end: OwnedFd,
         /// Where he is told. If nobody listens, the stop ends.
         out: BorrowedFd<'a>,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::{read, write, Errno};
+use rustix::net::{recv, RecvFlags};
 use rustix::pipe::PIPE_BUF;
 
 use crate::error::{Error, Result};
@@ -200,7 +201,8 @@ pub(crate) fn until_eof(
     }
 }
 
-/// Whether `end` is closed on its other side already. What was written there is read.
+/// Whether `end` is closed on its other side already. What was written there is read. It is a
+/// socket, or does not block, as somebody else may read it, too.
 pub fn is_closed(end: impl AsFd) -> bool {
     // Who writes so much, and does not stop, has not closed it.
     for _ in 0..1024 {
@@ -215,10 +217,15 @@ pub fn is_closed(end: impl AsFd) -> bool {
     false
 }
 
-/// Reads what has come, and whether it was the end.
+/// Reads what has come, and whether it was the end. Somebody else may have read it meanwhile.
 fn has_ended(end: BorrowedFd<'_>) -> bool {
     let mut bytes = [0; 512];
-    match read(end, &mut bytes) {
+    let received = recv(end, bytes.as_mut_slice(), RecvFlags::DONTWAIT).map(|(count, _)| count);
+    let received = match received {
+        Err(Errno::NOTSOCK) => read(end, &mut bytes),
+        received => received,
+    };
+    match received {
         Ok(count) => count == 0,
         Err(error) => !matches!(error, Errno::INTR | Errno::AGAIN),
     }
@@ -239,6 +246,8 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use rustix::pipe::{fcntl_setpipe_size, pipe};
+
+    use crate::instance::tests::in_time;
 
     use super::*;
 
@@ -386,6 +395,15 @@ mod tests {
         let mut waiting = Waiting::new(signals.as_fd(), None, LONG, Box::new(|| ()));
         until_eof(&mut waiting, end.as_fd(), out.as_fd(), &line, never).unwrap();
         read.join().unwrap();
+    }
+
+    #[test]
+    fn what_somebody_else_has_read_meanwhile_is_not_waited_for() {
+        let ended = in_time(|| {
+            let (end, _other) = quiet();
+            has_ended(end.as_fd())
+        });
+        assert!(!ended);
     }
 
     #[test]

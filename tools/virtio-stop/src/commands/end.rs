@@ -4,22 +4,51 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{fcntl_getfl, fstat, FileType, OFlags};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::fs::{fcntl_getfl, fstat, open, FileType, Mode, OFlags};
+use rustix::io::Errno;
 use virtio_stop::{inherited, is_closed, Error, Result};
 
 /// What has come to this process under the number `fd`.
 pub(crate) fn end(fd: i32) -> Result<OwnedFd> {
-    let end = inherited(fd).map_err(|source| Error::Descriptor { fd, source })?;
-    if is_held(&end) {
+    let failed = |source| Error::Descriptor { fd, source };
+    let given = inherited(fd).map_err(failed)?;
+    let kind = fstat(&given).map_err(|error| failed(error.into()))?;
+    let kind = FileType::from_raw_mode(kind.st_mode);
+    if matches!(kind, FileType::RegularFile | FileType::BlockDevice) {
+        return Err(Error::EndUnfit(fd));
+    }
+    if is_held(&given) {
         return Err(Error::EndHeld(fd));
     }
-    // Else it would resume as soon as it has stopped, and nobody would know.
-    if is_closed(&end) {
+    let end = not_blocking(&given).map_err(failed)?;
+    // Else it would resume as soon as it has stopped, and nobody would know. Only `given` knows of
+    // a writer of a FIFO who has gone before the other one was opened.
+    if is_closed(&end) || is_hung_up(&given) {
         return Err(Error::EndClosed(fd));
     }
     Ok(end)
+}
+
+/// Opens it once more. It is not made so itself: whoever shares it may rely on that.
+fn not_blocking(given: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let path = format!("/proc/self/fd/{}", given.as_raw_fd());
+    match open(path, flags, Mode::empty()) {
+        Ok(end) => Ok(end),
+        // What has no name: a socket, for example, which needs not be opened.
+        Err(Errno::NXIO) => given.try_clone(),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_hung_up(given: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(given, PollFlags::empty())];
+    let polled = poll(&mut fds, Some(&Timespec::default()));
+    let [given] = fds;
+    polled.is_ok() && given.revents().contains(PollFlags::HUP)
 }
 
 /// Whether this process could write to the pipe that it waits for: it would never end.
@@ -53,9 +82,9 @@ fn can_write(fd: impl AsFd) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
+    use rustix::fs::{mknodat, CWD};
     use rustix::io::{fcntl_getfd, fcntl_setfd, FdFlags};
     use rustix::pipe::pipe;
 
@@ -84,5 +113,39 @@ mod tests {
         assert!(matches!(closed, Err(Error::EndClosed(_))), "{closed:?}");
         let none = end(-1);
         assert!(matches!(none, Err(Error::Descriptor { .. })), "{none:?}");
+    }
+
+    #[test]
+    fn what_has_one_side_only_is_refused() {
+        let file = tempfile::tempfile().unwrap();
+        let unfit = end(file.as_raw_fd());
+        assert!(matches!(unfit, Err(Error::EndUnfit(_))), "{unfit:?}");
+    }
+
+    #[test]
+    fn who_reads_along_does_not_make_it_wait() {
+        let (reader, writer) = pipe().unwrap();
+        let end = not_blocking(&reader).unwrap();
+        assert!(fcntl_getfl(&end).unwrap().contains(OFlags::NONBLOCK));
+        assert!(!fcntl_getfl(&reader).unwrap().contains(OFlags::NONBLOCK));
+        assert!(!is_closed(&end));
+        drop(writer);
+        assert!(is_closed(&end));
+    }
+
+    #[test]
+    fn a_fifo_without_a_writer_is_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let reader = open(&path, flags, Mode::empty()).unwrap();
+        let writer = File::options().write(true).open(&path).unwrap();
+        let opened = not_blocking(&reader).unwrap();
+        assert!(!is_closed(&opened) && !is_hung_up(&reader));
+        drop(writer);
+        assert!(is_closed(&opened));
+        let closed = end(reader.as_raw_fd());
+        assert!(matches!(closed, Err(Error::EndClosed(_))), "{closed:?}");
     }
 }
