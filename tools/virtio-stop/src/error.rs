@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::refusal::{Cause, Refusal};
+use crate::refusal::{Cause, Refusal, Request};
 
 /// The result of what this crate does.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -227,6 +227,16 @@ impl Error {
         Self::File {
             path: path.into(),
             source,
+        }
+    }
+
+    /// A device may still be stopped after this, or was lost.
+    pub fn is_grave(&self) -> bool {
+        match self {
+            Self::Refused(refusal) if refusal.request == Request::Resume => {
+                refusal.cause() != Cause::Ended
+            }
+            _ => matches!(self.exit(), Exit::TimedOut | Exit::Gone),
         }
     }
 
