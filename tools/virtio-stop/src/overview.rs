@@ -115,9 +115,12 @@ pub fn overview(system: &System) -> Result<Overview> {
     })
 }
 
-/// virtio_device_stop is loaded, or built in.
+/// virtio_device_stop is loaded, or built in, and not just coming or going.
 pub fn is_loaded(system: &System) -> bool {
-    system.path("sys/module/virtio_device_stop").exists()
+    let module = system.path("sys/module/virtio_device_stop");
+    // What is built in has no such file.
+    let state = line(&module.join("initstate"));
+    module.exists() && state.is_none_or(|state| state == "live")
 }
 
 /// A file of virtio_device_stop; `None` if nothing is known: the device has just gone, or can't

@@ -38,6 +38,16 @@ fn some() -> Tree {
 }
 
 #[test]
+fn a_module_that_is_coming_or_going_is_not_loaded() {
+    for (state, loaded) in [("coming", false), ("live", true), ("going", false)] {
+        let tree = some().file("sys/module/virtio_device_stop/initstate", state);
+        assert_eq!(listed(&tree)["loaded"], loaded, "{state}");
+    }
+    let built_in = some().file("sys/module/virtio_device_stop/parameters/x", "0");
+    assert_eq!(listed(&built_in)["loaded"], true);
+}
+
+#[test]
 fn without_the_module() {
     let list = listed(&some());
     assert_eq!(list["version"], 1);
