@@ -5,6 +5,7 @@
 mod check;
 mod documents;
 mod end;
+mod exit;
 mod list;
 mod print;
 mod run;

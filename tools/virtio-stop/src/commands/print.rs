@@ -31,6 +31,14 @@ pub(crate) fn text(text: &str) -> Result<bool> {
     }
 }
 
+/// What was printed is no less than all that was done, unlike a table: nobody has read enough.
+pub(crate) fn heard(printed: Result<bool>) -> Result<()> {
+    match printed? {
+        true => Ok(()),
+        false => Err(Error::Output(ErrorKind::BrokenPipe.into())),
+    }
+}
+
 /// A remark beside what was asked for.
 pub(crate) fn note(text: &str) {
     // Nobody else could be told that it fails.
@@ -98,6 +106,12 @@ pub(crate) fn table(rows: &[Vec<Cell>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_to_be_heard_fails_if_nobody_listens() {
+        assert!(heard(Ok(true)).is_ok());
+        assert!(matches!(heard(Ok(false)), Err(Error::Output(_))));
+    }
 
     #[test]
     fn columns_are_aligned_and_lines_have_no_blanks_at_their_end() {
