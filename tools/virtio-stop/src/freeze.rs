@@ -7,19 +7,22 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::guard::Guard;
 use crate::ioctl;
 use crate::mounts::{Mount, Place};
+use crate::thaws::Thaws;
 
 /// File systems that can be frozen. Their folders are opened before, and need no look-up later. If
 /// this process dies, what is frozen is thawed, unless all its children die with it.
 #[derive(Debug)]
 pub struct FileSystems {
-    all: Vec<(PathBuf, File)>,
+    all: Vec<(PathBuf, Arc<File>)>,
     guard: Option<Guard>,
+    thaws: Thaws,
 }
 
 impl FileSystems {
@@ -40,7 +43,13 @@ impl FileSystems {
                 Some(guard.map_err(Error::Guard)?)
             }
         };
-        Ok(Self { all, guard })
+        let folders = all.iter().map(|(_, folder)| Arc::clone(folder));
+        let thaws = Thaws::ready(folders.map(|folder| move || ioctl::thaw(&folder)));
+        Ok(Self {
+            all,
+            guard,
+            thaws: thaws.map_err(Error::Owner)?,
+        })
     }
 
     /// Readable once nothing would thaw what is frozen, should this process die.
@@ -66,51 +75,55 @@ impl FileSystems {
     ///
     /// [`Error::Freeze`]: it can't be, or is frozen already.
     pub fn freeze(&self, at: usize) -> Result<()> {
-        self.ask(at, |folder| {
-            self.guard.as_ref().map_or(Ok(()), Guard::freezes)?;
-            ioctl::freeze(folder).inspect_err(|_| self.has_thawed())
+        let Some((point, folder)) = self.all.get(at) else {
+            return Ok(());
+        };
+        let frozen = self.guard.as_ref().map_or(Ok(()), |guard| {
+            guard.freezes(at)?;
+            ioctl::freeze(folder).inspect_err(|_| guard.has_thawed(at))
+        });
+        frozen.map_err(|source| Error::Freeze {
+            point: point.clone(),
+            source,
         })
-        .map_err(|(point, source)| Error::Freeze { point, source })
     }
 
-    /// Thaws the one with this number, the last one that was frozen.
+    /// Begins to thaw the one with this number.
+    pub fn begin_thaw(&self, at: usize) {
+        self.thaws.begin(at);
+    }
+
+    /// Waits until another one of those is thawed: each of them, in any order.
     ///
     /// # Errors
     ///
     /// [`Error::Thaw`]: it is not frozen any more, or the disk has failed.
-    pub fn thaw(&self, at: usize) -> Result<()> {
-        let thawed = self.ask(at, |folder| ioctl::thaw(folder));
-        self.has_thawed();
-        thawed.map_err(|(point, source)| Error::Thaw { point, source })
-    }
-
-    fn ask(
-        &self,
-        at: usize,
-        ask: impl FnOnce(&File) -> io::Result<()>,
-    ) -> std::result::Result<(), (PathBuf, io::Error)> {
-        let Some((point, folder)) = self.all.get(at) else {
+    pub fn thawed(&self) -> Result<()> {
+        let Some((at, thawed)) = self.thaws.next() else {
             return Ok(());
         };
-        ask(folder).map_err(|error| (point.clone(), error))
-    }
-
-    fn has_thawed(&self) {
         if let Some(guard) = &self.guard {
-            guard.has_thawed();
+            guard.has_thawed(at);
         }
+        thawed.map_err(|source| Error::Thaw {
+            point: self
+                .all
+                .get(at)
+                .map_or_else(PathBuf::new, |(point, _)| point.clone()),
+            source,
+        })
     }
 }
 
 /// The folder where a file system is mounted, if it still is, and can be seen there.
-fn open(mount: &Mount) -> Result<(PathBuf, File)> {
+fn open(mount: &Mount) -> Result<(PathBuf, Arc<File>)> {
     let point = mount.point.clone();
     let opened = File::open(&point).and_then(|folder| {
         let place = Place::of(&folder, Path::new(""))?;
         Ok((folder, place))
     });
     match opened {
-        Ok((folder, place)) if place.is_in(mount) => Ok((point, folder)),
+        Ok((folder, place)) if place.is_in(mount) => Ok((point, Arc::new(folder))),
         Ok(_) => {
             let source = io::Error::other("another file system is mounted there, or hides it");
             Err(Error::Freeze { point, source })

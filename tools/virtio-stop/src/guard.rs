@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::setsid;
@@ -20,13 +21,15 @@ use signal_hook::flag;
 
 use crate::instance::{self, Instance};
 use crate::ioctl;
+use crate::memory::STACK;
 
 /// The name by which it knows what to do.
 pub(crate) const NAME: &str = "virtio-stop: guard";
 
+/// What it is told, each with a number in four bytes: which one, or within how many milliseconds
+/// there will be more.
 const FREEZE: u8 = b'f';
 const THAWED: u8 = b't';
-/// And within how many milliseconds there will be more, in four bytes.
 const ALIVE: u8 = b'a';
 
 /// The other instance, as this one sees it.
@@ -44,23 +47,21 @@ impl Guard {
         Ok(Self(instance))
     }
 
-    /// The next one will be frozen. An error: the guard does not live any more.
-    pub(crate) fn freezes(&self) -> io::Result<()> {
-        self.tell(&[FREEZE])
+    /// This one will be frozen. An error: the guard does not live any more.
+    pub(crate) fn freezes(&self, at: usize) -> io::Result<()> {
+        self.tell(FREEZE, at as u128)
     }
 
-    /// The last one that was to be frozen is not, or not any more.
-    pub(crate) fn has_thawed(&self) {
+    /// This one is not frozen, or not any more.
+    pub(crate) fn has_thawed(&self, at: usize) {
         // If it is dead, nobody guards anything.
-        let _ = self.tell(&[THAWED]);
+        let _ = self.tell(THAWED, at as u128);
     }
 
     /// It hears of this one again within that time, or thaws what is frozen.
     pub(crate) fn hears(&self, patience: Duration) {
-        let milliseconds = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
-        let [a, b, c, d] = milliseconds.to_ne_bytes();
         // If it is dead, that is seen elsewhere.
-        let _ = self.tell(&[ALIVE, a, b, c, d]);
+        let _ = self.tell(ALIVE, patience.as_millis());
     }
 
     /// Readable once it is dead: it says nothing else.
@@ -68,10 +69,16 @@ impl Guard {
         self.0.stream().map(AsFd::as_fd)
     }
 
-    fn tell(&self, what: &[u8]) -> io::Result<()> {
+    fn tell(&self, what: u8, number: u128) -> io::Result<()> {
+        let told = message(what, u32::try_from(number).unwrap_or(u32::MAX));
         let stream = self.0.stream();
-        stream.map_or(Ok(()), |mut stream| stream.write_all(what))
+        stream.map_or(Ok(()), |mut stream| stream.write_all(&told))
     }
+}
+
+fn message(what: u8, number: u32) -> [u8; 5] {
+    let [a, b, c, d] = number.to_ne_bytes();
+    [what, a, b, c, d]
 }
 
 /// In the other instance.
@@ -82,11 +89,21 @@ pub(crate) fn watch(mut words: ArgsOs) -> io::Result<()> {
     let folders = words.map(File::open).collect::<io::Result<Vec<_>>>()?;
     live_on()?;
     instance::is_ready(&mut stream)?;
-    let frozen = frozen_at_end(&mut stream);
-    for folder in folders.iter().take(frozen).rev() {
-        // The last one may not have been frozen yet.
-        let _ = ioctl::thaw(folder);
-    }
+    let mut frozen = vec![false; folders.len()];
+    look_until_end(&mut stream, &mut frozen);
+    let frozen = folders.iter().zip(frozen).rev();
+    let frozen = frozen.filter_map(|(folder, is_frozen)| is_frozen.then_some(folder));
+    thread::scope(|scope| {
+        for folder in frozen {
+            // The last one may not have been frozen yet.
+            let thaw = move || ioctl::thaw(folder);
+            // One whose disk does not answer keeps no other one frozen, if there is the memory.
+            let thread = thread::Builder::new().stack_size(STACK);
+            if thread.spawn_scoped(scope, thaw).is_err() {
+                let _ = thaw();
+            }
+        }
+    });
     Ok(())
 }
 
@@ -105,27 +122,26 @@ fn live_on() -> io::Result<()> {
     Ok(())
 }
 
-/// How many are frozen when the other instance ends, however that is seen, or does not go on.
-fn frozen_at_end(stream: &mut UnixStream) -> usize {
-    let mut frozen: usize = 0;
-    let mut told = [0];
+/// Which ones are frozen when the other instance ends, however that is seen, or does not go on.
+fn look_until_end(stream: &mut UnixStream, frozen: &mut [bool]) {
+    let mut told = [0; 5];
     while stream.read_exact(&mut told).is_ok() {
-        frozen = match told {
-            [FREEZE] => frozen.saturating_add(1),
-            [THAWED] => frozen.saturating_sub(1),
-            _ if expect(stream).is_ok() => frozen,
-            _ => break,
-        };
+        let [what, a, b, c, d] = told;
+        let number = u32::from_ne_bytes([a, b, c, d]);
+        match what {
+            ALIVE => {
+                let patience = Duration::from_millis(number.max(1).into());
+                if stream.set_read_timeout(Some(patience)).is_err() {
+                    return;
+                }
+            }
+            what => {
+                if let Some(is_frozen) = frozen.get_mut(number as usize) {
+                    *is_frozen = what == FREEZE;
+                }
+            }
+        }
     }
-    frozen
-}
-
-/// Reads within which time there will be more.
-fn expect(stream: &mut UnixStream) -> io::Result<()> {
-    let mut milliseconds = [0; 4];
-    stream.read_exact(&mut milliseconds)?;
-    let patience = u32::from_ne_bytes(milliseconds).max(1);
-    stream.set_read_timeout(Some(Duration::from_millis(patience.into())))
 }
 
 #[cfg(test)]
@@ -134,30 +150,44 @@ mod tests {
 
     use super::*;
 
+    fn frozen_at_end(stream: &mut UnixStream) -> Vec<bool> {
+        let mut frozen = vec![false; 3];
+        look_until_end(stream, &mut frozen);
+        frozen
+    }
+
     #[test]
-    fn what_is_frozen_at_the_end_is_counted() {
-        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
-        theirs.write_all(&[FREEZE, FREEZE, THAWED, FREEZE]).unwrap();
+    fn what_is_frozen_at_the_end_is_known() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        for (what, at) in [
+            (FREEZE, 0),
+            (FREEZE, 1),
+            (FREEZE, 2),
+            (THAWED, 1),
+            (FREEZE, 417),
+        ] {
+            (&theirs).write_all(&message(what, at)).unwrap();
+        }
         drop(theirs);
-        assert_eq!(frozen_at_end(&mut ours), 2);
+        assert_eq!(frozen_at_end(&mut ours), [true, false, true]);
     }
 
     #[test]
     fn an_error_is_the_end() {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
-        (&theirs).write_all(&[FREEZE]).unwrap();
+        (&theirs).write_all(&message(FREEZE, 0)).unwrap();
         ours.set_nonblocking(true).unwrap();
-        assert_eq!(frozen_at_end(&mut ours), 1);
+        assert_eq!(frozen_at_end(&mut ours), [true, false, false]);
     }
 
     #[test]
     fn who_is_not_heard_of_does_not_go_on() {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
-        let [a, b, c, d] = 20_u32.to_ne_bytes();
-        let told = [FREEZE, FREEZE, ALIVE, a, b, c, d, THAWED];
-        (&theirs).write_all(&told).unwrap();
+        for (what, number) in [(FREEZE, 0), (FREEZE, 1), (ALIVE, 20), (THAWED, 1)] {
+            (&theirs).write_all(&message(what, number)).unwrap();
+        }
         let begin = Instant::now();
-        assert_eq!(frozen_at_end(&mut ours), 1);
+        assert_eq!(frozen_at_end(&mut ours), [true, false, false]);
         assert!(begin.elapsed() >= Duration::from_millis(20));
     }
 

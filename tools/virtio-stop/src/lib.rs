@@ -32,6 +32,7 @@ pub mod stack;
 pub mod status;
 pub mod switch;
 mod sysfs;
+mod thaws;
 mod uevents;
 mod waiting;
 pub mod watch;

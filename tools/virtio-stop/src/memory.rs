@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 /// What the stack and the heap get in advance, in bytes: far more than a stop and a resume take.
 const RESERVE: usize = 64 * 1024;
 
+/// How much of the stack a thread gets that does next to nothing. All of it is kept in memory.
+pub(crate) const STACK: usize = 128 * 1024;
+
 /// Keeps this process in memory: what it has mapped, and what it will. Where the kernel allocates
 /// memory for this thread, and for those that it starts from now on, it does not wait for a disk
 /// either; programs that it starts inherit that, but not that they are kept in memory. Neither

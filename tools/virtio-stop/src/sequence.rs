@@ -16,8 +16,12 @@ pub trait Steps {
     fn file_systems(&self) -> usize;
     /// Freezes one of them.
     fn freeze(&mut self, at: usize) -> Result<()>;
-    /// Thaws it.
-    fn thaw(&mut self, at: usize) -> Result<()>;
+    /// Begins to thaw it.
+    fn begin_thaw(&mut self, at: usize);
+    /// Waits until another one of those is thawed: one whose disk does not answer is not.
+    fn thawed(&mut self) -> Result<()>;
+    /// Says what has failed before that is waited for, since it may be for ever.
+    fn complain(&self, error: &Error);
     /// Stops all devices, or none.
     fn stop(&mut self) -> Result<()>;
     /// Looks at the devices right after the stop.
@@ -82,19 +86,22 @@ pub fn run<S: Steps>(steps: &mut S) -> Outcome<S::End> {
         frozen += 1;
     }
     outcome.frozen = frozen;
-    match ready
-        .and_then(|()| go_on(steps))
-        .and_then(|()| steps.stop())
-    {
-        Ok(()) => {
+    let asked = ready.and_then(|()| go_on(steps)).map(|()| steps.stop());
+    // A disk may not answer.
+    let mut in_doubt = false;
+    match asked {
+        Ok(Ok(())) => {
             outcome.stopped = true;
             begun = stand_still(steps, &mut outcome);
+            in_doubt = !outcome.resumed;
+        }
+        Ok(Err(error)) => {
+            outcome.errors.push(error);
+            in_doubt = true;
         }
         Err(error) => outcome.errors.push(error),
     }
-    for at in (0..frozen).rev() {
-        outcome.errors.extend(steps.thaw(at).err());
-    }
+    thaw(steps, &mut outcome, in_doubt);
     if begun && outcome.end.is_none() {
         match steps.finish() {
             Ok(end) => outcome.end = end,
@@ -102,6 +109,20 @@ pub fn run<S: Steps>(steps: &mut S) -> Outcome<S::End> {
         }
     }
     outcome
+}
+
+fn thaw<S: Steps>(steps: &mut S, outcome: &mut Outcome<S::End>, in_doubt: bool) {
+    for at in (0..outcome.frozen).rev() {
+        steps.begin_thaw(at);
+    }
+    if in_doubt && outcome.frozen > 0 {
+        for error in &outcome.errors {
+            steps.complain(error);
+        }
+    }
+    for _ in 0..outcome.frozen {
+        outcome.errors.extend(steps.thawed().err());
+    }
 }
 
 /// Whether the work was begun.
@@ -153,6 +174,8 @@ fn go_on<S: Steps>(steps: &S) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use rustix::io::Errno;
 
     use crate::refusal::{Refusal, Request};
@@ -174,6 +197,8 @@ mod tests {
         signal: Option<i32>,
         /// What the devices answer that are to resume, before all else: error numbers.
         answers: Vec<Errno>,
+        thaws: Vec<Result<()>>,
+        complaints: RefCell<Vec<String>>,
     }
 
     impl Fake {
@@ -198,8 +223,17 @@ mod tests {
         fn freeze(&mut self, at: usize) -> Result<()> {
             self.step(&format!("freeze {at}"))
         }
-        fn thaw(&mut self, at: usize) -> Result<()> {
-            self.step(&format!("thaw {at}"))
+        fn begin_thaw(&mut self, at: usize) {
+            let begun = self.step(&format!("thaw {at}"));
+            self.thaws.push(begun);
+        }
+        fn thawed(&mut self) -> Result<()> {
+            self.thaws.remove(0)
+        }
+        fn complain(&self, error: &Error) {
+            // All thaws have begun, and none was waited for.
+            assert_eq!(self.thaws.len(), 2);
+            self.complaints.borrow_mut().push(error.to_string());
         }
         fn stop(&mut self) -> Result<()> {
             self.step("stop")
@@ -376,5 +410,19 @@ mod tests {
         let outcome = run(&mut fake);
         assert_eq!(outcome.errors.len(), 26);
         assert_eq!(outcome.errors.capacity(), 2 * 2 + 20 + 8);
+    }
+
+    #[test]
+    fn what_has_failed_is_said_before_a_thaw_is_waited_for() {
+        for (step, complaints) in [
+            ("freeze 1", 0),
+            ("stop", 1),
+            ("last", 0),
+            ("resume", 1),
+            ("thaw 0", 0),
+        ] {
+            let (fake, _) = run_with(&[step], None);
+            assert_eq!(fake.complaints.borrow().len(), complaints, "{step}");
+        }
     }
 }

@@ -18,6 +18,7 @@ use rustix::process::Signal;
 use crate::command::Command;
 use crate::error::{Error, Result};
 use crate::freeze::FileSystems;
+use crate::memory::STACK;
 use crate::owner::{Owner, Report, Status};
 use crate::proof::stands;
 use crate::sequence::{self, Outcome, Steps};
@@ -39,9 +40,6 @@ const GRACE: Duration = Duration::from_secs(5);
 /// For how long a freeze, a stop, a resume or a thaw may keep this process: as long as the longest
 /// timeout, and then some.
 const LONG: Duration = Duration::from_secs(700);
-
-/// How much of the stack a thread gets that does next to nothing. All of it is kept in memory.
-const STACK: usize = 128 * 1024;
 
 /// What is told of a stop.
 pub trait Tell {
@@ -94,6 +92,7 @@ pub struct Session<'a> {
     file_systems: &'a FileSystems,
     limits: Limits,
     task: Task<'a>,
+    complain: &'a dyn Fn(&Error),
     waiting: Waiting<'a>,
     late: bool,
     first: Report,
@@ -113,13 +112,14 @@ pub struct Looks {
 
 impl<'a> Session<'a> {
     /// All devices of `owner` are to stop. `file_systems` are frozen meanwhile, the first one
-    /// first.
+    /// first. `complain` says what has failed when it may take long until this returns.
     pub fn new(
         owner: &'a Owner,
         signals: &'a Signals,
         file_systems: &'a FileSystems,
         limits: Limits,
         task: Task<'a>,
+        complain: &'a dyn Fn(&Error),
     ) -> Self {
         let lease = Duration::from_millis(limits.lease_ms.unwrap_or(LEASE_MS).into());
         let renew = Box::new(move || {
@@ -134,6 +134,7 @@ impl<'a> Session<'a> {
             file_systems,
             limits,
             task,
+            complain,
             waiting,
             late: false,
             first: Report::of(owner),
@@ -173,9 +174,17 @@ impl Steps for Session<'_> {
         self.file_systems.freeze(at)
     }
 
-    fn thaw(&mut self, at: usize) -> Result<()> {
+    fn begin_thaw(&mut self, at: usize) {
         self.expect_long();
-        self.file_systems.thaw(at)
+        self.file_systems.begin_thaw(at);
+    }
+
+    fn thawed(&mut self) -> Result<()> {
+        self.file_systems.thawed()
+    }
+
+    fn complain(&self, error: &Error) {
+        (self.complain)(error);
     }
 
     fn stop(&mut self) -> Result<()> {

@@ -83,7 +83,13 @@ pub(crate) fn run(system: &System, args: &Run, json: bool) -> Result<u8> {
         lease_ms: args.lease,
         max_time_ms: args.max_time,
     };
-    let (outcome, looks) = Session::new(&owner, &signals, &file_systems, limits, task).run();
+    // Standard error does not stand still if anything is frozen. What has failed is said again
+    // when all is over.
+    let complain = |error: &Error| {
+        print::note(&format!("{error}. To thaw waits if a disk does not answer"));
+    };
+    let session = Session::new(&owner, &signals, &file_systems, limits, task, &complain);
+    let (outcome, looks) = session.run();
     let command = args.command.first();
     let json = json || command.is_none();
     Ok(told::outcome(
