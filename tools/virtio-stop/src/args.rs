@@ -116,8 +116,9 @@ pub(crate) enum Command {
     ///
     /// If this program is killed, the devices resume, what it has frozen is thawed by a second
     /// process, and COMMAND gets SIGTERM. If it is paused, what is frozen is thawed soon after the
-    /// lease is over. If both are killed at once, for example by SIGKILL to all of a cgroup, file
-    /// systems stay frozen: 'fsfreeze --unfreeze' thaws them.
+    /// lease is over; if that is before the devices have stopped, or while they resume, twice
+    /// --timeout later, or 20 minutes if none is given. If both are killed at once, for example by
+    /// SIGKILL to all of a cgroup, file systems stay frozen: 'fsfreeze --unfreeze' thaws them.
     ///
     /// The leases of the stops are renewed, until a signal comes, or --max-time is over: without it
     /// a COMMAND that waits for what stands still, and that nobody ends, waits for ever. COMMAND

@@ -37,9 +37,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// so that it is the first one to thaw them if it does.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// For how long a freeze, a stop, a resume or a thaw may keep this process: as long as the longest
-/// timeout, and then some.
-const LONG: Duration = Duration::from_secs(700);
+/// How long a device may take at most, if nothing else is known.
+const LONGEST_MS: u32 = 600_000;
 
 /// What is told of a stop.
 pub trait Tell {
@@ -85,6 +84,19 @@ pub struct Limits {
     pub max_time_ms: Option<u32>,
 }
 
+impl Limits {
+    fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms.unwrap_or(LEASE_MS).into())
+    }
+
+    /// For how long a freeze, a stop, a resume or a thaw may keep a process that works: a stop that
+    /// fails waits for the devices to resume, too, and they may have to wait for another lease.
+    fn patience(&self) -> Duration {
+        let timeout = Duration::from_millis(self.timeout_ms.unwrap_or(LONGEST_MS).into());
+        2 * timeout + self.lease() + GRACE
+    }
+}
+
 /// Devices, and what is done while they stand still.
 pub struct Session<'a> {
     owner: &'a Owner,
@@ -121,7 +133,7 @@ impl<'a> Session<'a> {
         task: Task<'a>,
         complain: &'a dyn Fn(&Error),
     ) -> Self {
-        let lease = Duration::from_millis(limits.lease_ms.unwrap_or(LEASE_MS).into());
+        let lease = limits.lease();
         let renew = Box::new(move || {
             // If one does not stand any more, the last look tells.
             let _ = owner.renew();
@@ -158,7 +170,7 @@ impl<'a> Session<'a> {
 
     /// This process is not heard of for some time.
     fn expect_long(&self) {
-        self.file_systems.is_alive(LONG);
+        self.file_systems.is_alive(self.limits.patience());
     }
 }
 
@@ -354,5 +366,25 @@ impl End {
             Self::NotExecuted(_) => 126,
             Self::Eof => 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guard_waits_for_as_long_as_the_devices_may_take() {
+        let patience = |timeout_ms, lease_ms| {
+            let limits = Limits {
+                timeout_ms,
+                lease_ms,
+                max_time_ms: None,
+            };
+            limits.patience().as_secs()
+        };
+        assert_eq!(patience(Some(1000), Some(2000)), 9);
+        assert_eq!(patience(Some(600_000), None), 1265);
+        assert_eq!(patience(None, None), 1265);
     }
 }
