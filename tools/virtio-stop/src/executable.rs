@@ -11,6 +11,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -196,6 +197,16 @@ fn beginning(file: &File) -> io::Result<Beginning> {
     Ok(elf(head, file)?.unwrap_or(Beginning::Other))
 }
 
+/// Where a program says for which machines it is.
+const MACHINE: Range<usize> = 0x12..0x14;
+
+fn own_machine() -> io::Result<[u8; 2]> {
+    let mut machine = [0; 2];
+    let own = File::open("/proc/self/exe")?;
+    own.read_exact_at(&mut machine, MACHINE.start as u64)?;
+    Ok(machine)
+}
+
 /// `None`: not a program for machines like this one.
 fn elf(head: &[u8], file: &File) -> io::Result<Option<Beginning>> {
     const ORDER: u8 = if cfg!(target_endian = "little") { 1 } else { 2 };
@@ -208,6 +219,10 @@ fn elf(head: &[u8], file: &File) -> io::Result<Option<Beginning>> {
             .map(u16::from_ne_bytes)
     };
     if !head.starts_with(&[0x7f, b'E', b'L', b'F', 2, ORDER]) {
+        return Ok(None);
+    }
+    // The kernel may have been taught an interpreter for others, which opens files.
+    if head.get(MACHINE) != Some(own_machine()?.as_slice()) {
         return Ok(None);
     }
     // Where the program headers are, how long each is, and how many.
@@ -276,6 +291,7 @@ mod tests {
     fn elf_with(kind: u32) -> Vec<u8> {
         let mut elf = vec![0; 0x40];
         elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        elf[MACHINE].copy_from_slice(&own_machine().unwrap());
         elf[0x20] = 0x40;
         elf[0x36] = 56;
         elf[0x38] = 1;
@@ -402,6 +418,16 @@ mod tests {
         assert_eq!(needed(find(folder.path(), "/etc")), Some("/etc".into()));
         assert_eq!(needed(find(folder.path(), "nothing")), None);
         assert!(needed(find(folder.path(), "program")).is_some());
+    }
+
+    #[test]
+    fn a_static_program_for_another_machine_needs_an_interpreter() {
+        let mut contents = elf_with(1);
+        contents[MACHINE.start] ^= 1;
+        let folder = program(&contents);
+        assert!(needed(find(folder.path(), "program")).is_some());
+        assert!(needed(find(folder.path(), "/usr")).is_some());
+        assert_eq!(needed(find(folder.path(), "nothing")), None);
     }
 
     #[test]
