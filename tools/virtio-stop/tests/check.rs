@@ -290,8 +290,16 @@ fn the_lease_against_what_does_not_wait() {
         .file("sys/class/watchdog/watchdog0/timeout", "60")
         .file("sys/class/watchdog/watchdog1/state", "inactive")
         .file("sys/class/watchdog/watchdog1/timeout", "1");
-    assert_eq!(codes(&tree, &["vdb"]), []);
-    let tree = tree.stop_file(2, "lease_ms", "120001");
+    // `run` renews the lease: whatever ends the guest counts.
+    assert_eq!(codes(&tree, &["vdb"]), one(Warning, "watchdog"));
+    let tree = tree.file("proc/sys/kernel/hung_task_panic", "1");
+    for code in ["watchdog", "hung_task_panic"] {
+        let message = found(&tree, &["vdb"], code).message;
+        assert!(message.contains("--max-time"), "{message}");
+    }
+    let tree = tree
+        .file("proc/sys/kernel/hung_task_panic", "0")
+        .stop_file(2, "lease_ms", "120001");
     let message = found(&tree, &["vdb"], "hung_task").message;
     assert!(
         message.contains("for 121 s") && message.contains("for 120 s"),

@@ -32,6 +32,10 @@ pub(super) fn look(subject: &mut Subject<'_>) -> Result<()> {
     Ok(())
 }
 
+/// How long a stop may stand that `run` makes, which renews the lease.
+const RENEWED: &str =
+    "'virtio-stop run' renews it for as long as it takes: limit that with --max-time";
+
 fn against(subject: &mut Subject<'_>, entry: &Entry, devices: Vec<String>, lease_ms: u64) {
     if !STORAGE.contains(&entry.kind.as_str()) {
         return;
@@ -42,21 +46,17 @@ fn against(subject: &mut Subject<'_>, entry: &Entry, devices: Vec<String>, lease
     };
     let kernel = subject.system.path("proc/sys/kernel");
     let hung: u64 = number(&kernel.join("hung_task_timeout_secs")).unwrap_or(0);
-    if hung > 0 && lease_ms > hung.saturating_mul(1000) {
-        let panics = number::<u64>(&kernel.join("hung_task_panic")).is_some_and(|on| on > 0);
-        let then = match panics {
-            true => "panics",
-            false => "warns",
+    let panics = number::<u64>(&kernel.join("hung_task_panic")).is_some_and(|on| on > 0);
+    let is_over = lease_ms > hung.saturating_mul(1000);
+    if hung > 0 && (is_over || panics) {
+        let (code, then) = match panics {
+            true => ("hung_task_panic", "panics"),
+            false => ("hung_task", "warns"),
         };
         let message = format!(
             "A stop may stand {lease}, and the kernel {then} when a task has waited for {hung} s: \
-             take a shorter lease, or raise kernel.hung_task_timeout_secs."
+             take a shorter lease, or raise kernel.hung_task_timeout_secs. {RENEWED}."
         );
-        let code = if panics {
-            "hung_task_panic"
-        } else {
-            "hung_task"
-        };
         subject.warn(code, devices.clone(), message);
     }
     let folder = subject.system.path("sys/class/watchdog");
@@ -64,10 +64,10 @@ fn against(subject: &mut Subject<'_>, entry: &Entry, devices: Vec<String>, lease
         let path = folder.join(&name);
         let active = line(&path.join("state")).as_deref() == Some("active");
         let timeout: u64 = number(&path.join("timeout")).unwrap_or(0);
-        if active && timeout > 0 && lease_ms > timeout.saturating_mul(1000) {
+        if active && timeout > 0 {
             let message = format!(
                 "A stop may stand {lease}, and {name} resets the guest when nobody has fed it for \
-                 {timeout} s: who feeds it must not need the device."
+                 {timeout} s: who feeds it must not need the device. {RENEWED}."
             );
             subject.warn("watchdog", devices.clone(), message);
         }
