@@ -26,8 +26,8 @@ const UNKNOWN: [&str; 1] = ["zfs"];
 
 /// All mounts of the file systems that stand still when `devices` do, in the order in which they
 /// were made: those that can't be frozen, too. One that does not tell on which disks it lies counts
-/// if one of the devices is a disk's, and one whose server is reached by way of the network if one is
-/// a network interface's: nobody can tell which way.
+/// if one of the devices is a disk's, and one that is, or lies on what is, reached by way of the
+/// network if one is a network interface's: nobody can tell which way.
 ///
 /// # Errors
 ///
@@ -41,7 +41,7 @@ pub fn standing(system: &System, devices: &[Device]) -> Result<Vec<Mount>> {
     let stands = |mount: &&Mount| {
         stack.is_above(&Node::FileSystem(mount.number), devices)
             || (is_disk && UNKNOWN.contains(&mount.kind.as_str()))
-            || (is_network && mount.is_remote())
+            || (is_network && stack.is_remote(&Node::FileSystem(mount.number)))
     };
     Ok(stack.mounts.iter().filter(stands).cloned().collect())
 }

@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::num::ParseIntError;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -80,13 +80,17 @@ pub struct Mount {
 }
 
 /// File systems whose servers are reached by way of the network.
-const REMOTE: [&str; 8] = [
+const REMOTE: [&str; 11] = [
     "nfs",
     "nfs4",
     "cifs",
     "smb3",
     "ceph",
     "afs",
+    "lustre",
+    "beegfs",
+    // OrangeFS.
+    "pvfs2",
     "fuse.glusterfs",
     "fuse.sshfs",
 ];
@@ -94,7 +98,9 @@ const REMOTE: [&str; 8] = [
 impl Mount {
     /// Its server is reached by way of the network.
     pub(crate) fn is_remote(&self) -> bool {
+        let mut options = self.options.as_bytes().split(|&byte| byte == b',');
         REMOTE.contains(&self.kind.as_str())
+            || (self.kind == "9p" && options.any(|option| option == b"trans=tcp"))
     }
 
     /// To open a file, its server is asked, whatever of it is in memory.

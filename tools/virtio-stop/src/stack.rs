@@ -11,7 +11,7 @@ use crate::device::{Device, System};
 use crate::error::Result;
 use crate::mounts::{self, Mount, Number};
 use crate::network::{self, Interface};
-use crate::sysfs::{line, names};
+use crate::sysfs::{line, names, number};
 
 /// What can lie on a virtio device, or on something else that does.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -224,6 +224,40 @@ impl Stack {
     fn block_of(&self, number: Number) -> Option<&Block> {
         let mut blocks = self.blocks.values();
         blocks.find(|block| block.number == Some(number))
+    }
+
+    /// The block devices whose servers are reached by way of the network.
+    pub(crate) fn remote_blocks(&self) -> impl Iterator<Item = &Block> {
+        let blocks = self.blocks.values();
+        blocks.filter(|block| {
+            let mut kinds = ["nbd", "rbd", "drbd"].iter();
+            // Those of nbd are there before they have a server.
+            let size = number::<u64>(&block.path.join("size"));
+            kinds.any(|kind| block.name.starts_with(kind)) && size.is_some_and(|size| size > 0)
+        })
+    }
+
+    /// `node` is one of those, or lies on one, or is a file system with such a server.
+    pub(crate) fn is_remote(&self, node: &Node) -> bool {
+        let mut seen = BTreeSet::new();
+        let mut open = vec![node.clone()];
+        while let Some(node) = open.pop() {
+            let is_remote = match &node {
+                Node::Block(name) => self.remote_blocks().any(|block| block.name == *name),
+                Node::FileSystem(number) => {
+                    let mut mounts = self.mounts.iter();
+                    mounts.any(|mount| mount.number == *number && mount.is_remote())
+                }
+                Node::Interface(_) => false,
+            };
+            if is_remote {
+                return true;
+            }
+            if seen.insert(node.clone()) {
+                open.extend(self.lower(&node));
+            }
+        }
+        false
     }
 
     /// What `node` is, in words.

@@ -176,8 +176,22 @@ fn what_is_reached_through_the_network_stands_with_an_interface() {
     let tree = two_disks()
         .card(3, "eth0")
         .mount("0:60", "/nfs", "nfs4", "server:/")
-        .mount("0:61", "/t", "tmpfs", "t");
-    assert_eq!(still(&tree, "eth0"), ["/nfs"]);
+        .mount("0:61", "/t", "tmpfs", "t")
+        .mount("0:62", "/lustre", "lustre", "server:/x")
+        .mount_with("0:63", "/9", "9p", "10.0.0.1", "rw,access=user,trans=tcp")
+        .mount_with("0:64", "/host", "9p", "tag", "rw,trans=virtio")
+        .mount_with("0:65", "/ov", "overlay", "o", "rw,lowerdir=/nfs/a")
+        .virtual_block("nbd0", "43:0", &[])
+        .file("sys/devices/virtual/block/nbd0/size", "2048")
+        .dm("dm-0", "253:0", ("vg-a", "LVM-a"), &["nbd0"])
+        .mount("253:0", "/lv", "ext4", "/dev/mapper/vg-a")
+        .virtual_block("nbd1", "43:1", &[])
+        .file("sys/devices/virtual/block/nbd1/size", "0")
+        .mount("43:1", "/nothing", "ext4", "/dev/nbd1");
+    assert_eq!(
+        still(&tree, "eth0"),
+        ["/nfs", "/lustre", "/9", "/ov", "/lv"]
+    );
     assert_eq!(still(&tree, "vdb"), ["/srv"]);
     assert_eq!(points(&tree, &["eth0"]), [""; 0]);
 }

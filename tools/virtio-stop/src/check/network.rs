@@ -2,8 +2,6 @@
 
 //! What network interfaces are below of.
 
-use std::path::Path;
-
 use super::Subject;
 use crate::network::{Interface, Kind};
 use crate::stack::Node;
@@ -80,14 +78,7 @@ fn reached(subject: &mut Subject<'_>, below: Vec<String>) {
     let mut remote: Vec<_> = remote
         .map(|mount| mount.point.display().to_string())
         .collect();
-    let blocks = subject.stack.blocks.values();
-    let blocks = blocks.filter(|block| {
-        let path: &Path = &block.path;
-        let remote = ["nbd", "rbd", "drbd"]
-            .iter()
-            .any(|name| block.name.starts_with(name));
-        remote && number::<u64>(&path.join("size")).is_some_and(|size| size > 0)
-    });
+    let blocks = subject.stack.remote_blocks();
     remote.extend(blocks.map(|block| block.name.clone()));
     if !remote.is_empty() {
         let message = format!(
