@@ -36,6 +36,8 @@ Exit status:
   7  a device was removed or reset, or needs a reset
   8  not permitted
   9  ended by a signal or --max-time; what was stopped has resumed, or does as soon as it answers
+Of several things that have failed, 'run' tells 6 or 7, or why a device has not resumed, rather
+than 4, that rather than anything else, and 9 last.
 'run' ends with COMMAND's status if all else went well: 126 and 127 if it could not be started,
 128 + N if signal N has ended it.";
 

@@ -32,6 +32,7 @@ pub mod stack;
 pub mod status;
 pub mod switch;
 mod sysfs;
+pub mod task;
 mod thaws;
 mod uevents;
 mod waiting;

@@ -4,18 +4,14 @@
 //! before.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{poll, PollFd, PollFlags};
 use rustix::io::retry_on_intr;
 use rustix::pipe::{pipe_with, PipeFlags};
-use rustix::process::Signal;
 
-use crate::command::Command;
 use crate::error::{Error, Result};
 use crate::freeze::FileSystems;
 use crate::memory::STACK;
@@ -23,7 +19,8 @@ use crate::owner::{Owner, Report, Status};
 use crate::proof::stands;
 use crate::sequence::{self, Outcome, Steps};
 use crate::signals::Signals;
-use crate::waiting::{timespec, until_eof, Waiting};
+use crate::task::{End, Task};
+use crate::waiting::{timespec, Waiting};
 
 /// For how long a stop of an owner may stand if nothing else is said.
 const LEASE_MS: u32 = 60_000;
@@ -39,39 +36,6 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// How long a device may take at most, if nothing else is known.
 const LONGEST_MS: u32 = 600_000;
-
-/// What is told of a stop.
-pub trait Tell {
-    /// In bytes, by what was seen right after the stop. It must not need what stands still, nor
-    /// allocate memory.
-    fn line(&mut self, report: &Report) -> &[u8];
-}
-
-/// What is done while the devices stand still.
-pub enum Task<'a> {
-    /// A program runs.
-    Command(Command),
-    /// Whoever has the other end is told, and waited for until he closes it.
-    UntilEof {
-        /// The end of it: a socket, or what does not block.
-        end: OwnedFd,
-        /// Where he is told. If nobody listens, the stop ends.
-        out: BorrowedFd<'a>,
-        /// That the devices stand still.
-        tell: Box<dyn Tell + 'a>,
-    },
-}
-
-/// What the task has come to.
-#[derive(Debug)]
-pub enum End {
-    /// The program has ended.
-    Exited(ExitStatus),
-    /// The program could not be executed.
-    NotExecuted(io::Error),
-    /// The other end was closed.
-    Eof,
-}
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug, Default)]
@@ -90,7 +54,7 @@ impl Limits {
     }
 
     /// For how long a freeze, a stop, a resume or a thaw may keep a process that works: a stop that
-    /// fails waits for the devices to resume, too, and they may have to wait for another lease.
+    /// fails waits for the devices to resume, too. If it does not work, the lease is over by then.
     fn patience(&self) -> Duration {
         let timeout = Duration::from_millis(self.timeout_ms.unwrap_or(LONGEST_MS).into());
         2 * timeout + self.lease() + GRACE
@@ -247,52 +211,12 @@ impl Steps for Session<'_> {
     }
 
     fn work(&mut self) -> Result<Option<End>> {
-        let (waiting, signals) = (&mut self.waiting, self.signals);
-        match &mut self.task {
-            Task::Command(command) => {
-                let mut runs = command.go().is_ok();
-                while runs {
-                    let event = waiting.wait((command.as_fd(), PollFlags::IN), None);
-                    let event = event.inspect_err(|_| command.signal(Signal::TERM.as_raw()))?;
-                    if event.late {
-                        self.late = true;
-                        command.signal(Signal::TERM.as_raw());
-                    }
-                    if event.over {
-                        return Ok(None);
-                    }
-                    runs = !event.first;
-                    if pass_on(signals, command) || event.late {
-                        // It may wait for what stands still, and hear of that only afterwards.
-                        waiting.let_go();
-                    }
-                }
-                Ok(Some(end_of(command)))
-            }
-            Task::UntilEof { end, out, tell } => {
-                let line = tell.line(&self.first);
-                self.late = !until_eof(waiting, end.as_fd(), *out, line, || signals.last())?;
-                Ok((!self.late).then_some(End::Eof))
-            }
-        }
+        let (waiting, first) = (&mut self.waiting, &self.first);
+        self.task.work(waiting, self.signals, first, &mut self.late)
     }
 
     fn finish(&mut self) -> Result<Option<End>> {
-        let Task::Command(command) = &mut self.task else {
-            return Ok(None);
-        };
-        loop {
-            let mut fds = [
-                PollFd::new(command, PollFlags::IN),
-                PollFd::new(self.signals, PollFlags::IN),
-            ];
-            retry_on_intr(|| poll(&mut fds, None)).map_err(|error| Error::Owner(error.into()))?;
-            let [ended, _] = fds.map(|fd| !fd.revents().is_empty());
-            if ended {
-                return Ok(Some(end_of(command)));
-            }
-            pass_on(self.signals, command);
-        }
+        self.task.finish(self.signals)
     }
 
     fn look_last(&mut self) -> Result<()> {
@@ -336,35 +260,6 @@ fn call_off_at_signal(owner: &Owner, signals: &Signals, stopped: &OwnedFd) {
         let mut fds = [PollFd::new(stopped, PollFlags::IN)];
         if matches!(poll(&mut fds, Some(&pause)), Ok(1..)) {
             return;
-        }
-    }
-}
-
-/// Sends COMMAND the signals that have come. Whether any has.
-fn pass_on(signals: &Signals, command: &Command) -> bool {
-    let mut any = false;
-    while let Some(signal) = signals.take() {
-        command.signal(signal);
-        any = true;
-    }
-    any
-}
-
-fn end_of(command: &mut Command) -> End {
-    command.wait().map_or_else(End::NotExecuted, End::Exited)
-}
-
-impl End {
-    /// With which status a program ends that passes it on, as a shell does.
-    pub fn status(&self) -> u8 {
-        match self {
-            Self::Exited(status) => match (status.code(), status.signal()) {
-                (Some(code), _) => (code & 0xff) as u8,
-                (None, signal) => (signal.unwrap_or(0) & 0x7f) as u8 | 0x80,
-            },
-            Self::NotExecuted(error) if error.kind() == io::ErrorKind::NotFound => 127,
-            Self::NotExecuted(_) => 126,
-            Self::Eof => 0,
         }
     }
 }

@@ -13,8 +13,9 @@ use virtio_stop::executable::Mounts;
 use virtio_stop::freeze::FileSystems;
 use virtio_stop::freezing::{standing, unfrozen};
 use virtio_stop::mounts::mounts;
-use virtio_stop::session::{Limits, Session, Task};
+use virtio_stop::session::{Limits, Session};
 use virtio_stop::signals::{self, Signals};
+use virtio_stop::task::Task;
 use virtio_stop::{memory, mounted_above, resolve, Error, Mount, Owner, Result};
 
 use super::end;

@@ -12,7 +12,8 @@ use virtio_stop::owner::{Report, Status};
 use virtio_stop::proof::{still, Unstill};
 use virtio_stop::refusal::Cause;
 use virtio_stop::sequence::Outcome;
-use virtio_stop::session::{End, Looks, Tell};
+use virtio_stop::session::Looks;
+use virtio_stop::task::{End, Tell};
 use virtio_stop::{Error, Mount};
 
 use super::exit::exit;
