@@ -157,8 +157,8 @@ fn needs(path: &Path, file: &File, mounts: Mounts<'_>, scripts: usize) -> Result
                 _ => Ok(()),
             }
         }
-        // For another kind of machine, or whatever the kernel has been taught. What it can't execute
-        // is a script of the shell.
+        // For another kind of machine, or whatever the kernel has been taught. What it can't
+        // execute is a script of the shell.
         Beginning::Other => {
             stands(path)?;
             stands(Path::new("/bin/sh"))?;

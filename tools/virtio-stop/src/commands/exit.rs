@@ -5,8 +5,8 @@
 use virtio_stop::{Error, Exit};
 
 /// The status of the gravest error, the first of those: that a device may still be stopped, or was
-/// lost, is more than that it did not stand still, and that is more than all else. That a signal has
-/// come, or the time was over, is the least.
+/// lost, is more than that it did not stand still, and that is more than all else. That a signal
+/// has come, or the time was over, is the least.
 pub(crate) fn exit(errors: &[Error], status: Option<u8>) -> u8 {
     let rank = |error: &&Error| match error.exit() {
         _ if error.is_grave() => 0,
