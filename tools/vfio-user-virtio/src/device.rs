@@ -32,6 +32,7 @@ mod absent;
 mod chain;
 mod interrupts;
 mod queues;
+mod requests;
 mod schedule;
 mod state;
 

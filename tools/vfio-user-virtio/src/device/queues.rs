@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The virtqueues: what the driver has made available is taken, waits for its time, and is given back.
+//! The virtqueues: what the driver has made available is taken, and given back.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
@@ -12,7 +10,6 @@ use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
 
 use super::chain::{Chain, Error};
 use crate::registers::QueueRegisters;
-use crate::settings::IoOrder;
 use crate::types::{Outcome, Type, Wants};
 
 /// The most entries that a virtqueue can have.
@@ -42,53 +39,6 @@ pub(super) struct Done {
     pub(super) queue: usize,
     pub(super) head: u16,
     pub(super) outcome: Option<Outcome>,
-}
-
-/// Requests that wait for their time: by when that is, by what their order says, and in the order in which they were taken.
-#[derive(Debug, Default)]
-pub(super) struct Waiting(BTreeMap<(Instant, u64, u64), Taken>);
-
-impl Waiting {
-    pub(super) fn insert(
-        &mut self,
-        due: Instant,
-        order: IoOrder,
-        number: u64,
-        random: &mut fastrand::Rng,
-        taken: Taken,
-    ) {
-        let rank = match order {
-            IoOrder::Taken => number,
-            IoOrder::Reversed => u64::MAX - number,
-            IoOrder::Shuffled => random.u64(..),
-        };
-        self.0.insert((due, rank, number), taken);
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Adds all of `others`, which keep their places.
-    pub(super) fn append(&mut self, others: &mut Self) {
-        self.0.append(&mut others.0);
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    /// When the next of them is due.
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.0.first_key_value().map(|((due, ..), _)| *due)
-    }
-
-    /// Removes those that are due.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<Taken> {
-        let later = self.0.split_off(&(now, u64::MAX, u64::MAX));
-        let due = std::mem::replace(&mut self.0, later);
-        due.into_values().collect()
-    }
 }
 
 /// One virtqueue.

@@ -13,10 +13,10 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use vm_memory::GuestMemoryMmap;
 
-use super::absent::Absent;
 use super::chain::Error;
 use super::interrupts::{Cause, Interrupts};
-use super::queues::{Executed, Taken, Virtqueue, Waiting};
+use super::queues::{Executed, Taken, Virtqueue};
+use super::requests::{Held, Requests};
 use super::schedule::{Event, Schedule};
 use super::{Offer, VIRTIO_F_39, VIRTIO_F_SUSPEND};
 use crate::judge::{Judge, Write};
@@ -37,15 +37,8 @@ pub(super) struct State {
     pub(super) pci: pci::Config,
     pub(super) interrupts: Interrupts,
     queues: Vec<Virtqueue>,
-    waiting: Waiting,
-    /// Buffers for what the device says of itself. These are no requests, and `io_hold` does not keep them.
-    saying: Waiting,
-    /// Those that were not finished when the device was suspended.
-    left: Waiting,
-    absent: Absent,
-    /// Taken and being carried out by the worker.
-    executing: usize,
-    /// The worker is to leave off with them.
+    requests: Requests,
+    /// The worker is to leave off with what it carries out.
     abandoned: Arc<AtomicBool>,
     /// The driver has reset the device while requests were being carried out. The status reads 0 when they are done with.
     resetting: bool,
@@ -85,11 +78,7 @@ impl State {
             pci,
             interrupts,
             queues: Vec::new(),
-            waiting: Waiting::default(),
-            saying: Waiting::default(),
-            left: Waiting::default(),
-            absent: Absent::default(),
-            executing: 0,
+            requests: Requests::default(),
             abandoned,
             resetting: false,
             schedule: Schedule::default(),
@@ -105,11 +94,6 @@ impl State {
             random: fastrand::Rng::new(),
             started: Instant::now(),
         }
-    }
-
-    fn in_flight(&self) -> u64 {
-        let waiting = self.left.len() + self.waiting.len() + self.saying.len();
-        (waiting + self.absent.len() + self.executing) as u64
     }
 
     /// What was negotiated.
@@ -141,7 +125,7 @@ impl State {
     pub(super) fn report(&self) -> Report {
         let (breach_count, breaches) = self.judge.breaches();
         let mut counters = self.counters.clone();
-        counters.requests.in_flight = self.in_flight();
+        counters.requests.in_flight = self.requests.len();
         let description = self.of_type.describe();
         Report {
             r#type: description.name,
@@ -319,7 +303,7 @@ impl State {
         if !valid {
             self.needs_reset("a virtqueue is not aligned");
         } else if !self.queues.iter().all(|queue| queue.is_in(&memory.lock())) {
-            self.absent.miss(now);
+            self.requests.absent.miss(now);
         }
     }
 
@@ -337,16 +321,12 @@ impl State {
 
     pub(super) fn reset(&mut self) {
         self.counters.resets += 1;
-        self.counters.requests.dropped += self.in_flight() - self.executing as u64;
-        self.left.clear();
-        self.waiting.clear();
-        self.saying.clear();
-        self.absent = Absent::default();
+        self.counters.requests.dropped += self.requests.drop_waiting();
         self.resetting = true;
-        if self.executing == 0 {
-            self.finish_reset();
-        } else {
+        if self.requests.are_executing() {
             self.abandoned.store(true, Ordering::Relaxed);
+        } else {
+            self.finish_reset();
         }
     }
 
@@ -379,7 +359,7 @@ impl State {
     }
 
     fn stop_requested(&mut self, now: Instant) {
-        let requests = self.in_flight();
+        let requests = self.requests.len();
         let stops = &mut self.counters.stops;
         stops.requested += 1;
         stops.requested_with_requests += u64::from(requests > 0);
@@ -417,8 +397,8 @@ impl State {
     fn is_quiet(&self) -> bool {
         let leaves = self.settings.leave_requests
             && self.protocol() == Protocol::Suspend
-            && self.executing == 0;
-        self.in_flight() == 0 || self.settings.take_while_stopped || leaves
+            && !self.requests.are_executing();
+        self.requests.len() == 0 || self.settings.take_while_stopped || leaves
     }
 
     /// Gives the answers whose time has come.
@@ -445,7 +425,7 @@ impl State {
     }
 
     fn acknowledge_stop(&mut self, now: Instant) {
-        let requests = self.in_flight();
+        let requests = self.requests.len();
         let stops = &mut self.counters.stops;
         stops.acknowledged += 1;
         stops.acknowledged_with_requests += u64::from(requests > 0);
@@ -454,7 +434,7 @@ impl State {
         self.unseen = Some(now);
         self.status.acknowledge_stop(self.protocol());
         if self.is_suspended() {
-            self.left.append(&mut self.waiting);
+            self.requests.suspend();
         }
         self.frozen = Some(self.type_configuration());
         self.plan(now);
@@ -573,12 +553,12 @@ impl State {
                 .is_some_and(|(due, _)| now >= due);
         let bug = self.settings.take_while_stopped && self.status.is_live();
         !self.resetting
-            && !self.absent.is_waiting()
+            && !self.requests.absent.is_waiting()
             && (bug || self.status.may_serve() && !stopping)
     }
 
     fn room(&self) -> bool {
-        self.in_flight() < self.settings.io_depth
+        self.requests.len() < self.settings.io_depth
     }
 
     /// S-DEV-2, whether or not the setting that left something there is still set.
@@ -586,27 +566,25 @@ impl State {
         self.is_suspended() && !self.settings.take_while_stopped
     }
 
-    /// Which requests are kept although their time has come: those that a suspension left over, and the others.
-    fn held(&self) -> (bool, bool) {
-        if self.holds_all() || self.absent.is_waiting() {
-            return (true, true);
-        }
-        match self.settings.io_hold {
-            IoHold::No => (false, false),
-            IoHold::Always => (true, true),
+    /// Which requests are kept although their time has come.
+    fn held(&self) -> Held {
+        let all = self.holds_all() || self.requests.absent.is_waiting();
+        let waiting = match self.settings.io_hold {
+            IoHold::No => false,
+            IoHold::Always => true,
             // The driver has asked for a stop since those were taken that were left over.
-            IoHold::UntilStop => (false, self.status.stop() == Stop::Running),
+            IoHold::UntilStop => self.status.stop() == Stop::Running,
+        };
+        Held {
+            left: all || self.settings.io_hold == IoHold::Always,
+            waiting: all || waiting,
+            saying: all,
         }
     }
 
     /// When the next request is to be carried out.
     fn next_request(&self) -> Option<Instant> {
-        let (left, others) = self.held();
-        let left = self.left.next().filter(|_| !left);
-        let others = self.waiting.next().filter(|_| !others);
-        let kept = self.holds_all() || self.absent.is_waiting();
-        let saying = self.saying.next().filter(|_| !kept);
-        left.into_iter().chain(others).chain(saying).min()
+        self.requests.next(self.held())
     }
 
     pub(super) fn has_work(&self, now: Instant) -> bool {
@@ -615,7 +593,7 @@ impl State {
             && self.room()
             && queues.any(|(index, queue)| queue.is_wanted(index, &*self.of_type)))
             || self.next_request().is_some_and(|due| due <= now)
-            || !self.holds_all() && self.absent.has_work(now)
+            || !self.holds_all() && self.requests.absent.has_work(now)
     }
 
     /// When time alone brings something to do.
@@ -629,20 +607,25 @@ impl State {
         self.next_request()
             .into_iter()
             .chain(answer)
-            .chain(self.absent.deadline().filter(|_| !self.holds_all()))
+            .chain(
+                self.requests
+                    .absent
+                    .deadline()
+                    .filter(|_| !self.holds_all()),
+            )
             .chain(self.of_type.next_event())
             .min()
     }
 
     /// The client has mapped something.
     pub(super) fn mapped(&mut self) {
-        self.absent.mapped();
+        self.requests.absent.mapped();
     }
 
     /// The worker begins with what there is to do.
     pub(super) fn begin(&mut self, now: Instant) {
         if !self.holds_all() {
-            self.absent.begin(now);
+            self.requests.absent.begin(now);
         }
     }
 
@@ -662,7 +645,7 @@ impl State {
                     Ok(Some(chain)) => chain,
                     Ok(None) => break,
                     Err(Error::Gone) => {
-                        self.absent.miss(now);
+                        self.requests.absent.miss(now);
                         break;
                     }
                     Err(error) => {
@@ -679,8 +662,8 @@ impl State {
                         virtqueue.done_with_one();
                         continue;
                     }
-                    Wants::Some(_) => &mut self.saying,
-                    Wants::All => &mut self.waiting,
+                    Wants::Some(_) => &mut self.requests.saying,
+                    Wants::All => &mut self.requests.waiting,
                 };
                 let every = self.settings.io_error_every;
                 let taken = Taken {
@@ -697,24 +680,12 @@ impl State {
 
     /// The requests whose time has come; they are being carried out from now on.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Taken> {
-        let mut due = self.absent.take_requests();
-        let (left, others) = self.held();
-        if !left {
-            due.append(&mut self.left.due(now));
-        }
-        if !others {
-            due.append(&mut self.waiting.due(now));
-        }
-        if !self.holds_all() && !self.absent.is_waiting() {
-            due.append(&mut self.saying.due(now));
-        }
-        self.executing = due.len();
-        due
+        self.requests.due(self.held(), now)
     }
 
     /// Gives the driver back what was carried out.
     pub(super) fn give_back(&mut self, executed: Vec<Executed>, memory: &Memory, now: Instant) {
-        let count = std::mem::take(&mut self.executing) as u64;
+        let count = self.requests.executed();
         if self.resetting {
             self.counters.requests.dropped += count;
             self.finish_reset();
@@ -725,14 +696,14 @@ impl State {
         let mut used = vec![false; self.queues.len()];
         let mut all = Vec::new();
         if !self.holds_all() {
-            all = self.absent.take_done();
+            all = self.requests.absent.take_done();
         }
         for executed in executed {
             match executed {
                 Executed::Done(done) => all.push(done),
                 Executed::Missed(taken) => {
-                    self.absent.requests.push(taken);
-                    self.absent.miss(now);
+                    self.requests.absent.requests.push(taken);
+                    self.requests.absent.miss(now);
                 }
             }
         }
@@ -743,8 +714,8 @@ impl State {
                 continue;
             };
             if done.outcome.is_some() && !virtqueue.is_in(&memory) {
-                self.absent.done.push(done);
-                self.absent.miss(now);
+                self.requests.absent.done.push(done);
+                self.requests.absent.miss(now);
                 continue;
             }
             virtqueue.done_with_one();
@@ -777,10 +748,10 @@ impl State {
                 self.interrupt(Cause::Queue, vector);
             }
         }
-        let given_up = self.absent.end();
+        let given_up = self.requests.absent.end();
         if given_up {
-            self.counters.requests.dropped += self.absent.len() as u64;
-            self.absent = Absent::default();
+            self.counters.requests.dropped +=
+                std::mem::take(&mut self.requests.absent).len() as u64;
         }
         if malformed || given_up {
             self.needs_reset("the driver's virtqueues or buffers can't be used");
