@@ -35,6 +35,7 @@ mod queues;
 mod requests;
 mod schedule;
 mod state;
+mod tally;
 
 /// VIRTIO_F_DEVICE_STOP (RFC of 2020), and VIRTIO_F_NOTIF_CONFIG_DATA (virtio 1.2).
 const VIRTIO_F_39: u32 = 39;

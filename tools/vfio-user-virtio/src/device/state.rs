@@ -18,12 +18,13 @@ use super::interrupts::{Cause, Interrupts};
 use super::queues::{Executed, Taken, Virtqueue};
 use super::requests::{Held, Requests};
 use super::schedule::{Event, Schedule};
+use super::tally::{micros, Tally};
 use super::{Offer, VIRTIO_F_39, VIRTIO_F_SUSPEND};
 use crate::judge::{Judge, Write};
 use crate::memory::Memory;
 use crate::pci::{self, DEVICE_SIZE};
 use crate::registers::{notify_data, Registers};
-use crate::report::{Counters, Report};
+use crate::report::Report;
 use crate::settings::{self, Answer, HangUp, IoHold, Settings, ShowStatus};
 use crate::status::{Effect, Protocol, Rules, Status, Stop, FEATURES_OK};
 use crate::types::{Type, Wants};
@@ -49,11 +50,8 @@ pub(super) struct State {
     changed: bool,
     /// S-DEV-2: NEEDS_RESET was set meanwhile, without a notification.
     untold: bool,
-    status_reads_since_stop: Option<u64>,
-    /// When the last acknowledgement was given, until the driver looks.
-    unseen: Option<Instant>,
     pub(super) client: Option<Arc<UnixStream>>,
-    counters: Counters,
+    tally: Tally,
     pub(super) judge: Judge,
     settings: Settings,
     random: fastrand::Rng,
@@ -85,10 +83,8 @@ impl State {
             frozen: None,
             changed: false,
             untold: false,
-            status_reads_since_stop: None,
-            unseen: None,
             client: None,
-            counters: Counters::default(),
+            tally: Tally::default(),
             judge: Judge::default(),
             settings,
             random: fastrand::Rng::new(),
@@ -124,7 +120,7 @@ impl State {
 
     pub(super) fn report(&self) -> Report {
         let (breach_count, breaches) = self.judge.breaches();
-        let mut counters = self.counters.clone();
+        let mut counters = self.tally.counters.clone();
         counters.requests.in_flight = self.requests.len();
         let description = self.of_type.describe();
         Report {
@@ -185,28 +181,14 @@ impl State {
     pub(super) fn read_status(&mut self, memory: &Memory, now: Instant) -> u8 {
         self.tell_time(now);
         self.look_for_added_buffers(memory);
-        self.counters.status_reads += 1;
         let stop = self.status.stop();
+        self.tally.status_read(stop, now);
         let value = match self.settings.show_status {
             ShowStatus::Always(byte) if self.status.is_live() => byte,
             ShowStatus::Stopping(byte) if stop != Stop::Running => byte,
             ShowStatus::Resuming(byte) if stop == Stop::Resuming => byte,
             _ => self.status.value(),
         };
-        if let Some(reads) = self.status_reads_since_stop.as_mut() {
-            *reads += 1;
-            self.counters.stops.last_status_reads = *reads;
-        }
-        if stop == Stop::Stopped {
-            self.status_reads_since_stop = None;
-        }
-        if let Some(at) = self.unseen.take() {
-            let seen = micros(now.saturating_duration_since(at));
-            match stop {
-                Stop::Stopped => self.counters.stops.last_seen_us = seen,
-                _ => self.counters.stops.last_resume_seen_us = seen,
-            }
-        }
         self.judge.read(value, stop);
         value
     }
@@ -214,7 +196,7 @@ impl State {
     pub(super) fn write_status(&mut self, written: u8, memory: &Memory, now: Instant) {
         self.tell_time(now);
         self.look_for_added_buffers(memory);
-        self.counters.status_writes += 1;
+        self.tally.counters.status_writes += 1;
         let protocol = self.protocol();
         let fenced = self.judge.forbids_buffers();
         self.judge.write(Write {
@@ -257,8 +239,7 @@ impl State {
             Effect::Start => self.start(memory, now),
             Effect::StopRequested => self.stop_requested(now),
             Effect::StopCalledOff => {
-                self.counters.stops.called_off += 1;
-                self.status_reads_since_stop = None;
+                self.tally.stop_called_off();
                 self.schedule
                     .called_off(now, &self.settings, &mut self.random);
                 self.answer(now);
@@ -320,8 +301,8 @@ impl State {
     }
 
     pub(super) fn reset(&mut self) {
-        self.counters.resets += 1;
-        self.counters.requests.dropped += self.requests.drop_waiting();
+        self.tally.counters.resets += 1;
+        self.tally.counters.requests.dropped += self.requests.drop_waiting();
         self.resetting = true;
         if self.requests.are_executing() {
             self.abandoned.store(true, Ordering::Relaxed);
@@ -345,8 +326,7 @@ impl State {
         self.frozen = None;
         self.changed = false;
         self.untold = false;
-        self.status_reads_since_stop = None;
-        self.unseen = None;
+        self.tally.reset();
         self.of_type.reset();
     }
 
@@ -359,15 +339,10 @@ impl State {
     }
 
     fn stop_requested(&mut self, now: Instant) {
-        let requests = self.requests.len();
-        let stops = &mut self.counters.stops;
-        stops.requested += 1;
-        stops.requested_with_requests += u64::from(requests > 0);
-        stops.last_requests_when_requested = requests;
+        self.tally.stop_requested(self.requests.len());
         if self.settings.hang_up == HangUp::OnStop {
             self.hang_up();
         }
-        self.status_reads_since_stop = Some(0);
         self.plan(now);
         self.refuse_to_answer();
         self.answer(now);
@@ -410,14 +385,12 @@ impl State {
             match event {
                 Event::AcknowledgeStop => self.acknowledge_stop(now),
                 Event::DropStop => {
-                    self.counters.stops.dropped += 1;
+                    self.tally.counters.stops.dropped += 1;
                     self.go_on(now);
                 }
                 Event::AcknowledgeResume => {
-                    let stops = &mut self.counters.stops;
-                    stops.resumed += 1;
-                    stops.last_resume_us = micros(self.schedule.waited(now));
-                    self.unseen = Some(now);
+                    self.tally
+                        .resume_acknowledged(self.schedule.waited(now), now);
                     self.go_on(now);
                 }
             }
@@ -425,13 +398,8 @@ impl State {
     }
 
     fn acknowledge_stop(&mut self, now: Instant) {
-        let requests = self.requests.len();
-        let stops = &mut self.counters.stops;
-        stops.acknowledged += 1;
-        stops.acknowledged_with_requests += u64::from(requests > 0);
-        stops.last_requests_when_acknowledged = requests;
-        stops.last_acknowledge_us = micros(self.schedule.waited(now));
-        self.unseen = Some(now);
+        self.tally
+            .stop_acknowledged(self.requests.len(), self.schedule.waited(now), now);
         self.status.acknowledge_stop(self.protocol());
         if self.is_suspended() {
             self.requests.suspend();
@@ -518,7 +486,7 @@ impl State {
     }
 
     fn configuration_interrupt(&mut self) {
-        self.counters.configuration_changes += 1;
+        self.tally.counters.configuration_changes += 1;
         self.interrupt(Cause::Configuration, self.registers.config_vector);
     }
 
@@ -528,15 +496,15 @@ impl State {
     pub(super) fn notified(&mut self, queue: u16, data: u64, memory: &Memory, now: Instant) {
         self.tell_time(now);
         self.look_for_added_buffers(memory);
-        self.counters.notifications += 1;
+        self.tally.counters.notifications += 1;
         let live = self.status.is_live();
         self.judge.notification(usize::from(queue), live);
         let stopped = self.status.stop() == Stop::Stopped;
-        self.counters.notifications_while_stopped += u64::from(stopped);
+        self.tally.counters.notifications_while_stopped += u64::from(stopped);
         let promised =
             self.offer.notif_config_data && self.registers.accepted() & (1 << VIRTIO_F_39) != 0;
         if promised && data != u64::from(notify_data(queue)) {
-            self.counters.notifications_lost += 1;
+            self.tally.counters.notifications_lost += 1;
             return;
         }
         if let Some(queue) = self.queues.get_mut(usize::from(queue)) {
@@ -653,7 +621,7 @@ impl State {
                         break;
                     }
                 };
-                let requests = &mut self.counters.requests;
+                let requests = &mut self.tally.counters.requests;
                 requests.taken += 1;
                 requests.taken_while_stopped += u64::from(self.status.stop() != Stop::Running);
                 let waiting = match of_type.wants(index) {
@@ -687,7 +655,7 @@ impl State {
     pub(super) fn give_back(&mut self, executed: Vec<Executed>, memory: &Memory, now: Instant) {
         let count = self.requests.executed();
         if self.resetting {
-            self.counters.requests.dropped += count;
+            self.tally.counters.requests.dropped += count;
             self.finish_reset();
             return;
         }
@@ -719,7 +687,7 @@ impl State {
                 continue;
             }
             virtqueue.done_with_one();
-            let requests = &mut self.counters.requests;
+            let requests = &mut self.tally.counters.requests;
             let Some(outcome) = done.outcome else {
                 requests.dropped += 1;
                 malformed = true;
@@ -750,7 +718,7 @@ impl State {
         }
         let given_up = self.requests.absent.end();
         if given_up {
-            self.counters.requests.dropped +=
+            self.tally.counters.requests.dropped +=
                 std::mem::take(&mut self.requests.absent).len() as u64;
         }
         if malformed || given_up {
@@ -760,10 +728,7 @@ impl State {
 
     fn interrupt(&mut self, cause: Cause, vector: u16) {
         let msix_enabled = self.pci.msix_enabled();
-        self.counters.interrupts += u64::from(self.interrupts.raise(cause, vector, msix_enabled));
+        self.tally.counters.interrupts +=
+            u64::from(self.interrupts.raise(cause, vector, msix_enabled));
     }
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
