@@ -12,9 +12,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
-use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
-
 use crate::buffers::{Guest, Reader, Writer};
 use crate::eventfd::Eventfd;
 use crate::memory::{self, Memory};
@@ -28,34 +25,17 @@ use interrupts::Interrupts;
 use queues::{Done, Executed, Taken, MAX_QUEUE_SIZE};
 use state::State;
 
+pub use offer::Offer;
+
 mod absent;
 mod chain;
 mod interrupts;
+mod offer;
 mod queues;
 mod requests;
 mod schedule;
 mod state;
 mod tally;
-
-/// VIRTIO_F_DEVICE_STOP (RFC of 2020), and VIRTIO_F_NOTIF_CONFIG_DATA (virtio 1.2).
-const VIRTIO_F_39: u32 = 39;
-/// VIRTIO_F_SUSPEND (virtio 1.4).
-const VIRTIO_F_SUSPEND: u32 = 43;
-
-/// What the device offers besides the features of its type.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Offer {
-    /// VIRTIO_F_DEVICE_STOP.
-    pub device_stop: bool,
-    /// VIRTIO_F_SUSPEND.
-    pub suspend: bool,
-    /// Bit 39 in its later sense. Not together with `device_stop`.
-    pub notif_config_data: bool,
-    /// The PCI common configuration reaches beyond `queue_notify_data`, so that bit 39 could mean either.
-    pub long_common: bool,
-    /// INTx instead of MSI-X.
-    pub intx: bool,
-}
 
 /// The device.
 #[derive(Debug)]
@@ -74,26 +54,9 @@ impl Device {
     /// A device of that type.
     pub fn new(of_type: Arc<dyn Type>, offer: Offer, settings: Settings) -> Self {
         let description = of_type.describe();
-        let mut offered = description.features;
-        for (bit, on) in [
-            (VIRTIO_F_VERSION_1, true),
-            (VIRTIO_RING_F_INDIRECT_DESC, true),
-            (VIRTIO_RING_F_EVENT_IDX, true),
-            (VIRTIO_F_39, offer.device_stop || offer.notif_config_data),
-            (VIRTIO_F_SUSPEND, offer.suspend),
-        ] {
-            offered |= u64::from(on) << bit;
-        }
-        let common_size = if offer.long_common || offer.notif_config_data {
-            pci::LONG_COMMON
-        } else {
-            pci::SHORT_COMMON
-        };
-        let vectors = if offer.intx {
-            0
-        } else {
-            description.queues.saturating_add(1)
-        };
+        let offered = description.features | offer.features();
+        let common_size = offer.common_size();
+        let vectors = offer.vectors(description.queues);
         let abandoned = Arc::new(AtomicBool::new(false));
         let state = State::new(
             Arc::clone(&of_type),

@@ -15,11 +15,11 @@ use vm_memory::GuestMemoryMmap;
 
 use super::chain::Error;
 use super::interrupts::{Cause, Interrupts};
+use super::offer::{Offer, VIRTIO_F_39, VIRTIO_F_SUSPEND};
 use super::queues::{Executed, Taken, Virtqueue};
 use super::requests::{Held, Requests};
 use super::schedule::{Event, Schedule};
 use super::tally::{micros, Tally};
-use super::{Offer, VIRTIO_F_39, VIRTIO_F_SUSPEND};
 use crate::judge::{Judge, Write};
 use crate::memory::Memory;
 use crate::pci::{self, DEVICE_SIZE};
