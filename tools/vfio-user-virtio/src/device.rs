@@ -22,6 +22,7 @@ use crate::settings::{self, Settings};
 use crate::types::{ActionError, Request, Type};
 use chain::Chain;
 use interrupts::Interrupts;
+use parts::Parts;
 use queues::{Done, Executed, Taken, MAX_QUEUE_SIZE};
 use state::State;
 
@@ -31,6 +32,7 @@ mod absent;
 mod chain;
 mod interrupts;
 mod offer;
+mod parts;
 mod queues;
 mod requests;
 mod schedule;
@@ -58,9 +60,7 @@ impl Device {
         let common_size = offer.common_size();
         let vectors = offer.vectors(description.queues);
         let abandoned = Arc::new(AtomicBool::new(false));
-        let state = State::new(
-            Arc::clone(&of_type),
-            Arc::clone(&abandoned),
+        let parts = Parts::new(
             offer,
             Registers::new(offered, description.queues, MAX_QUEUE_SIZE, vectors),
             pci::Config::new(
@@ -69,8 +69,13 @@ impl Device {
                 vectors,
                 common_size,
             ),
-            Interrupts::new(vectors),
             settings,
+        );
+        let state = State::new(
+            Arc::clone(&of_type),
+            Arc::clone(&abandoned),
+            parts,
+            Interrupts::new(vectors),
         );
         Self {
             state: Mutex::new(state),
@@ -115,8 +120,11 @@ impl Device {
     pub fn read_config(&self, offset: u64, data: &mut [u8], now: Instant) {
         let window = {
             let state = self.lock();
-            state.pci.read(offset, data, state.interrupts.is_pending());
-            state.pci.window(offset)
+            state
+                .parts
+                .pci
+                .read(offset, data, state.interrupts.is_pending());
+            state.parts.pci.window(offset)
         };
         if let Some(window) = window {
             if let Some(data) = data.get_mut(..window.length) {
@@ -129,8 +137,8 @@ impl Device {
     pub fn write_config(&self, offset: u64, data: &[u8], now: Instant) {
         let window = {
             let mut state = self.lock();
-            state.pci.write(offset, data);
-            state.pci.window(offset)
+            state.parts.pci.write(offset, data);
+            state.parts.pci.window(offset)
         };
         if let Some(window) = window {
             if let Some(data) = data.get(..window.length) {
@@ -149,7 +157,7 @@ impl Device {
                 }
             }
             Structure::Common(offset) => {
-                let value = self.lock().registers.read(offset, data.len());
+                let value = self.lock().parts.registers.read(offset, data.len());
                 data.iter_mut()
                     .zip(value.to_le_bytes())
                     .for_each(|(to, from)| *to = from);
@@ -240,7 +248,7 @@ impl Device {
     /// A reset of the PCI function. Returns when no request touches the guest's memory any more.
     pub fn reset(&self) {
         let mut state = self.lock();
-        state.judge.reset();
+        state.parts.judge.reset();
         state.reset();
         while state.is_resetting() {
             state = self
@@ -272,7 +280,7 @@ impl Device {
             "behave" => self.lock().behave(Instant::now()),
             "hang-up" => self.lock().hang_up(),
             "needs-reset" => self.lock().needs_reset("asked to"),
-            "forget-breaches" => self.lock().judge.forget(),
+            "forget-breaches" => self.lock().parts.judge.forget(),
             _ => {
                 let changed = self.of_type.act(action)?;
                 // Also for the worker, which must not miss what there is to do now.
