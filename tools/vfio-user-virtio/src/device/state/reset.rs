@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! From a reset to the next DRIVER_OK: the device returns to the state after power-on, and the virtqueues are set up anew.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+
+use super::State;
+use crate::device::parts::Withheld;
+use crate::device::queues::Virtqueue;
+use crate::device::schedule::Schedule;
+use crate::memory::Memory;
+use crate::status::Status;
+
+impl State {
+    /// The driver is ready: sets the virtqueues up as it has laid them out.
+    pub(super) fn start(&mut self, memory: &Memory, now: Instant) {
+        let event_idx = self.parts.registers.accepted() & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
+        let queues: Vec<(Virtqueue, bool)> = self
+            .parts
+            .registers
+            .queues
+            .iter()
+            .filter_map(|registers| Virtqueue::new(registers, event_idx))
+            .collect();
+        let valid = queues.iter().all(|(_, valid)| *valid);
+        self.parts.queues = queues.into_iter().map(|(queue, _)| queue).collect();
+        if !valid {
+            self.needs_reset("a virtqueue is not aligned");
+        } else if !self
+            .parts
+            .queues
+            .iter()
+            .all(|queue| queue.is_in(&memory.lock()))
+        {
+            self.parts.requests.absent.miss(now);
+        }
+    }
+
+    pub(in crate::device) fn reset(&mut self) {
+        self.parts.tally.counters.resets += 1;
+        self.parts.tally.counters.requests.dropped += self.parts.requests.drop_waiting();
+        self.parts.resetting = true;
+        if self.parts.requests.are_executing() {
+            self.abandoned.store(true, Ordering::Relaxed);
+        } else {
+            self.finish_reset();
+        }
+    }
+
+    pub(in crate::device) fn is_resetting(&self) -> bool {
+        self.parts.resetting
+    }
+
+    pub(super) fn finish_reset(&mut self) {
+        self.parts.resetting = false;
+        self.abandoned.store(false, Ordering::Relaxed);
+        self.parts.status = Status::default();
+        self.parts.registers.reset();
+        self.interrupts.reset();
+        self.parts.queues.clear();
+        self.schedule = Schedule::default();
+        self.parts.withheld = Withheld::default();
+        self.parts.tally.reset();
+        self.of_type.reset();
+    }
+}

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The virtqueues are served: what the driver makes available is taken, carried out when its time has come, and given back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use vm_memory::GuestMemoryMmap;
+
+use super::State;
+use crate::device::chain::Error;
+use crate::device::interrupts::Cause;
+use crate::device::offer::VIRTIO_F_39;
+use crate::device::queues::{Executed, Taken};
+use crate::device::schedule::Event;
+use crate::memory::Memory;
+use crate::registers::notify_data;
+use crate::status::Stop;
+use crate::types::Wants;
+
+impl State {
+    /// The driver notifies virtqueue `queue`, with `data`.
+    pub(in crate::device) fn notified(
+        &mut self,
+        queue: u16,
+        data: u64,
+        memory: &Memory,
+        now: Instant,
+    ) {
+        self.tell_time(now);
+        self.look_for_added_buffers(memory);
+        self.parts.tally.counters.notifications += 1;
+        let live = self.parts.status.is_live();
+        self.parts.judge.notification(usize::from(queue), live);
+        let stopped = self.parts.status.stop() == Stop::Stopped;
+        self.parts.tally.counters.notifications_while_stopped += u64::from(stopped);
+        let promised = self.parts.offer.notif_config_data
+            && self.parts.registers.accepted() & (1 << VIRTIO_F_39) != 0;
+        if promised && data != u64::from(notify_data(queue)) {
+            self.parts.tally.counters.notifications_lost += 1;
+            return;
+        }
+        if let Some(queue) = self.parts.queues.get_mut(usize::from(queue)) {
+            queue.notified |= !(stopped && self.parts.settings.forget_notifications);
+        }
+    }
+
+    fn may_take(&self, now: Instant) -> bool {
+        // A device that is about to answer a stop which was called off has stopped by then.
+        let stopping = self.parts.status.stop() == Stop::Running
+            && self
+                .schedule
+                .next(Stop::Running)
+                .is_some_and(|(due, _)| now >= due);
+        let bug = self.parts.settings.take_while_stopped && self.parts.status.is_live();
+        !self.parts.resetting
+            && !self.parts.requests.absent.is_waiting()
+            && (bug || self.parts.status.may_serve() && !stopping)
+    }
+
+    /// When the next request is to be carried out.
+    fn next_request(&self) -> Option<Instant> {
+        self.parts.requests.next(self.parts.held())
+    }
+
+    pub(in crate::device) fn has_work(&self, now: Instant) -> bool {
+        let mut queues = self.parts.queues.iter().enumerate();
+        (self.may_take(now)
+            && self.parts.room()
+            && queues.any(|(index, queue)| queue.is_wanted(index, &*self.of_type)))
+            || self.next_request().is_some_and(|due| due <= now)
+            || !self.parts.holds_all() && self.parts.requests.absent.has_work(now)
+    }
+
+    /// When time alone brings something to do.
+    pub(in crate::device) fn next_event(&self) -> Option<Instant> {
+        let answer = self
+            .schedule
+            .next(self.parts.status.stop())
+            .and_then(|(due, event)| {
+                (event != Event::AcknowledgeStop || self.parts.is_quiet()).then_some(due)
+            });
+        self.next_request()
+            .into_iter()
+            .chain(answer)
+            .chain(
+                self.parts
+                    .requests
+                    .absent
+                    .deadline()
+                    .filter(|_| !self.parts.holds_all()),
+            )
+            .chain(self.of_type.next_event())
+            .min()
+    }
+
+    /// The client has mapped something.
+    pub(in crate::device) fn mapped(&mut self) {
+        self.parts.requests.absent.mapped();
+    }
+
+    /// The worker begins with what there is to do.
+    pub(in crate::device) fn begin(&mut self, now: Instant) {
+        if !self.parts.holds_all() {
+            self.parts.requests.absent.begin(now);
+        }
+    }
+
+    /// Takes what the driver has made available.
+    pub(in crate::device) fn take(&mut self, memory: &GuestMemoryMmap, now: Instant) {
+        let of_type = Arc::clone(&self.of_type);
+        for index in 0..self.parts.queues.len() {
+            while self.may_take(now) && self.parts.room() {
+                let Some(virtqueue) = self
+                    .parts
+                    .queues
+                    .get_mut(index)
+                    .filter(|virtqueue| virtqueue.is_wanted(index, &*of_type))
+                else {
+                    break;
+                };
+                let chain = match virtqueue.take(memory) {
+                    Ok(Some(chain)) => chain,
+                    Ok(None) => break,
+                    Err(Error::Gone) => {
+                        self.parts.requests.absent.miss(now);
+                        break;
+                    }
+                    Err(error) => {
+                        self.needs_reset(&error.to_string());
+                        break;
+                    }
+                };
+                let requests = &mut self.parts.tally.counters.requests;
+                requests.taken += 1;
+                requests.taken_while_stopped +=
+                    u64::from(self.parts.status.stop() != Stop::Running);
+                let waiting = match of_type.wants(index) {
+                    Wants::Forever => {
+                        requests.kept += 1;
+                        virtqueue.done_with_one();
+                        continue;
+                    }
+                    Wants::Some(_) => &mut self.parts.requests.saying,
+                    Wants::All => &mut self.parts.requests.waiting,
+                };
+                let every = self.parts.settings.io_error_every;
+                let taken = Taken {
+                    queue: index,
+                    chain,
+                    fail: every != 0 && requests.taken % every == 0,
+                };
+                let due = now + Duration::from_micros(self.parts.settings.io_delay_us);
+                let (order, number) = (self.parts.settings.io_order, requests.taken);
+                waiting.insert(due, order, number, &mut self.random, taken);
+            }
+        }
+    }
+
+    /// The requests whose time has come; they are being carried out from now on.
+    pub(in crate::device) fn due(&mut self, now: Instant) -> Vec<Taken> {
+        self.parts.requests.due(self.parts.held(), now)
+    }
+
+    /// Gives the driver back what was carried out.
+    pub(in crate::device) fn give_back(
+        &mut self,
+        executed: Vec<Executed>,
+        memory: &Memory,
+        now: Instant,
+    ) {
+        let count = self.parts.requests.executed();
+        if self.parts.resetting {
+            self.parts.tally.counters.requests.dropped += count;
+            self.finish_reset();
+            return;
+        }
+        let memory = memory.lock();
+        let mut malformed = false;
+        let mut used = vec![false; self.parts.queues.len()];
+        let mut all = Vec::new();
+        if !self.parts.holds_all() {
+            all = self.parts.requests.absent.take_done();
+        }
+        for executed in executed {
+            match executed {
+                Executed::Done(done) => all.push(done),
+                Executed::Missed(taken) => {
+                    self.parts.requests.absent.requests.push(taken);
+                    self.parts.requests.absent.miss(now);
+                }
+            }
+        }
+        for done in all {
+            let (Some(virtqueue), Some(used)) = (
+                self.parts.queues.get_mut(done.queue),
+                used.get_mut(done.queue),
+            ) else {
+                continue;
+            };
+            if done.outcome.is_some() && !virtqueue.is_in(&memory) {
+                self.parts.requests.absent.done.push(done);
+                self.parts.requests.absent.miss(now);
+                continue;
+            }
+            virtqueue.done_with_one();
+            let requests = &mut self.parts.tally.counters.requests;
+            let Some(outcome) = done.outcome else {
+                requests.dropped += 1;
+                malformed = true;
+                continue;
+            };
+            requests.completed += 1;
+            requests.failed += u64::from(!outcome.ok);
+            *requests.kinds.entry(outcome.kind).or_default() += 1;
+            malformed |= virtqueue
+                .give_back(done.head, outcome.written, &memory)
+                .is_err();
+            *used = true;
+        }
+        let wanting: Vec<usize> = self
+            .parts
+            .queues
+            .iter_mut()
+            .zip(used)
+            .enumerate()
+            .filter_map(|(index, (queue, used))| {
+                (used && queue.wants_interrupt(&memory)).then_some(index)
+            })
+            .collect();
+        drop(memory);
+        for index in wanting {
+            if let Some(vector) = self
+                .parts
+                .registers
+                .queues
+                .get(index)
+                .map(|queue| queue.vector)
+            {
+                self.interrupt(Cause::Queue, vector);
+            }
+        }
+        let given_up = self.parts.requests.absent.end();
+        if given_up {
+            self.parts.tally.counters.requests.dropped +=
+                std::mem::take(&mut self.parts.requests.absent).len() as u64;
+        }
+        if malformed || given_up {
+            self.needs_reset("the driver's virtqueues or buffers can't be used");
+        }
+    }
+}
