@@ -12,23 +12,22 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::buffers::{Guest, Reader, Writer};
 use crate::eventfd::Eventfd;
 use crate::memory::{self, Memory};
-use crate::pci::{self, Structure};
-use crate::registers::{Registers, DEVICE_STATUS};
+use crate::pci;
+use crate::registers::Registers;
 use crate::report::Report;
 use crate::settings::{self, Settings};
-use crate::types::{ActionError, Request, Type};
-use chain::Chain;
+use crate::types::{ActionError, Type};
 use interrupts::Interrupts;
 use parts::Parts;
-use queues::{Done, Executed, Taken, MAX_QUEUE_SIZE};
+use queues::MAX_QUEUE_SIZE;
 use state::State;
 
 pub use offer::Offer;
 
 mod absent;
+mod access;
 mod chain;
 mod interrupts;
 mod offer;
@@ -38,6 +37,7 @@ mod requests;
 mod schedule;
 mod state;
 mod tally;
+mod worker;
 
 /// The device.
 #[derive(Debug)]
@@ -114,96 +114,6 @@ impl Device {
     /// How many MSI-X vectors the device has. None: it has INTx.
     pub fn vectors(&self) -> u16 {
         self.vectors
-    }
-
-    /// Reads from PCI configuration space.
-    pub fn read_config(&self, offset: u64, data: &mut [u8], now: Instant) {
-        let window = {
-            let state = self.lock();
-            state
-                .parts
-                .pci
-                .read(offset, data, state.interrupts.is_pending());
-            state.parts.pci.window(offset)
-        };
-        if let Some(window) = window {
-            if let Some(data) = data.get_mut(..window.length) {
-                self.read_bar(window.offset, data, now);
-            }
-        }
-    }
-
-    /// Writes to PCI configuration space.
-    pub fn write_config(&self, offset: u64, data: &[u8], now: Instant) {
-        let window = {
-            let mut state = self.lock();
-            state.parts.pci.write(offset, data);
-            state.parts.pci.window(offset)
-        };
-        if let Some(window) = window {
-            if let Some(data) = data.get(..window.length) {
-                self.write_bar(window.offset, data, now);
-            }
-        }
-    }
-
-    /// Reads from BAR 0.
-    pub fn read_bar(&self, offset: u64, data: &mut [u8], now: Instant) {
-        data.fill(0);
-        match Structure::at(offset, self.common_size) {
-            Structure::Common(DEVICE_STATUS) => {
-                if let [byte] = data {
-                    *byte = self.lock().read_status(&self.memory, now);
-                }
-            }
-            Structure::Common(offset) => {
-                let value = self.lock().parts.registers.read(offset, data.len());
-                data.iter_mut()
-                    .zip(value.to_le_bytes())
-                    .for_each(|(to, from)| *to = from);
-            }
-            Structure::Device(offset) => {
-                let config = self.lock().configuration();
-                let from = usize::try_from(offset).unwrap_or(config.len());
-                data.iter_mut()
-                    .zip(config.iter().skip(from))
-                    .for_each(|(to, from)| *to = *from);
-            }
-            Structure::Isr => {
-                if let Some(byte) = data.first_mut() {
-                    *byte = self.lock().interrupts.read_isr();
-                }
-            }
-            Structure::Notify(_) | Structure::None => {}
-        }
-    }
-
-    /// Writes to BAR 0.
-    pub fn write_bar(&self, offset: u64, data: &[u8], now: Instant) {
-        let mut bytes = [0; 8];
-        bytes
-            .iter_mut()
-            .zip(data)
-            .for_each(|(to, from)| *to = *from);
-        let value = u64::from_le_bytes(bytes);
-        match Structure::at(offset, self.common_size) {
-            Structure::Common(DEVICE_STATUS) if data.len() == 1 => {
-                self.lock().write_status(value as u8, &self.memory, now);
-                self.wake.notify_all();
-            }
-            Structure::Common(offset) => {
-                self.lock()
-                    .common_written(offset, data.len(), value, &self.memory, now);
-            }
-            Structure::Notify(queue) => {
-                self.lock().notified(queue, value, &self.memory, now);
-                self.wake.notify_all();
-            }
-            Structure::Device(offset) => {
-                self.lock().configuration_written(offset, data, now);
-            }
-            Structure::Isr | Structure::None => {}
-        }
     }
 
     /// The client gives `files` to signal the MSI-X vectors from `start` on; none takes those vectors away.
@@ -292,81 +202,5 @@ impl Device {
         }
         self.wake.notify_all();
         Ok(())
-    }
-
-    /// Works on the virtqueues, for ever.
-    pub fn run(&self) {
-        loop {
-            self.serve(Instant::now());
-            let state = self.lock();
-            if state.has_work(Instant::now()) {
-                continue;
-            }
-            // Whoever leaves work for the worker holds the lock and notifies: nothing is missed between the look and the wait.
-            match state.next_event() {
-                Some(next) => {
-                    let wait = next.saturating_duration_since(Instant::now());
-                    drop(
-                        self.wake
-                            .wait_timeout(state, wait)
-                            .unwrap_or_else(PoisonError::into_inner),
-                    );
-                }
-                None => drop(
-                    self.wake
-                        .wait(state)
-                        .unwrap_or_else(PoisonError::into_inner),
-                ),
-            }
-        }
-    }
-
-    /// Does what there is to do at `now`.
-    pub fn serve(&self, now: Instant) {
-        self.of_type.pass(now);
-        let due = {
-            let mut state = self.lock();
-            state.begin(now);
-            state.take(&self.memory.lock(), now);
-            state.due(now)
-        };
-        let done: Vec<Executed> = due.into_iter().map(|taken| self.execute(taken)).collect();
-        let mut state = self.lock();
-        state.give_back(done, &self.memory, now);
-        state.answer(now);
-        self.wake.notify_all();
-    }
-
-    fn execute(&self, taken: Taken) -> Executed {
-        let guest = Guest {
-            memory: &self.memory,
-            abandoned: &self.abandoned,
-        };
-        let Chain {
-            head,
-            input,
-            output,
-        } = &taken.chain;
-        if !taken.chain.is_in(&self.memory.lock()) {
-            return Executed::Missed(taken);
-        }
-        let outcome = guest.wanted().ok().map(|()| {
-            self.of_type.execute(Request {
-                queue: taken.queue,
-                input: Reader::new(guest, input),
-                output: Writer::new(guest, output),
-                fail: taken.fail,
-            })
-        });
-        let outcome = outcome.and_then(|outcome| {
-            outcome
-                .inspect_err(|error| tracing::warn!(%error, head, "a request can't be answered"))
-                .ok()
-        });
-        Executed::Done(Done {
-            queue: taken.queue,
-            head: *head,
-            outcome,
-        })
     }
 }

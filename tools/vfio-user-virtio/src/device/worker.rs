@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The worker: it takes requests under the lock, carries them out without it, and gives them back under it.
+
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use super::chain::Chain;
+use super::queues::{Done, Executed, Taken};
+use super::Device;
+use crate::buffers::{Guest, Reader, Writer};
+use crate::types::Request;
+
+impl Device {
+    /// Works on the virtqueues, for ever.
+    pub fn run(&self) {
+        loop {
+            self.serve(Instant::now());
+            let state = self.lock();
+            if state.has_work(Instant::now()) {
+                continue;
+            }
+            // Whoever leaves work for the worker holds the lock and notifies: nothing is missed between the look and the wait.
+            match state.next_event() {
+                Some(next) => {
+                    let wait = next.saturating_duration_since(Instant::now());
+                    drop(
+                        self.wake
+                            .wait_timeout(state, wait)
+                            .unwrap_or_else(PoisonError::into_inner),
+                    );
+                }
+                None => drop(
+                    self.wake
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner),
+                ),
+            }
+        }
+    }
+
+    /// Does what there is to do at `now`.
+    pub fn serve(&self, now: Instant) {
+        self.of_type.pass(now);
+        let due = {
+            let mut state = self.lock();
+            state.begin(now);
+            state.take(&self.memory.lock(), now);
+            state.due(now)
+        };
+        let done: Vec<Executed> = due.into_iter().map(|taken| self.execute(taken)).collect();
+        let mut state = self.lock();
+        state.give_back(done, &self.memory, now);
+        state.answer(now);
+        self.wake.notify_all();
+    }
+
+    fn execute(&self, taken: Taken) -> Executed {
+        let guest = Guest {
+            memory: &self.memory,
+            abandoned: &self.abandoned,
+        };
+        let Chain {
+            head,
+            input,
+            output,
+        } = &taken.chain;
+        if !taken.chain.is_in(&self.memory.lock()) {
+            return Executed::Missed(taken);
+        }
+        let outcome = guest.wanted().ok().map(|()| {
+            self.of_type.execute(Request {
+                queue: taken.queue,
+                input: Reader::new(guest, input),
+                output: Writer::new(guest, output),
+                fail: taken.fail,
+            })
+        });
+        let outcome = outcome.and_then(|outcome| {
+            outcome
+                .inspect_err(|error| tracing::warn!(%error, head, "a request can't be answered"))
+                .ok()
+        });
+        Executed::Done(Done {
+            queue: taken.queue,
+            head: *head,
+            outcome,
+        })
+    }
+}
