@@ -65,7 +65,9 @@ impl Guest<'_> {
         let start = Instant::now();
         loop {
             self.wanted()?;
-            match access(&self.memory.lock()) {
+            // The memory is not locked while this waits for it: the client could not map it.
+            let reached = access(&self.memory.lock());
+            match reached {
                 Ok(()) => return Ok(()),
                 Err(error) if start.elapsed() >= PATIENCE => return Err(io::Error::other(error)),
                 Err(_) => thread::sleep(LOOK),

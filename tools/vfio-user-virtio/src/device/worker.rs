@@ -76,6 +76,8 @@ impl Device {
                 fail: taken.fail,
             })
         });
+        // A reset in the middle of it is no fault of the request's.
+        let outcome = outcome.filter(|_| guest.wanted().is_ok());
         let outcome = outcome.and_then(|outcome| {
             outcome
                 .inspect_err(|error| tracing::warn!(%error, head, "a request can't be answered"))
