@@ -62,6 +62,20 @@ pub enum Command {
         #[arg(long, value_name = "FILE", conflicts_with_all = ["device", "settings"])]
         scenario: Option<PathBuf>,
     },
+    /// Write all that the devices are into a file, for `serve --restore` and `show`
+    ///
+    /// The devices have to be stopped, or without a driver.
+    Save {
+        /// The control socket
+        control: PathBuf,
+        /// The file, which is made or replaced
+        file: PathBuf,
+    },
+    /// Show what `save` has written
+    Show {
+        /// The file
+        file: PathBuf,
+    },
     /// Have a device do something once
     #[command(after_long_help = "\
 Actions:
@@ -91,7 +105,7 @@ pub struct Serve {
     /// read_only=true, zoned=true. scsi: file=FILE, units=N (logical units, equal parts of FILE), queues=N. net: mac=MAC, queues=N (pairs of virtqueues), mergeable=true (VIRTIO_NET_F_MRG_RXBUF). null: id=N (virtio device type), queues=N,
     /// features=MASK (of its type), config=HEX (what its configuration space begins with), answers=MASK (a bit for each virtqueue in which it
     /// answers, with zeroes)
-    #[arg(long = "device", value_name = "TYPE,KEY=VALUE,...", required = true)]
+    #[arg(long = "device", value_name = "TYPE,KEY=VALUE,...", required_unless_present_any = ["take_over", "restore"])]
     pub devices: Vec<Spec>,
     /// Where to listen for control clients: one JSON request a line, one reply a line
     #[arg(long, value_name = "SOCKET")]
@@ -99,6 +113,21 @@ pub struct Serve {
     /// A file with settings: a TOML table for each device
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
+    /// Go on with the devices of the server with this control socket, which ends then: its sockets, its connections to QEMU, its
+    /// guests' memory, all that the devices are. They have to be stopped. If this fails, that server goes on as if nothing had been
+    #[arg(long, value_name = "SOCKET", conflicts_with_all = ["devices", "control", "scenario", "restore"])]
+    pub take_over: Option<PathBuf>,
+    /// Go on with devices as `save` has written them, which wait for clients
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["devices", "control", "scenario"])]
+    pub restore: Option<PathBuf>,
+    /// The device NAME has its data in FILE from now on: a copy, made while it was stopped
+    #[arg(long = "file", value_name = "NAME=FILE", value_parser = new_file)]
+    pub new_files: Vec<(String, PathBuf)>,
+}
+
+fn new_file(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, file) = text.split_once('=').ok_or("expected NAME=FILE")?;
+    Ok((name.to_owned(), file.into()))
 }
 
 fn types_help() -> String {

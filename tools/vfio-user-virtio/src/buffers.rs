@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryError, GuestMemoryMmap, Permissions};
 
 use crate::memory::Memory;
@@ -22,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(1);
 const MOST_AT_ONCE: usize = 64 * 1024;
 
 /// A buffer: where it is, and how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Buffer {
     /// The guest's address.
     pub address: u64,

@@ -107,6 +107,11 @@ impl Client {
         self.ask(Map::from_iter(request)).map(drop)
     }
 
+    /// A snapshot of all devices, which have to stand still for it.
+    pub fn save(&mut self) -> Result<Value, Error> {
+        self.ask(Map::from_iter([("do".to_owned(), "save".into())]))
+    }
+
     /// Has a device do something.
     pub fn act(&mut self, device: &str, action: &str) -> Result<(), Error> {
         let request = [

@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -21,16 +21,14 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::device::Device;
+use crate::handover::{self, give, HAND_OVER};
 use crate::report::VERSION;
 use crate::scenario::Changes;
+use crate::service::{Control, Devices, Service};
 use crate::socket;
 use clients::{Client, Clients};
 
 mod clients;
-
-/// The devices, by name.
-pub type Devices = BTreeMap<String, Arc<Device>>;
 
 const MAX_LINE: u64 = 64 * 1024;
 
@@ -46,6 +44,22 @@ struct Request {
     set: Option<Changes>,
     #[serde(rename = "do")]
     action: Option<String>,
+}
+
+impl Request {
+    /// What is asked of the process, and not of a device.
+    fn of_process(&self) -> Option<&str> {
+        match self {
+            Self {
+                device: None,
+                get: None,
+                set: None,
+                action: Some(action),
+                ..
+            } => Some(action),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -80,35 +94,41 @@ enum Error {
     #[error(transparent)]
     Setting(#[from] crate::settings::Error),
     #[error(transparent)]
+    Snapshot(#[from] handover::Error),
+    #[error(transparent)]
     Action(#[from] crate::types::ActionError),
 }
 
-/// Serves clients, for ever.
-pub fn run(listener: &UnixListener, devices: &Arc<Devices>) -> ! {
+/// Serves clients, until a system call fails that can't.
+pub fn run(control: &Control, service: &Arc<Service>) -> io::Result<()> {
     let clients = Arc::new(Clients::default());
     loop {
+        control.boundary().wait(control.listener(), || ())?;
+        let Some(client) = socket::accept(control.listener()) else {
+            continue;
+        };
         let started = clients
-            .admit(socket::accept(listener))
-            .and_then(|client| client.map_or(Ok(()), |client| start(client, devices)));
+            .admit(client)
+            .and_then(|client| client.map_or(Ok(()), |client| start(client, service)));
         if let Err(error) = started {
             tracing::info!(%error, "a control client was turned away");
         }
     }
 }
 
-fn start(client: Client, devices: &Arc<Devices>) -> io::Result<()> {
-    let devices = Arc::clone(devices);
+fn start(client: Client, service: &Arc<Service>) -> io::Result<()> {
+    let service = Arc::clone(service);
     thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || {
-            if let Err(error) = serve(client.stream(), &devices, || client.has_asked()) {
+            if let Err(error) = serve(client.stream(), &service, || client.has_asked()) {
                 tracing::info!(%error, "control client");
             }
         })
         .map(drop)
 }
 
-fn serve(stream: &UnixStream, devices: &Devices, asked: impl Fn()) -> io::Result<()> {
+fn serve(stream: &UnixStream, service: &Service, asked: impl Fn()) -> io::Result<()> {
     let mut input = BufReader::new(stream);
     let mut output = stream;
     loop {
@@ -126,19 +146,34 @@ fn serve(stream: &UnixStream, devices: &Devices, asked: impl Fn()) -> io::Result
             continue;
         }
         asked();
-        let mut reply = serde_json::to_vec(&answer(&line, devices))?;
+        let (id, request) = parse(&line);
+        if let Ok(Some(HAND_OVER)) = request.as_ref().map(Request::of_process) {
+            // What comes next is no request.
+            return give::give(service, stream, &id);
+        }
+        let mut reply = serde_json::to_vec(&answer(id, request, service))?;
         reply.push(b'\n');
         output.write_all(&reply)?;
     }
 }
 
-fn answer(line: &[u8], devices: &Devices) -> Reply {
-    // Even a request that makes no sense is answered under its own id, if it has one.
+/// A request, and its id: even one that makes no sense is answered under its own id, if it has one.
+fn parse(line: &[u8]) -> (Value, Result<Request, Error>) {
     let id = serde_json::from_slice::<Value>(line)
         .ok()
         .and_then(|value| value.get("id").cloned())
         .unwrap_or_default();
-    let result = match perform(line, devices) {
+    let request = serde_json::from_slice::<Request>(line).map_err(Error::from);
+    let known = |request: Request| match request.v {
+        VERSION => Ok(request),
+        version => Err(Error::Version(version)),
+    };
+    (id, request.and_then(known))
+}
+
+fn answer(id: Value, request: Result<Request, Error>, service: &Service) -> Reply {
+    let _turn = service.turn();
+    let result = match request.and_then(|request| perform(request, service)) {
         Ok(value) => Answer::Value(value),
         Err(error) => Answer::Error(error.to_string()),
     };
@@ -154,11 +189,11 @@ fn names(devices: &Devices) -> String {
     names.join(", ")
 }
 
-fn perform(line: &[u8], devices: &Devices) -> Result<Value, Error> {
-    let request: Request = serde_json::from_slice(line)?;
-    if request.v != VERSION {
-        return Err(Error::Version(request.v));
+fn perform(request: Request, service: &Service) -> Result<Value, Error> {
+    if request.of_process() == Some("save") {
+        return Ok(give::snapshot(service)?);
     }
+    let devices = service.devices();
     let device = match request.device {
         None => None,
         Some(name) => Some(
@@ -207,24 +242,21 @@ fn find(report: &Value, path: String) -> Result<Value, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Offer;
-    use crate::settings::Settings;
-    use crate::types::null::Null;
 
-    fn devices() -> Devices {
-        let device = |id| {
-            let offer = Offer::default();
-            Arc::new(Device::new(
-                Arc::new(Null::new(id, 1)),
-                offer,
-                Settings::default(),
-            ))
-        };
-        Devices::from([("a".to_owned(), device(1)), ("b".to_owned(), device(2))])
+    fn service() -> Service {
+        let folder = tempfile::tempdir().unwrap();
+        let specs = ["a", "b"].map(|name| {
+            let socket = folder.path().join(name);
+            let id = if name == "a" { 1 } else { 2 };
+            let spec = format!("null,name={name},id={id},socket={}", socket.display());
+            spec.parse().unwrap()
+        });
+        Service::open(&specs, None).unwrap()
     }
 
     fn ask(request: &str) -> (Value, Option<Value>, Option<String>) {
-        let reply = answer(request.as_bytes(), &devices());
+        let (id, request) = parse(request.as_bytes());
+        let reply = answer(id, request, &service());
         match reply.result {
             Answer::Value(value) => (reply.id, Some(value), None),
             Answer::Error(error) => (reply.id, None, Some(error)),
@@ -284,8 +316,8 @@ mod tests {
     fn silent_clients_lock_nobody_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control");
-        let listener = socket::listen(&path).unwrap();
-        thread::spawn(move || run(&listener, &Arc::new(devices())));
+        let control = Control::listen(path.clone()).unwrap();
+        thread::spawn(move || run(&control, &Arc::new(service())));
         let silent: Vec<UnixStream> = (0..100)
             .map(|_| UnixStream::connect(&path).unwrap())
             .collect();
@@ -300,7 +332,7 @@ mod tests {
         server
             .set_write_timeout(Some(std::time::Duration::from_millis(1)))
             .unwrap();
-        let serving = thread::spawn(move || serve(&server, &devices(), || ()));
+        let serving = thread::spawn(move || serve(&server, &service(), || ()));
         let request = b"{\"v\":1,\"id\":1,\"get\":\"\"}\n";
         // Until the server is gone. A client that waits for it to read waits no longer than this.
         let minute = std::time::Duration::from_secs(60);

@@ -24,11 +24,13 @@ use parts::Parts;
 use queues::MAX_QUEUE_SIZE;
 use state::State;
 
+pub use image::{Busy, Error as ImageError, Files, Frozen};
 pub use offer::Offer;
 
 mod absent;
 mod access;
 mod chain;
+mod image;
 mod interrupts;
 mod offer;
 mod parts;
@@ -109,6 +111,11 @@ impl Device {
         self.lock().mapped();
         self.wake.notify_all();
         Ok(())
+    }
+
+    /// The file that its data are in.
+    pub fn file(&self) -> Option<Arc<File>> {
+        self.of_type.file()
     }
 
     /// How many MSI-X vectors the device has. None: it has INTx.

@@ -3,6 +3,7 @@
 //! The client's files for interrupts.
 
 use std::fs::read_link;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
@@ -26,6 +27,11 @@ impl TryFrom<OwnedFd> for Eventfd {
 }
 
 impl Eventfd {
+    /// The file, once more.
+    pub fn file(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone()
+    }
+
     /// Signals whoever waits for it. One whose count is at its limit is signalled already.
     ///
     /// O_NONBLOCK belongs to the client's open file too, and is the client's to choose. So this looks before it writes: only the same

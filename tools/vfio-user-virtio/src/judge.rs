@@ -24,7 +24,9 @@
 //! * STATUS-1: the driver MUST NOT clear a status bit (under VIRTIO_F_DEVICE_STOP this is D-DRV-4).
 //! * STATUS-2: the driver MUST NOT notify the device before DRIVER_OK.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 use crate::registers::{CONFIG_MSIX_VECTOR, DRIVER_FEATURE, QUEUE_SIZE};
 use crate::status::{Protocol, Stop, DEVICE_STOPPED, DRIVER_OK, FAILED, SUSPEND};
@@ -33,10 +35,10 @@ use crate::status::{Protocol, Stop, DEVICE_STOPPED, DRIVER_OK, FAILED, SUSPEND};
 const KEPT: usize = 64;
 
 /// A rule that was broken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Breach {
     /// Which rule, for example `D-DRV-2`.
-    pub rule: &'static str,
+    pub rule: Cow<'static, str>,
     /// What was seen.
     pub seen: String,
     /// When, in microseconds since the server started.
@@ -44,7 +46,8 @@ pub struct Breach {
 }
 
 /// What the driver has yet to see before it may go on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 enum Owed {
     /// Nothing.
     #[default]
@@ -56,7 +59,8 @@ enum Owed {
 }
 
 /// From the driver's write of SUSPEND to its look at a device that runs again, it may not touch the device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 enum Fence {
     #[default]
     None,
@@ -78,7 +82,7 @@ pub struct Write {
 }
 
 /// The judge of one driver.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub struct Judge {
     /// The bits that the driver knows of: what it last read or wrote. A bit that the device set since can't be held against it.
     seen: u8,
@@ -299,7 +303,7 @@ impl Judge {
         tracing::warn!(rule, seen, "the driver broke a rule");
         if self.breaches.len() < KEPT {
             self.breaches.push(Breach {
-                rule,
+                rule: rule.into(),
                 seen,
                 at_us: self.at_us,
             });
@@ -316,13 +320,13 @@ mod tests {
     const SUSPENDED: u8 = READY & !DRIVER_OK | SUSPEND;
 
     /// What the judge says of a driver that knows `current` and then does this.
-    fn verdict(current: u8, act: impl FnOnce(&mut Judge)) -> Vec<&'static str> {
+    fn verdict(current: u8, act: impl FnOnce(&mut Judge)) -> Vec<Cow<'static, str>> {
         let mut judge = Judge::default();
         judge.read(current, Stop::Running);
         act(&mut judge);
         let (count, breaches) = judge.breaches();
         assert_eq!(count, breaches.len() as u64);
-        breaches.iter().map(|breach| breach.rule).collect()
+        breaches.iter().map(|breach| breach.rule.clone()).collect()
     }
 
     fn write(protocol: Protocol, stop: Stop, current: u8, written: u8) -> Write {
@@ -525,7 +529,7 @@ mod tests {
     }
 
     /// From the write of SUSPEND to the look at a device that runs again, with what the driver does at every stage.
-    fn all_the_while(act: impl Fn(&mut Judge)) -> Vec<&'static str> {
+    fn all_the_while(act: impl Fn(&mut Judge)) -> Vec<Cow<'static, str>> {
         verdict(READY, |judge| {
             act(judge);
             judge.write(s(Stop::Running, READY, READY | SUSPEND));

@@ -14,18 +14,22 @@
 //! It shares no code with the driver: a judge that shares the driver's predicates can't catch its mistakes.
 
 pub mod args;
+pub mod boundary;
 pub mod buffers;
 pub mod client;
 pub mod control;
 pub mod device;
 pub mod eventfd;
+pub mod handover;
 pub mod judge;
 pub mod log;
 pub mod memory;
 pub mod pci;
+pub mod portable;
 pub mod registers;
 pub mod report;
 pub mod scenario;
+pub mod service;
 pub mod settings;
 pub mod socket;
 pub mod status;

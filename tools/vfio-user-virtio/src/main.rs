@@ -5,7 +5,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{mpsc, Arc};
+use std::sync::{mpsc, Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
@@ -18,34 +18,28 @@ use tracing_subscriber::EnvFilter;
 
 use vfio_user_virtio::args::{Args, Command, Serve};
 use vfio_user_virtio::client::{self, Client};
-use vfio_user_virtio::control::{self, Devices};
+use vfio_user_virtio::control;
+use vfio_user_virtio::handover::{self, show, take};
 use vfio_user_virtio::log::Log;
 use vfio_user_virtio::scenario;
-use vfio_user_virtio::socket;
-use vfio_user_virtio::vfio_user::Server;
+use vfio_user_virtio::service::{Devices, Service};
 
 /// Why the program can't go on.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("{path}: can't listen")]
-    Listen {
+    #[error(transparent)]
+    Service(#[from] handover::Error),
+    #[error("{path}: can't be read or written")]
+    File {
         path: PathBuf,
         #[source]
         source: io::Error,
-    },
-    #[error("two devices are called '{0}': give them names with name=")]
-    SameName(String),
-    #[error("device '{name}'")]
-    Device {
-        name: String,
-        #[source]
-        source: scenario::Error,
     },
     #[error(transparent)]
     Scenario(#[from] scenario::Error),
     #[error(transparent)]
     Client(#[from] client::Error),
-    #[error("can't start a thread or wait for signals")]
+    #[error("a system call fails")]
     System(#[from] io::Error),
     #[error("thread '{0}' has panicked")]
     Panicked(String),
@@ -128,6 +122,15 @@ fn run(command: Command, log: &Log) -> Result<ExitCode, Error> {
                 client.set(device, changes)?;
             }
         }
+        Command::Save { control, file } => {
+            let snapshot = Client::connect(&control)?.save()?;
+            std::fs::write(&file, format!("{snapshot:#}\n"))
+                .map_err(|source| Error::File { path: file, source })?;
+        }
+        Command::Show { file } => match std::fs::read(&file) {
+            Ok(text) => print!("{}", show::show(&text)?),
+            Err(source) => return Err(Error::File { path: file, source }),
+        },
         Command::Do {
             control,
             device,
@@ -155,75 +158,83 @@ fn report(control: &Path, device: Option<&str>, json: bool) -> Result<ExitCode, 
 }
 
 fn serve(args: &Serve, log: &Log) -> Result<(), Error> {
-    let (ends, ended) = mpsc::channel();
-    let mut devices = Devices::new();
-    let mut servers = Vec::new();
-    let mut sockets = Vec::new();
-    for spec in &args.devices {
-        let device = Arc::new(spec.open().map_err(|source| Error::Device {
-            name: spec.name.clone(),
-            source,
-        })?);
-        if devices
-            .insert(spec.name.clone(), Arc::clone(&device))
-            .is_some()
-        {
-            return Err(Error::SameName(spec.name.clone()));
+    let new_files = args.new_files.iter().cloned().collect();
+    let (service, predecessor) = match (&args.take_over, &args.restore) {
+        (Some(control), _) => {
+            let (service, predecessor) = take::take(control, &new_files)?;
+            (service, Some(predecessor))
         }
-        servers.push((spec.name.clone(), spec.socket.clone(), device));
-        sockets.push(spec.socket.clone());
-    }
+        (None, Some(file)) => (take::restore(file, &new_files)?, None),
+        (None, None) => (Service::open(&args.devices, args.control.as_deref())?, None),
+    };
     if let Some(file) = &args.scenario {
-        for (name, changes) in scenario::read(file)? {
-            let names = || devices.keys().cloned().collect::<Vec<_>>().join(", ");
-            let device = devices
-                .get(&name)
-                .ok_or_else(|| scenario::Error::NoDevice(name.clone(), names()))?;
-            device
-                .set(&changes, std::time::Instant::now())
-                .map_err(scenario::Error::from)?;
-        }
+        apply(file, service.devices())?;
     }
-    let devices = Arc::new(devices);
-    if let Some(path) = &args.control {
-        let listener = socket::listen(path).map_err(cant_listen(path))?;
-        sockets.push(path.clone());
-        let devices = Arc::clone(&devices);
-        spawn("control", &ends, move || control::run(&listener, &devices))?;
+    let service = Arc::new(service);
+    let (ends, ended) = mpsc::channel();
+    // Nobody begins before all can, and a predecessor has let go.
+    let start = Arc::new(RwLock::new(()));
+    let wait = start.write().unwrap_or_else(PoisonError::into_inner);
+    let spawn = |name: &str, body: Box<dyn FnOnce() -> io::Result<()> + Send>| {
+        let start = Arc::clone(&start);
+        spawn(name, &ends, move || {
+            drop(start.read());
+            body()
+        })
+    };
+    for (number, endpoint) in service.endpoints().iter().enumerate() {
+        let name = &endpoint.spec().name;
+        let device = Arc::clone(endpoint.device());
+        spawn(&format!("{name} worker"), Box::new(move || device.run()))?;
+        let service = Arc::clone(&service);
+        let serve = move || match service.endpoints().get(number) {
+            Some(endpoint) => endpoint.server().run(endpoint.device()),
+            None => Ok(()),
+        };
+        spawn(&format!("{name} server"), Box::new(serve))?;
     }
+    let controlled = Arc::clone(&service);
+    let serve = move || match controlled.control() {
+        Some(control) => control::run(control, &controlled),
+        None => Ok(()),
+    };
+    spawn("control", Box::new(serve))?;
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let log = log.clone();
-    spawn("signals", &ends, move || {
+    let (signalled, log) = (Arc::clone(&service), log.clone());
+    let serve = move || {
         if signals.forever().next().is_some() {
-            for socket in sockets {
-                let _ = std::fs::remove_file(socket);
-            }
+            signalled.remove_sockets();
             log.finish(LAST_LINES);
             std::process::exit(0);
         }
-    })?;
-    // Whoever sees the last socket may connect to all.
-    for (name, socket, device) in servers {
-        let server = Server::listen(&socket).map_err(cant_listen(&socket))?;
-        let worker = Arc::clone(&device);
-        spawn(&format!("{name} worker"), &ends, move || worker.run())?;
-        spawn(&format!("{name} server"), &ends, move || {
-            server.run(&device)
-        })?;
+        Ok(())
+    };
+    spawn("signals", Box::new(serve))?;
+    if let Some(predecessor) = predecessor {
+        predecessor.take_over()?;
     }
-    drop(ends);
+    service.set_in_charge(move || {
+        let _ = ends.send(Ok(()));
+    });
+    drop(wait);
     // A device without one of its threads would be there and never answer.
     ended.recv().unwrap_or(Ok(()))
 }
 
-fn cant_listen(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
-    |source| Error::Listen {
-        path: path.to_owned(),
-        source,
+fn apply(scenario: &Path, devices: &Devices) -> Result<(), Error> {
+    for (name, changes) in scenario::read(scenario)? {
+        let names = || devices.keys().cloned().collect::<Vec<_>>().join(", ");
+        let device = devices
+            .get(&name)
+            .ok_or_else(|| scenario::Error::NoDevice(name.clone(), names()))?;
+        device
+            .set(&changes, std::time::Instant::now())
+            .map_err(scenario::Error::from)?;
     }
+    Ok(())
 }
 
-/// Sends an error when its thread panics.
+/// Tells when its thread panics.
 struct Watch {
     name: String,
     ends: mpsc::Sender<Result<(), Error>>,
@@ -239,10 +250,10 @@ impl Drop for Watch {
 }
 
 /// Starts a thread without which the process can't go on.
-fn spawn<T>(
+fn spawn(
     name: &str,
     ends: &mpsc::Sender<Result<(), Error>>,
-    body: impl FnOnce() -> T + Send + 'static,
+    body: impl FnOnce() -> io::Result<()> + Send + 'static,
 ) -> io::Result<()> {
     let watch = Watch {
         name: name.to_owned(),
@@ -251,8 +262,9 @@ fn spawn<T>(
     thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
-            let _watch = watch;
-            body();
+            if let Err(error) = body() {
+                let _ = watch.ends.send(Err(Error::System(error)));
+            }
         })
         .map(drop)
 }
@@ -264,7 +276,7 @@ mod tests {
     #[test]
     fn a_thread_that_panics_ends_the_process_and_one_that_ends_does_not() {
         let (ends, ended) = mpsc::channel();
-        spawn("good", &ends, || {}).unwrap();
+        spawn("good", &ends, || Ok(())).unwrap();
         spawn("bad", &ends, || panic!("as it is to")).unwrap();
         drop(ends);
         let results: Vec<_> = ended.iter().collect();

@@ -3,10 +3,12 @@
 //! The guest's memory, as far as the client lets the device reach it.
 
 use std::fs::File;
+use std::io;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use rustix::fs::{fcntl_get_seals, fstatfs, SealFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use vm_memory::mmap::{FromRangesError, MmapRegionError};
 use vm_memory::{
     FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
@@ -64,6 +66,18 @@ impl From<Error> for Errno {
     }
 }
 
+/// What is mapped where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Map {
+    /// The guest's address.
+    pub address: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Where it begins in the file.
+    pub offset: u64,
+}
+
 /// The memory that is mapped now. Whoever accesses it holds [`Memory::lock`], so that an unmap waits for the access to end.
 #[derive(Debug, Default)]
 pub struct Memory(RwLock<Arc<GuestMemoryMmap>>);
@@ -77,6 +91,21 @@ impl Memory {
     /// How many maps there are.
     pub fn maps(&self) -> usize {
         self.lock().num_regions()
+    }
+
+    /// What is mapped, with the files.
+    pub fn files(&self) -> io::Result<Vec<(Map, File)>> {
+        let memory = self.lock();
+        let files = memory.iter().filter_map(|region| {
+            let file = region.file_offset()?;
+            let map = Map {
+                address: region.start_addr().0,
+                size: region.len(),
+                offset: file.start(),
+            };
+            Some(file.file().try_clone().map(|file| (map, file)))
+        });
+        files.collect()
     }
 
     /// Maps `size` bytes of `file` from `offset` on at the guest address `address`.

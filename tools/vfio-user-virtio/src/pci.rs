@@ -2,6 +2,10 @@
 
 //! The PCI function: configuration space, and where in the BARs the virtio structures lie (virtio 1.4, 4.1.4).
 
+use serde::{Deserialize, Serialize};
+
+use crate::portable;
+
 /// Bytes of configuration space.
 pub const CONFIG_SIZE: usize = 256;
 /// BAR 0 holds the virtio structures, a page each.
@@ -82,9 +86,11 @@ pub struct Window {
 }
 
 /// The configuration space.
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize)]
 pub struct Config {
+    #[serde(with = "portable::hex")]
     bytes: [u8; CONFIG_SIZE],
+    #[serde(with = "portable::hex")]
     writable: [u8; CONFIG_SIZE],
 }
 
@@ -165,6 +171,15 @@ impl Config {
         self.put(at, &[0x09, next as u8, size, kind, 0]);
         self.put(at + 8, &offset.to_le_bytes());
         self.put(at + 12, &length.to_le_bytes());
+    }
+
+    /// Whether the driver finds the same here as in `other`, but for what it has written itself.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let fixed = |config: &Self| {
+            let bytes = config.bytes.iter().zip(&config.writable);
+            bytes.map(|(byte, mask)| byte & !mask).collect::<Vec<_>>()
+        };
+        self.writable == other.writable && fixed(self) == fixed(other)
     }
 
     /// Whether the driver has enabled MSI-X.

@@ -2,6 +2,8 @@
 
 //! The registers of the common configuration (virtio 1.4, 4.1.4.3), but for what a write to the device status sets off.
 
+use serde::{Deserialize, Serialize};
+
 /// No MSI-X vector.
 pub const NO_VECTOR: u16 = 0xffff;
 /// Offset of `driver_feature`.
@@ -14,7 +16,7 @@ pub const QUEUE_SIZE: u64 = 0x18;
 pub const DEVICE_STATUS: u64 = 0x14;
 
 /// What the driver has set up of one virtqueue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct QueueRegisters {
     /// `queue_size`.
     pub size: u16,
@@ -31,7 +33,7 @@ pub struct QueueRegisters {
 }
 
 /// The registers.
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize)]
 pub struct Registers {
     offered: u64,
     device_feature_select: u32,
@@ -94,6 +96,15 @@ impl Registers {
         self.accepted = 0;
         self.config_vector = NO_VECTOR;
         self.queue_select = 0;
+    }
+
+    /// Whether the driver finds the same here as in `other`, but for what it has written itself, and the features that are offered.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let layout = |registers: &Self| {
+            let queues = registers.queues.len();
+            (queues, registers.max_queue_size, registers.vectors)
+        };
+        layout(self) == layout(other)
     }
 
     /// The features that the device offers.

@@ -2,9 +2,10 @@
 
 //! What a device tells of itself and of its driver: the format that tests and people rely on.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::judge::Breach;
@@ -46,7 +47,8 @@ pub struct Report {
 }
 
 /// What a device has counted since it was started.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
 pub struct Counters {
     /// Requests.
     pub requests: Requests,
@@ -68,10 +70,13 @@ pub struct Counters {
     pub configuration_changes: u64,
     /// Resets, by whatever means.
     pub resets: u64,
+    /// How often another process has taken the device over.
+    pub takeovers: u64,
 }
 
 /// Requests, by what has become of them.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
 pub struct Requests {
     /// Taken from a virtqueue.
     pub taken: u64,
@@ -88,11 +93,12 @@ pub struct Requests {
     /// Completed requests that ended with an error.
     pub failed: u64,
     /// Completed requests by what they were, such as `read`.
-    pub kinds: BTreeMap<&'static str, u64>,
+    pub kinds: BTreeMap<Cow<'static, str>, u64>,
 }
 
 /// Stops and resumes, by what has become of them. Times are in microseconds.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
 pub struct Stops {
     /// Asked for by the driver.
     pub requested: u64,

@@ -4,15 +4,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::device::{Device, Offer};
+use crate::device::{Device, Files, ImageError, Offer};
+use crate::pci::DEVICE_SIZE;
+use crate::portable;
 use crate::settings::{self, Settings};
 use crate::types::blk::Disk;
 use crate::types::net::Net;
@@ -81,18 +84,23 @@ pub enum Error {
         #[source]
         source: Box<toml::de::Error>,
     },
+    /// The device can't go on as another did.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// A scenario speaks of a device that is not there.
     #[error("no device '{0}': there are {1}")]
     NoDevice(String, String),
 }
 
 /// A device as `--device` describes it: `TYPE,KEY=VALUE,...`. What is no key of its type is a setting.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Spec {
     of_type: String,
     /// By which the control socket knows it. The type's name unless given.
     pub name: String,
     /// Where it listens for QEMU.
+    #[serde(serialize_with = "portable::absolute")]
     pub socket: PathBuf,
     keys: Changes,
     settings: Settings,
@@ -146,6 +154,10 @@ impl FromStr for Spec {
         let socket = keys
             .remove("socket")
             .ok_or(Error::Missing("a device", "socket"))?;
+        // A successor may be started elsewhere.
+        if let Some(file) = keys.get_mut("file") {
+            *file = absolute(file)?;
+        }
         Ok(Self {
             name: keys.remove("name").unwrap_or_else(|| of_type.clone()),
             socket: socket.into(),
@@ -159,24 +171,57 @@ impl FromStr for Spec {
 impl Spec {
     /// The device.
     pub fn open(&self) -> Result<Device, Error> {
-        let mut keys = self.keys.clone();
-        let offer = offer(&mut keys)?;
-        let of_type = self.open_type(&mut keys)?;
-        // What is left over belongs to another type.
-        if let Some(key) = keys.into_keys().next() {
-            return Err(settings::Error::Unknown(key).into());
-        }
-        Ok(Device::new(of_type, offer, self.settings))
+        let (of_type, offer) = self.make(None)?;
+        Ok(Device::new(Arc::from(of_type), offer, self.settings))
     }
 
-    fn open_type(&self, keys: &mut Changes) -> Result<Arc<dyn Type>, Error> {
+    /// The device, which goes on as that of `image` did, with `files`. Its data are in `file`, or, without, where the description has
+    /// them.
+    pub fn restore(
+        &self,
+        image: Value,
+        files: Files,
+        file: Option<File>,
+        taken_over: bool,
+    ) -> Result<Device, Error> {
+        let (of_type, offer) = self.make(file)?;
+        Ok(Device::restore(of_type, offer, image, files, taken_over)?)
+    }
+
+    /// Where its data are, if it has any.
+    pub fn file(&self) -> Option<&Path> {
+        self.keys.get("file").map(Path::new)
+    }
+
+    /// Its data are there from now on.
+    pub fn set_file(&mut self, file: &Path) -> Result<(), Error> {
+        let known = self.keys.get_mut("file");
+        *known.ok_or(settings::Error::Unknown("file".to_owned()))? = absolute(
+            file.to_str()
+                .ok_or(Error::Value("file", "a path in UTF-8"))?,
+        )?;
+        Ok(())
+    }
+
+    fn make(&self, file: Option<File>) -> Result<(Box<dyn Type>, Offer), Error> {
+        let mut keys = self.keys.clone();
+        let offer = offer(&mut keys)?;
+        let of_type = self.open_type(&mut keys, file)?;
+        // What is left over belongs to another type.
+        match keys.into_keys().next() {
+            Some(key) => Err(settings::Error::Unknown(key).into()),
+            None => Ok((of_type, offer)),
+        }
+    }
+
+    fn open_type(&self, keys: &mut Changes, file: Option<File>) -> Result<Box<dyn Type>, Error> {
         Ok(match self.of_type.as_str() {
             "blk" => {
                 let read_only = flag(keys, "read_only")?;
-                let store = store(keys, "blk", read_only)?;
+                let store = store(keys, "blk", read_only, file)?;
                 let queues = number(keys, "queues", 1, 1..=16, "1 to 16")?;
                 let disk = Disk::new(store, &self.name, queues, read_only);
-                Arc::new(if flag(keys, "zoned")? {
+                Box::new(if flag(keys, "zoned")? {
                     disk.zoned()
                 } else {
                     disk
@@ -184,9 +229,9 @@ impl Spec {
             }
             "scsi" => {
                 let units = number(keys, "units", 1, 1..=64, "1 to 64")?;
-                let stores = store(keys, "scsi", false)?.split(units);
+                let stores = store(keys, "scsi", false, file)?.split(units);
                 let queues = number(keys, "queues", 1, 1..=16, "1 to 16")?;
-                Arc::new(Scsi::new(stores, &self.name, queues))
+                Box::new(Scsi::new(stores, &self.name, queues))
             }
             "net" => {
                 let mac = match keys.remove("mac") {
@@ -196,13 +241,13 @@ impl Spec {
                 };
                 let pairs = number(keys, "queues", 1, 1..=16, "1 to 16")?;
                 let card = Net::new(mac, pairs);
-                Arc::new(if flag(keys, "mergeable")? {
+                Box::new(if flag(keys, "mergeable")? {
                     card.mergeable()
                 } else {
                     card
                 })
             }
-            "rng" => Arc::new(Rng::open().map_err(|source| Error::Open {
+            "rng" => Box::new(Rng::open().map_err(|source| Error::Open {
                 path: "/dev/urandom".into(),
                 source,
             })?),
@@ -216,13 +261,13 @@ impl Spec {
                     .with_features(bits(keys, "features", TYPE_FEATURES)?)
                     .with_config(match keys.remove("config") {
                         None => Vec::new(),
-                        Some(text) => hex(&text).ok_or(Error::Value(
+                        Some(text) => config(&text).ok_or(Error::Value(
                             "config",
                             "two hexadecimal digits for each byte, at most 256 bytes",
                         ))?,
                     })
                     .with_answers(bits(keys, "answers", u64::MAX)?);
-                Arc::new(null)
+                Box::new(null)
             }
             other => return Err(Error::Type(other.to_owned())),
         })
@@ -262,13 +307,29 @@ fn offer(keys: &mut Changes) -> Result<Offer, Error> {
     })
 }
 
-/// The file of a disk.
-fn store(keys: &mut Changes, of_type: &'static str, read_only: bool) -> Result<Store, Error> {
+/// What a disk keeps its data in: `file`, or, without, what the description names.
+fn store(
+    keys: &mut Changes,
+    of_type: &'static str,
+    read_only: bool,
+    file: Option<File>,
+) -> Result<Store, Error> {
     let path: PathBuf = keys
         .remove("file")
         .ok_or(Error::Missing(of_type, "file"))?
         .into();
-    Store::open(&path, read_only).map_err(|source| Error::Open { path, source })
+    match file {
+        Some(file) => Store::new(file),
+        None => Store::open(&path, read_only),
+    }
+    .map_err(|source| Error::Open { path, source })
+}
+
+fn absolute(path: &str) -> Result<String, Error> {
+    std::path::absolute(path)
+        .ok()
+        .and_then(|path| path.into_os_string().into_string().ok())
+        .ok_or(Error::Value("file", "a path in UTF-8"))
 }
 
 fn flag(keys: &mut Changes, key: &'static str) -> Result<bool, Error> {
@@ -307,19 +368,9 @@ fn bits(keys: &mut Changes, key: &'static str, allowed: u64) -> Result<u64, Erro
     })
 }
 
-fn hex(text: &str) -> Option<Vec<u8>> {
-    const MOST: usize = 256;
-    let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if text.len() % 2 != 0 || text.len() / 2 > MOST || !digits {
-        return None;
-    }
-    text.as_bytes()
-        .chunks(2)
-        .map(|pair| {
-            let digits = std::str::from_utf8(pair).ok()?;
-            u8::from_str_radix(digits, 16).ok()
-        })
-        .collect()
+/// What a configuration space begins with.
+fn config(text: &str) -> Option<Vec<u8>> {
+    portable::hex::parse(text).filter(|bytes| bytes.len() <= DEVICE_SIZE)
 }
 
 fn mac(text: &str) -> Option<[u8; 6]> {

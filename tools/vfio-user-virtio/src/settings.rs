@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The settings' names, their values, and what they are for.
 pub const TABLE: &[(&str, &str, &str)] = &[
@@ -345,6 +345,16 @@ impl Settings {
 impl Serialize for Settings {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.to_map().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Settings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut settings = Self::default();
+        settings
+            .set_all(&BTreeMap::deserialize(deserializer)?)
+            .map_err(serde::de::Error::custom)?;
+        Ok(settings)
     }
 }
 

@@ -24,7 +24,7 @@
 //!
 //! How the device keeps each statement of virtio 1.4 on S, and what breaks it on purpose, is in README.md. The form of S's resume is disputed: [`ResumeForm`] has the others. The table has the text's.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::settings::ResumeForm;
 
@@ -46,7 +46,7 @@ pub const NEEDS_RESET: u8 = 64;
 pub const FAILED: u8 = 128;
 
 /// By which protocol a device can be stopped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// It can't.
@@ -59,7 +59,7 @@ pub enum Protocol {
 }
 
 /// Where the device is between serving and having stopped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stop {
     /// Serving its queues, once DRIVER_OK is set.
@@ -104,7 +104,7 @@ pub enum Effect {
 }
 
 /// The device status field.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Status {
     value: u8,
     stop: Stop,

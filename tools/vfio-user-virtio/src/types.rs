@@ -4,9 +4,12 @@
 //! nothing of status, stops, virtqueue layouts or PCI.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::buffers::{Reader, Writer};
@@ -136,6 +139,36 @@ pub trait Type: fmt::Debug + Send + Sync {
     fn report(&self) -> Value {
         Value::Null
     }
+
+    /// The file that the data is in.
+    fn file(&self) -> Option<Arc<File>> {
+        None
+    }
+
+    /// What a successor of this process has to know to go on as this type does.
+    fn save(&self) -> Result<Value, serde_json::Error> {
+        Ok(Value::Null)
+    }
+
+    /// Goes on as the type that has [saved](Self::save) this.
+    fn restore(&mut self, saved: Value) -> Result<(), RestoreError> {
+        Ok(parse(saved)?)
+    }
+}
+
+/// Why a type can't go on as another did.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// It was saved by something else.
+    #[error(transparent)]
+    Format(#[from] serde_json::Error),
+    /// The device has other parts.
+    #[error("{0}")]
+    Fit(&'static str),
+}
+
+fn parse<T: DeserializeOwned>(saved: Value) -> Result<T, serde_json::Error> {
+    serde_json::from_value(saved)
 }
 
 /// Writes little-endian fields into a configuration space.

@@ -13,15 +13,18 @@
 //! be told any more where the next one begins.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixListener;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::boundary::Boundary;
 use crate::device::Device;
 use crate::socket;
 use connection::Connection;
 use session::Session;
+
+pub use version::Limits;
 
 mod connection;
 mod irqs;
@@ -29,32 +32,81 @@ mod message;
 mod session;
 mod version;
 
+/// Between two messages: where a server is.
+#[derive(Clone, Debug)]
+pub enum Standing {
+    /// It waits for a client.
+    Listening,
+    /// It waits for a message of this client's.
+    InSession {
+        /// The connection.
+        client: Arc<UnixStream>,
+        /// What was agreed on with it, if that was done.
+        limits: Option<Limits>,
+    },
+}
+
 /// A vfio-user server that listens.
 #[derive(Debug)]
-pub struct Server(UnixListener);
+pub struct Server {
+    listener: UnixListener,
+    boundary: Boundary<Standing>,
+    /// Where it begins.
+    first: Mutex<Standing>,
+}
 
 impl Server {
     /// Listens on `path`. A socket that a dead process has left there is replaced.
     pub fn listen(path: &Path) -> io::Result<Self> {
-        socket::listen(path).map(Self)
+        Self::new(socket::listen(path)?, Standing::Listening)
     }
 
-    /// Serves one client after another, for ever.
-    pub fn run(&self, device: &Device) -> ! {
+    /// Goes on with a socket that listens already, and from there.
+    pub fn new(listener: UnixListener, first: Standing) -> io::Result<Self> {
+        // Who has connected may be gone before it is accepted.
+        listener.set_nonblocking(true)?;
+        Ok(Self {
+            listener,
+            boundary: Boundary::new()?,
+            first: Mutex::new(first),
+        })
+    }
+
+    /// What it listens on.
+    pub fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+
+    /// Where it can be made to stand still.
+    pub fn boundary(&self) -> &Boundary<Standing> {
+        &self.boundary
+    }
+
+    /// Serves one client after another, until a system call fails that can't.
+    pub fn run(&self, device: &Device) -> io::Result<()> {
+        let mut standing = std::mem::replace(
+            &mut *self.first.lock().unwrap_or_else(PoisonError::into_inner),
+            Standing::Listening,
+        );
         loop {
-            let client = Arc::new(socket::accept(&self.0));
+            let (client, limits) = match std::mem::replace(&mut standing, Standing::Listening) {
+                Standing::InSession { client, limits } => (client, limits),
+                Standing::Listening => {
+                    self.boundary
+                        .wait(self.listener.as_fd(), || Standing::Listening)?;
+                    let Some(client) = socket::accept(&self.listener) else {
+                        continue;
+                    };
+                    (Arc::new(client), None)
+                }
+            };
             device.connected(Arc::clone(&client));
-            match Session::new(device, Connection::new(client)).run() {
+            let connection = Connection::new(client);
+            match Session::new(device, connection, limits).run(&self.boundary) {
                 Ok(()) => tracing::info!("the client has disconnected"),
                 Err(error) => tracing::info!(%error, "the connection ended"),
             }
             device.disconnected();
         }
-    }
-}
-
-impl AsFd for Server {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }

@@ -26,6 +26,11 @@ pub(super) struct Absent {
 }
 
 impl Absent {
+    /// Whether nothing is missing.
+    pub(super) fn is_idle(&self) -> bool {
+        self.since.is_none() && self.len() == 0
+    }
+
     /// Taken, and waiting for memory.
     pub(super) fn len(&self) -> usize {
         self.requests.len() + self.done.len()

@@ -2,6 +2,7 @@
 
 //! A chain of descriptors (virtio 1.4, 2.7.5), copied from the guest's memory: what the driver writes there later changes nothing.
 
+use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -23,7 +24,7 @@ pub(super) enum Error {
 }
 
 /// The buffers of a chain.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct Chain {
     /// The index of its first descriptor.
     pub(super) head: u16,

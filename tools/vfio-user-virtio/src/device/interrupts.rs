@@ -2,6 +2,11 @@
 
 //! Interrupts to the driver, by way of the client: MSI-X vectors, or INTx and its status register.
 
+use std::io;
+use std::os::fd::OwnedFd;
+
+use serde::{Deserialize, Serialize};
+
 use crate::eventfd::Eventfd;
 use crate::registers::NO_VECTOR;
 
@@ -15,9 +20,12 @@ pub(super) enum Cause {
 }
 
 /// The ways to interrupt the driver.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Interrupts {
+    #[serde(skip)]
     vectors: Vec<Option<Eventfd>>,
+    #[serde(skip)]
     intx: Option<Eventfd>,
     /// INTx was signalled: the client unmasks it when the driver has looked.
     masked: bool,
@@ -59,6 +67,23 @@ impl Interrupts {
         self.vectors.fill_with(|| None);
         self.intx = None;
         self.masked = false;
+    }
+
+    /// The files of the MSI-X vectors, and that of INTx.
+    pub(super) fn files(&self) -> io::Result<(Vec<Option<OwnedFd>>, Option<OwnedFd>)> {
+        let file = |eventfd: &Option<Eventfd>| eventfd.as_ref().map(Eventfd::file).transpose();
+        let vectors = self.vectors.iter().map(file).collect::<io::Result<_>>()?;
+        Ok((vectors, file(&self.intx)?))
+    }
+
+    /// Goes on as those that were saved, which have no files.
+    pub(super) fn restore(&mut self, saved: Self) {
+        (self.masked, self.isr) = (saved.masked, saved.isr);
+    }
+
+    /// The file to signal INTx by, as before: masked or not.
+    pub(super) fn restore_intx(&mut self, file: Eventfd) {
+        self.intx = Some(file);
     }
 
     /// The interrupt status. To read it is to take it away.

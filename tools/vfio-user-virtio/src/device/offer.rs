@@ -2,6 +2,7 @@
 
 //! What a device offers whatever its type: feature bits, and how its PCI function is laid out.
 
+use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
@@ -13,7 +14,7 @@ pub(super) const VIRTIO_F_39: u32 = 39;
 pub(super) const VIRTIO_F_SUSPEND: u32 = 43;
 
 /// What the device offers besides the features of its type.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Offer {
     /// VIRTIO_F_DEVICE_STOP.
     pub device_stop: bool,

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What would be handed over to a successor of this process, were it exchanged under a running guest: the parts of the device (virtio
-//! 1.4, "Device parts"), and what it has counted and judged. Nothing here reaches the guest: no files, no thread, no memory.
+//! The parts of the device (virtio 1.4, "Device parts"), and what it has counted and judged. A successor of this process is handed
+//! them. Nothing here reaches the guest: no files, no thread, no memory.
+
+use serde::{Deserialize, Serialize};
 
 use super::offer::{Offer, VIRTIO_F_39, VIRTIO_F_SUSPEND};
 use super::queues::Virtqueue;
@@ -9,14 +11,16 @@ use super::requests::{Held, Requests};
 use super::tally::Tally;
 use crate::judge::Judge;
 use crate::pci::{self, DEVICE_SIZE};
+use crate::portable;
 use crate::registers::Registers;
 use crate::settings::{IoHold, Settings};
 use crate::status::{Protocol, Status, Stop, FEATURES_OK};
 
 /// What the driver is not shown, or not told, until the device runs again.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub(super) struct Withheld {
     /// D-DEV-3, S-DEV-2: what the driver sees of the configuration while the device is stopped.
+    #[serde(with = "portable::hex::option")]
     pub(super) configuration: Option<[u8; DEVICE_SIZE]>,
     /// The configuration has changed meanwhile.
     pub(super) change: bool,
@@ -24,7 +28,8 @@ pub(super) struct Withheld {
     pub(super) needs_reset: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Parts {
     pub(super) offer: Offer,
     pub(super) pci: pci::Config,

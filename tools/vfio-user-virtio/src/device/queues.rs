@@ -4,6 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
+use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
@@ -18,7 +19,7 @@ pub(super) const MAX_QUEUE_SIZE: u16 = 256;
 const AVAILABLE: Error = Error::Malformed("an available ring that makes no sense");
 
 /// A request that was taken from a virtqueue.
-#[derive(Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Taken {
     pub(super) queue: usize,
     pub(super) chain: Chain,
@@ -41,9 +42,47 @@ pub(super) struct Done {
     pub(super) outcome: Option<Outcome>,
 }
 
+/// How a split virtqueue is written.
+mod split {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use virtio_queue::{Queue, QueueState};
+
+    #[derive(Deserialize, Serialize)]
+    #[serde(remote = "QueueState")]
+    struct Fields {
+        max_size: u16,
+        next_avail: u16,
+        next_used: u16,
+        event_idx_enabled: bool,
+        size: u16,
+        ready: bool,
+        desc_table: u64,
+        avail_ring: u64,
+        used_ring: u64,
+    }
+
+    #[derive(Deserialize, Serialize)]
+    struct State(#[serde(with = "Fields")] QueueState);
+
+    pub(super) fn serialize<S: Serializer>(
+        queue: &Queue,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        State(queue.state()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Queue, D::Error> {
+        let state = State::deserialize(deserializer)?.0;
+        Queue::try_from(state).map_err(serde::de::Error::custom)
+    }
+}
+
 /// One virtqueue.
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Virtqueue {
+    #[serde(with = "split")]
     queue: Queue,
     /// There may be something in it that the device has not seen.
     pub(super) notified: bool,

@@ -5,13 +5,46 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use super::absent::Absent;
 use super::queues::Taken;
+use crate::portable;
 use crate::settings::IoOrder;
 
 /// Requests that wait for their time: by when that is, by what their order says, and in the order in which they were taken.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(from = "Vec<Entry>", into = "Vec<Entry>")]
 pub(super) struct Waiting(BTreeMap<(Instant, u64, u64), Taken>);
+
+/// One of them, as it is written.
+#[derive(Deserialize, Serialize)]
+struct Entry {
+    #[serde(with = "portable::instant")]
+    due: Instant,
+    rank: u64,
+    number: u64,
+    taken: Taken,
+}
+
+impl From<Waiting> for Vec<Entry> {
+    fn from(waiting: Waiting) -> Self {
+        let entry = |((due, rank, number), taken)| Entry {
+            due,
+            rank,
+            number,
+            taken,
+        };
+        waiting.0.into_iter().map(entry).collect()
+    }
+}
+
+impl From<Vec<Entry>> for Waiting {
+    fn from(entries: Vec<Entry>) -> Self {
+        let keyed = |entry: Entry| ((entry.due, entry.rank, entry.number), entry.taken);
+        Self(entries.into_iter().map(keyed).collect())
+    }
+}
 
 impl Waiting {
     pub(super) fn insert(
@@ -54,7 +87,8 @@ pub(super) struct Held {
     pub(super) saying: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Requests {
     pub(super) waiting: Waiting,
     /// Buffers for what the device says of itself. These are no requests, and `io_hold` does not keep them.
@@ -62,8 +96,10 @@ pub(super) struct Requests {
     /// Those that were not finished when the device was suspended.
     left: Waiting,
     /// Those that wait for memory.
+    #[serde(skip)]
     pub(super) absent: Absent,
     /// How many the worker is carrying out.
+    #[serde(skip)]
     executing: usize,
 }
 
@@ -71,6 +107,12 @@ impl Requests {
     pub(super) fn len(&self) -> u64 {
         let waiting = self.left.0.len() + self.waiting.0.len() + self.saying.0.len();
         (waiting + self.absent.len() + self.executing) as u64
+    }
+
+    /// Those that wait for their time.
+    pub(super) fn taken(&self) -> impl Iterator<Item = &Taken> {
+        let all = [&self.waiting, &self.saying, &self.left];
+        all.into_iter().flat_map(|waiting| waiting.0.values())
     }
 
     /// Whether the worker is carrying any out.

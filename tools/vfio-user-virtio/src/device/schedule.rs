@@ -5,6 +5,9 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
+use crate::portable;
 use crate::settings::{Answer, DropStop, Settings};
 use crate::status::Stop;
 
@@ -20,13 +23,16 @@ pub(super) enum Event {
 }
 
 /// The answers that the device has yet to give.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub(super) struct Schedule {
     /// When the driver asked for the stop or the resume that is pending, or the device acknowledged the stop that stands.
+    #[serde(with = "portable::instant::option")]
     since: Option<Instant>,
     /// When that brings an event.
+    #[serde(with = "portable::instant::option")]
     due: Option<Instant>,
     /// A stop that was called off will be acknowledged all the same.
+    #[serde(with = "portable::instant::option")]
     late: Option<Instant>,
 }
 

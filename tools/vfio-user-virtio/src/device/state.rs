@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the device is at the moment. All of it changes under one lock. What a successor of this process would be handed is in its
-//! [`Parts`], but for the interrupt status and what the type keeps. The rest it would make anew.
+//! What the device is at the moment. All of it changes under one lock. What a successor of this process is handed of it is said in
+//! [`image`](super::image).
 
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -31,10 +31,10 @@ pub(super) struct State {
     pub(super) interrupts: Interrupts,
     /// The worker is to leave off with what it carries out.
     abandoned: Arc<AtomicBool>,
-    schedule: Schedule,
+    pub(super) schedule: Schedule,
     pub(super) client: Option<Arc<UnixStream>>,
     random: fastrand::Rng,
-    started: Instant,
+    pub(super) started: Instant,
 }
 
 impl State {

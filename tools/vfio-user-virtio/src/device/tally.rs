@@ -4,15 +4,19 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
+use crate::portable;
 use crate::report::Counters;
 use crate::status::Stop;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub(super) struct Tally {
     pub(super) counters: Counters,
     /// From the driver's write for a stop until it sees that the device has stopped.
     status_reads_since_stop: Option<u64>,
     /// When the last acknowledgement was given, until the driver looks.
+    #[serde(with = "portable::instant::option")]
     unseen: Option<Instant>,
 }
 

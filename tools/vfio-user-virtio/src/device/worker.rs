@@ -13,7 +13,7 @@ use crate::types::Request;
 
 impl Device {
     /// Works on the virtqueues, for ever.
-    pub fn run(&self) {
+    pub fn run(&self) -> ! {
         loop {
             self.serve(Instant::now());
             let state = self.lock();
@@ -41,9 +41,10 @@ impl Device {
 
     /// Does what there is to do at `now`.
     pub fn serve(&self, now: Instant) {
-        self.of_type.pass(now);
         let due = {
             let mut state = self.lock();
+            // A device that is frozen does not see time pass.
+            self.of_type.pass(now);
             state.begin(now);
             state.take(&self.memory.lock(), now);
             state.due(now)

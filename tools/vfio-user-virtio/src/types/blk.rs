@@ -2,9 +2,12 @@
 
 //! The block device (virtio 1.4, 5.2): requests on a file.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
@@ -17,8 +20,10 @@ use virtio_bindings::virtio_blk::{
 
 use self::zones::Zones;
 use crate::buffers::{Reader, Writer};
-use crate::types::store::{Store, SECTOR};
-use crate::types::{put, ActionError, Description, Malformed, Outcome, Request, Type};
+use crate::types::store::{Place, Store, SECTOR};
+use crate::types::{
+    parse, put, ActionError, Description, Malformed, Outcome, Request, RestoreError, Type,
+};
 
 pub mod zones;
 
@@ -43,6 +48,15 @@ pub struct Disk {
     writeback_open: AtomicBool,
     id: [u8; VIRTIO_BLK_ID_BYTES as usize],
     zones: Option<Zones>,
+}
+
+/// What a successor has to know.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    store: Place,
+    writeback: bool,
+    writeback_open: bool,
 }
 
 impl Disk {
@@ -298,5 +312,25 @@ impl Type for Disk {
             "read_only": self.read_only,
             "writeback": self.writeback.load(Ordering::Relaxed),
         })
+    }
+
+    fn file(&self) -> Option<Arc<File>> {
+        Some(self.store.file())
+    }
+
+    fn save(&self) -> Result<Value, serde_json::Error> {
+        serde_json::to_value(Saved {
+            store: self.store.save(),
+            writeback: self.writeback.load(Ordering::Relaxed),
+            writeback_open: self.writeback_open.load(Ordering::Relaxed),
+        })
+    }
+
+    fn restore(&mut self, saved: Value) -> Result<(), RestoreError> {
+        let saved: Saved = parse(saved)?;
+        self.store.restore(&saved.store)?;
+        *self.writeback.get_mut() = saved.writeback;
+        *self.writeback_open.get_mut() = saved.writeback_open;
+        Ok(())
     }
 }

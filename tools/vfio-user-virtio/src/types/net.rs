@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, VIRTIO_NET_CTRL_MAC_TABLE_SET,
@@ -18,7 +19,9 @@ use virtio_bindings::virtio_net::{
 };
 
 use crate::buffers::Reader;
-use crate::types::{put, ActionError, Description, Malformed, Outcome, Request, Type, Wants};
+use crate::types::{
+    parse, put, ActionError, Description, Malformed, Outcome, Request, RestoreError, Type, Wants,
+};
 use peer::Peer;
 
 pub mod peer;
@@ -53,7 +56,8 @@ pub struct Net {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 struct State {
     mac: [u8; 6],
     link: bool,
@@ -65,6 +69,7 @@ struct State {
     active: usize,
     /// For each pair.
     waiting: Vec<VecDeque<Vec<u8>>>,
+    #[serde(skip, default = "Instant::now")]
     now: Instant,
     transmitted: u64,
     received: u64,
@@ -369,5 +374,19 @@ impl Type for Net {
             "overflowed": state.overflowed,
             "peer": state.peer.report(),
         })
+    }
+
+    fn save(&self) -> Result<Value, serde_json::Error> {
+        serde_json::to_value(&*self.lock())
+    }
+
+    fn restore(&mut self, saved: Value) -> Result<(), RestoreError> {
+        let saved: State = parse(saved)?;
+        let pairs = usize::from(self.pairs);
+        if saved.waiting.len() != pairs || !(1..=pairs).contains(&saved.active) {
+            return Err(RestoreError::Fit("another number of pairs of virtqueues"));
+        }
+        *self.lock() = saved;
+        Ok(())
     }
 }

@@ -3,14 +3,18 @@
 //! The SCSI host device (virtio 1.4, 5.6), with one target whose logical units are disks: see [`unit`]. It refuses task management.
 //! When the size of a unit changes it says so: see [`event`].
 
+use std::fs::File;
 use std::io::{Read, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
 
 use crate::buffers::{Reader, Writer};
-use crate::types::store::Store;
-use crate::types::{put, ActionError, Description, Malformed, Outcome, Request, Type, Wants};
+use crate::types::store::{Place, Store};
+use crate::types::{
+    parse, put, ActionError, Description, Malformed, Outcome, Request, RestoreError, Type, Wants,
+};
 use event::Events;
 use unit::{Answer, Command, Unit};
 
@@ -60,10 +64,20 @@ pub struct Scsi {
 }
 
 /// What the driver may choose.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 struct Sizes {
     sense: u32,
     cdb: u32,
+}
+
+/// What a successor has to know.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    units: Vec<Place>,
+    sizes: Sizes,
+    events: Events,
 }
 
 impl Sizes {
@@ -309,5 +323,30 @@ impl Type for Scsi {
     fn report(&self) -> Value {
         let sectors: Vec<u64> = self.units.iter().map(Unit::sectors).collect();
         json!({ "sectors": sectors, "pending_events": self.events().pending() })
+    }
+
+    fn file(&self) -> Option<Arc<File>> {
+        self.units.first().map(|unit| unit.store().file())
+    }
+
+    fn save(&self) -> Result<Value, serde_json::Error> {
+        serde_json::to_value(Saved {
+            units: self.units.iter().map(|unit| unit.store().save()).collect(),
+            sizes: *self.sizes(),
+            events: self.events().clone(),
+        })
+    }
+
+    fn restore(&mut self, saved: Value) -> Result<(), RestoreError> {
+        let saved: Saved = parse(saved)?;
+        if saved.units.len() != self.units.len() {
+            return Err(RestoreError::Fit("another number of units"));
+        }
+        for (unit, place) in self.units.iter_mut().zip(&saved.units) {
+            unit.store_mut().restore(place)?;
+        }
+        *self.sizes() = saved.sizes;
+        *self.events() = saved.events;
+        Ok(())
     }
 }

@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use rustix::fs::{fallocate, FallocateFlags};
+use serde::{Deserialize, Serialize};
 
 use crate::buffers::{Guest, Reader, Writer};
+use crate::types::RestoreError;
 
 /// Bytes in a sector.
 pub const SECTOR: u64 = 512;
@@ -20,6 +22,15 @@ pub const SECTOR: u64 = 512;
 const CHUNK: usize = 64 * 1024;
 /// What the file system is asked to zero at once.
 const STEP: u64 = 64 * 1024 * 1024;
+
+/// Where in its file a [`Store`] is, in sectors but for the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    start: u64,
+    sectors: u64,
+    room: Option<u64>,
+}
 
 /// A file, or a part of one, in sectors of 512 bytes.
 #[derive(Debug)]
@@ -34,7 +45,11 @@ pub struct Store {
 impl Store {
     /// The file `path`, its size rounded down to whole sectors.
     pub fn open(path: &Path, read_only: bool) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(!read_only).open(path)?;
+        Self::new(OpenOptions::new().read(true).write(!read_only).open(path)?)
+    }
+
+    /// A file that is open already.
+    pub fn new(file: File) -> io::Result<Self> {
         Ok(Self {
             start: 0,
             sectors: AtomicU64::new(size(&file)? / SECTOR),
@@ -53,6 +68,36 @@ impl Store {
             room: (number + 1 < u64::from(parts)).then_some(sectors),
         };
         (0..u64::from(parts)).map(part).collect()
+    }
+
+    /// What it is in.
+    pub fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
+    }
+
+    /// Where in the file it is.
+    pub fn save(&self) -> Place {
+        Place {
+            start: self.start,
+            sectors: self.sectors(),
+            room: self.room,
+        }
+    }
+
+    /// From now on it is there. An error if the file has not as much.
+    pub fn restore(&mut self, place: &Place) -> Result<(), RestoreError> {
+        let end = place
+            .sectors
+            .checked_mul(SECTOR)
+            .and_then(|bytes| bytes.checked_add(place.start));
+        let size = size(&self.file).unwrap_or(0);
+        if end.is_none_or(|end| end > size) {
+            return Err(RestoreError::Fit("the file is too short"));
+        }
+        self.start = place.start;
+        self.sectors = AtomicU64::new(place.sectors);
+        self.room = place.room;
+        Ok(())
     }
 
     /// How many sectors it has.

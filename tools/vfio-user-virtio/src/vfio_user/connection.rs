@@ -38,6 +38,11 @@ impl Connection {
         Self(stream)
     }
 
+    /// Its socket.
+    pub(super) fn client(&self) -> Arc<UnixStream> {
+        Arc::clone(&self.0)
+    }
+
     /// The next message. None: there is none any more. An error: it can't be told where the next one begins.
     pub(super) fn receive(&self) -> io::Result<Option<Message>> {
         let (mut bytes, mut files) = ([0; HEADER_SIZE], Files::default());

@@ -19,6 +19,8 @@ use super::connection::{Connection, Message};
 use super::irqs;
 use super::message::Request;
 use super::version::{negotiate, Limits};
+use super::Standing;
+use crate::boundary::Boundary;
 use crate::device::Device;
 use crate::memory;
 use crate::pci::{BAR_SIZE, CONFIG_SIZE, MSIX_BAR_SIZE};
@@ -42,19 +44,28 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(device: &'a Device, connection: Connection) -> Self {
+    /// A session that has come to `limits`.
+    pub(super) fn new(device: &'a Device, connection: Connection, limits: Option<Limits>) -> Self {
         Self {
             device,
             connection,
-            limits: None,
+            limits,
             told_of_refusals: false,
             told_of_unsafe_memory: false,
         }
     }
 
     /// Serves the client until it goes.
-    pub(super) fn run(&mut self) -> io::Result<()> {
-        while let Some(message) = self.connection.receive()? {
+    pub(super) fn run(&mut self, boundary: &Boundary<Standing>) -> io::Result<()> {
+        loop {
+            let standing = || Standing::InSession {
+                client: self.connection.client(),
+                limits: self.limits,
+            };
+            boundary.wait(&self.connection, standing)?;
+            let Some(message) = self.connection.receive()? else {
+                return Ok(());
+            };
             let Message {
                 header,
                 request,
@@ -72,7 +83,6 @@ impl<'a> Session<'a> {
                 self.connection.reply(&header.reply(result))?;
             }
         }
-        Ok(())
     }
 
     /// Does what the client asks for. Returns the reply's payload.

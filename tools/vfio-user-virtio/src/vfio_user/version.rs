@@ -13,12 +13,13 @@ const MAJOR: u16 = 0;
 const MINOR: u16 = 0;
 
 /// What was agreed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Limits {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
     /// The most data of a region access.
-    pub(super) max_data_xfer_size: u64,
+    pub max_data_xfer_size: u64,
     /// The most maps at a time.
-    pub(super) max_dma_maps: u64,
+    pub max_dma_maps: u64,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]

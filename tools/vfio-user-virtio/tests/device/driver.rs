@@ -429,9 +429,13 @@ impl Driver {
     }
 
     /// The rules that the driver has broken.
-    pub(crate) fn breaches(&self) -> Vec<&'static str> {
+    pub(crate) fn breaches(&self) -> Vec<std::borrow::Cow<'static, str>> {
         let report = self.report();
-        report.breaches.iter().map(|breach| breach.rule).collect()
+        report
+            .breaches
+            .iter()
+            .map(|breach| breach.rule.clone())
+            .collect()
     }
 }
 

@@ -212,7 +212,7 @@ impl State {
             };
             requests.completed += 1;
             requests.failed += u64::from(!outcome.ok);
-            *requests.kinds.entry(outcome.kind).or_default() += 1;
+            *requests.kinds.entry(outcome.kind.into()).or_default() += 1;
             malformed |= virtqueue
                 .give_back(done.head, outcome.written, &memory)
                 .is_err();

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
@@ -31,18 +31,22 @@ const MOST_MISSING: u64 = 65_536;
 const MOST_HOSTS: usize = 256;
 
 /// The other host.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Peer {
     report: Report,
     next: u64,
     missing: BTreeSet<u64>,
+    /// A successor of this process knows nothing of its connections: it resets them.
+    #[serde(skip)]
     tcp: Echo,
     /// By whose address those are reached that have sent something to the echo.
+    #[serde(skip)]
     hosts: BTreeMap<Ipv4Address, EthernetAddress>,
 }
 
 /// What the peer has seen.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Report {
     /// ARP requests that it has answered.
     pub arp: u64,

@@ -4,6 +4,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::types::put;
 
 /// Bytes in an event.
@@ -18,7 +20,8 @@ const T_EVENTS_MISSED: u32 = 1 << 31;
 const CAPACITY_CHANGED: u32 = 0x092a;
 
 /// The events that wait.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Events {
     listened_to: bool,
     /// The units whose size has changed.

@@ -177,6 +177,16 @@ impl Unit {
         Self { store, serial }
     }
 
+    /// What it keeps its data in.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// That, to be changed.
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
     /// How large it is.
     pub fn sectors(&self) -> u64 {
         self.store.sectors()

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Another process goes on with the devices, while they are stopped: QEMU and the guest notice nothing.
+//!
+//! The successor connects to the control socket of the server that is in charge, and they say:
+//!
+//! ```text
+//! successor  {"v":1,"id":1,"do":"hand-over"}
+//! server     {"v":1,"id":1,"value":{"files":N}}     or {"v":1,"id":1,"error":"..."}, and nothing has changed
+//! server     N files (SCM_RIGHTS), at most 253 with each byte of data; the first holds the [`Snapshot`]
+//! successor  taken
+//! ```
+//!
+//! From its answer on the server's devices are frozen, and its threads stand between two messages of their clients. Until it has read
+//! `taken` it is in charge: at an end of file, at anything else, and after [`PATIENCE`] it goes on as if nobody had asked. The successor
+//! says `taken` when all is there but for that word. From then on it is in charge, and the server ends with status 0. A server that waits
+//! no longer shuts the socket down first: what was written before that it reads, and after it nothing can be written.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::device::{self, Frozen};
+use crate::memory::Map;
+use crate::portable;
+use crate::scenario::{self, Spec};
+use crate::vfio_user::Limits;
+
+pub mod give;
+pub mod show;
+pub mod take;
+mod transfer;
+
+/// How long the server waits for all of it. QEMU waits 5 s for an answer.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+/// What the successor says.
+const TAKEN: &[u8] = b"taken\n";
+/// What the server is asked.
+pub const HAND_OVER: &str = "hand-over";
+
+const FORMAT: &str = "vfio-user-virtio snapshot";
+/// The version of [`Snapshot`], with all that is in it. It changes with every change of that: a build goes on with its own version only.
+pub const VERSION: u64 = 1;
+
+/// What a successor knows, files aside.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    format: String,
+    version: u64,
+    /// The version of the program that has written it.
+    program: String,
+    /// The times in it are of this boot of the machine.
+    boot: String,
+    #[serde(serialize_with = "absolute")]
+    control: Option<PathBuf>,
+    devices: Vec<DeviceSnapshot>,
+}
+
+/// What a successor knows of one device. Its files come in this order: that of the socket that listens, then those of `client`, `file`,
+/// `maps`, `vectors` and `intx`, where there are any.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct DeviceSnapshot {
+    spec: Spec,
+    image: Value,
+    client: Option<ClientSnapshot>,
+    /// The file that the data is in.
+    file: bool,
+    maps: Vec<Map>,
+    /// Whether anybody is told, by vector.
+    vectors: Vec<bool>,
+    intx: bool,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct ClientSnapshot {
+    limits: Option<Limits>,
+}
+
+fn absolute<S: serde::Serializer>(
+    path: &Option<PathBuf>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match path {
+        Some(path) => portable::absolute(path, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// Why it was not handed over. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A device does something.
+    #[error("device '{name}': {source}")]
+    Busy {
+        /// Its name.
+        name: String,
+        /// What.
+        source: device::Busy,
+    },
+    /// A client has begun a message, and does not end it.
+    #[error("the client of device '{0}' is in the middle of a message")]
+    Boundary(String),
+    /// What is handed over can't be written or read.
+    #[error("the snapshot can't be written or read")]
+    Format(#[from] serde_json::Error),
+    /// A system call fails.
+    #[error("a system call fails")]
+    System(#[from] io::Error),
+    /// The other end has refused.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The other end says something else.
+    #[error("this is no server that hands over: {0}")]
+    Protocol(&'static str),
+    /// The file is something else.
+    #[error("this is no snapshot")]
+    NoSnapshot,
+    /// It was written by another version.
+    #[error("a snapshot of version {0}; this build goes on with version {VERSION} only")]
+    Version(u64),
+    /// Its times mean nothing any more.
+    #[error("the snapshot was written before the machine was started: its times mean nothing now")]
+    Boot,
+    /// A file is missing.
+    #[error("fewer files than the snapshot speaks of")]
+    Files,
+    /// A device can't be gone on with here.
+    #[error("device '{name}'")]
+    Device {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: scenario::Error,
+    },
+    /// There is no such device.
+    #[error("no device '{0}': there are {1}")]
+    NoDevice(String, String),
+    /// A socket can't be listened on.
+    #[error("{path}: can't listen")]
+    Listen {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Two devices have one name.
+    #[error("two devices are called '{0}': give them names with name=")]
+    SameName(String),
+}
+
+impl Snapshot {
+    /// Reads one, if it is one that this build can go on with.
+    pub fn parse(text: &[u8]) -> Result<Self, Error> {
+        let value: Value = serde_json::from_slice(text)?;
+        if value.get("format").and_then(Value::as_str) != Some(FORMAT) {
+            return Err(Error::NoSnapshot);
+        }
+        match value.get("version").and_then(Value::as_u64) {
+            Some(VERSION) => Ok(serde_json::from_value(value)?),
+            Some(version) => Err(Error::Version(version)),
+            None => Err(Error::NoSnapshot),
+        }
+    }
+
+    fn new(control: Option<PathBuf>, devices: Vec<DeviceSnapshot>) -> io::Result<Self> {
+        Ok(Self {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            boot: boot()?,
+            control,
+            devices,
+        })
+    }
+}
+
+/// Which boot of the machine this is.
+fn boot() -> io::Result<String> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned())
+}
+
+impl DeviceSnapshot {
+    fn new(spec: &Spec, frozen: &Frozen<'_>) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            spec: spec.clone(),
+            image: frozen.image()?,
+            client: None,
+            file: false,
+            maps: Vec::new(),
+            vectors: Vec::new(),
+            intx: false,
+        })
+    }
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What one process serves: devices, each on a vfio-user socket, and a control socket for all of them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::boundary::Boundary;
+use crate::device::Device;
+use crate::handover::{take, Error};
+use crate::scenario::Spec;
+use crate::vfio_user::Server;
+
+/// Devices by name.
+pub type Devices = BTreeMap<String, Arc<Device>>;
+
+/// A device, and where it is served.
+#[derive(Debug)]
+pub struct Endpoint {
+    spec: Spec,
+    device: Arc<Device>,
+    server: Server,
+}
+
+impl Endpoint {
+    /// The device that `spec` describes.
+    pub fn new(spec: Spec, device: Arc<Device>, server: Server) -> Self {
+        Self {
+            spec,
+            device,
+            server,
+        }
+    }
+
+    /// As it is described.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    /// Its server.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+}
+
+/// The control socket.
+#[derive(Debug)]
+pub struct Control {
+    path: PathBuf,
+    listener: UnixListener,
+    boundary: Boundary<()>,
+}
+
+impl Control {
+    /// One that listens on `path` already.
+    pub fn new(path: PathBuf, listener: UnixListener) -> io::Result<Self> {
+        // Who has connected may be gone before it is accepted.
+        listener.set_nonblocking(true)?;
+        Ok(Self {
+            path,
+            listener,
+            boundary: Boundary::new()?,
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The socket.
+    pub fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+
+    /// Where no client is accepted for a while.
+    pub fn boundary(&self) -> &Boundary<()> {
+        &self.boundary
+    }
+}
+
+/// All of it.
+#[derive(Debug)]
+pub struct Service {
+    endpoints: Vec<Endpoint>,
+    devices: Devices,
+    control: Option<Control>,
+    /// Whoever changes the devices for a control client reads. Whoever hands them over writes.
+    turn: RwLock<()>,
+    /// Clients connect to this process, and not to one that it takes over from, or that has taken over.
+    in_charge: Mutex<Option<End>>,
+}
+
+/// Has this process end.
+struct End(Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("End")
+    }
+}
+
+impl Service {
+    /// What is to be served. It is [in charge](Self::set_in_charge) not yet.
+    pub fn new(endpoints: Vec<Endpoint>, control: Option<Control>) -> Result<Self, Error> {
+        let mut devices = Devices::new();
+        for endpoint in &endpoints {
+            let name = &endpoint.spec.name;
+            let device = Arc::clone(&endpoint.device);
+            if devices.insert(name.clone(), device).is_some() {
+                return Err(Error::SameName(name.clone()));
+            }
+        }
+        Ok(Self {
+            endpoints,
+            devices,
+            control,
+            turn: RwLock::new(()),
+            in_charge: Mutex::default(),
+        })
+    }
+
+    /// The devices that `specs` describe, and a control socket.
+    pub fn open(specs: &[Spec], control: Option<&Path>) -> Result<Self, Error> {
+        let devices = specs
+            .iter()
+            .map(|spec| {
+                let device = spec.open().map_err(|source| Error::Device {
+                    name: spec.name.clone(),
+                    source,
+                })?;
+                Ok((spec.clone(), Arc::new(device)))
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        let mut names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(twice) = names
+            .windows(2)
+            .find_map(|pair| (pair.first() == pair.last()).then(|| pair.first()))
+            .flatten()
+        {
+            return Err(Error::SameName((*twice).to_owned()));
+        }
+        let control = control
+            .map(|path| Control::listen(path.to_owned()))
+            .transpose()?;
+        let endpoint = |(spec, device): (Spec, _)| {
+            let server = take::listen(&spec.socket)?;
+            Ok(Endpoint::new(spec, device, server))
+        };
+        // Whoever sees the last socket may connect to all.
+        let endpoints = devices
+            .into_iter()
+            .map(endpoint)
+            .collect::<Result<_, Error>>()?;
+        Self::new(endpoints, control)
+    }
+
+    /// Where the devices are served.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// The devices.
+    pub fn devices(&self) -> &Devices {
+        &self.devices
+    }
+
+    /// The control socket, if there is one.
+    pub fn control(&self) -> Option<&Control> {
+        self.control.as_ref()
+    }
+
+    /// What a control client asks for is done while this is held.
+    pub fn turn(&self) -> RwLockReadGuard<'_, ()> {
+        self.turn.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// While this is held nothing is done for control clients.
+    pub fn stand_still(&self) -> RwLockWriteGuard<'_, ()> {
+        self.turn.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn in_charge(&self) -> MutexGuard<'_, Option<End>> {
+        self.in_charge
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Clients connect to this process from now on. `end` is called when another one has taken over.
+    pub fn set_in_charge(&self, end: impl FnOnce() + Send + 'static) {
+        *self.in_charge() = Some(End(Box::new(end)));
+    }
+
+    /// Another process has taken over: this one is to end.
+    pub fn end(&self) {
+        if let Some(End(end)) = self.in_charge().take() {
+            end();
+        }
+    }
+
+    /// Removes the sockets, unless they are another process's.
+    pub fn remove_sockets(&self) {
+        let _turn = self.stand_still();
+        if self.in_charge().is_none() {
+            return;
+        }
+        let sockets = self.endpoints.iter().map(|endpoint| &*endpoint.spec.socket);
+        for socket in sockets.chain(self.control.iter().map(Control::path)) {
+            let _ = std::fs::remove_file(socket);
+        }
+    }
+}
