@@ -23,6 +23,17 @@ test_entropy() {
 	[ "$(kind entropy)" -gt "$before" ] || fail "no request has come"
 }
 
+test_entropy_goes_on_when_requests_fail() {
+	DEVICE=entropy
+	use_rng virtio_rng.0
+	device_set io_error_every=1
+	dd if=/dev/hwrng of=/tmp/random bs=16 count=2 2>/dev/null || fail "no entropy from a device that fails"
+	device_do behave
+	expect "bytes" "$(wc -c </tmp/random)" 32
+	[ "$(device_get counters.requests.failed)" -gt 0 ] || fail "no request has failed"
+	dd if=/dev/hwrng of=/tmp/random bs=512 count=1 2>/dev/null || fail "no entropy afterwards"
+}
+
 a_buffer_is_kept() {
 	[ "$(device_get counters.requests.kept)" -gt 0 ]
 }
@@ -35,4 +46,4 @@ test_null_keeps_what_it_takes() {
 	expect "in flight" "$(device_get counters.requests.in_flight)" 0
 }
 
-run_tests test_entropy test_null_keeps_what_it_takes
+run_tests test_entropy test_entropy_goes_on_when_requests_fail test_null_keeps_what_it_takes

@@ -41,17 +41,22 @@ impl Type for Rng {
         if length == 0 {
             return Err(Malformed("no room for random bytes"));
         }
+        // 5.4.6.2: a device must place one or more random bytes into the buffer, so that it has no way to say that it can't. A driver may
+        // take a length of 0 for the end of the device.
+        let length = if request.fail { 1 } else { length };
         let mut bytes = vec![0; length];
         let mut source = &self.0;
-        let ok = !request.fail
-            && source
-                .read_exact(&mut bytes)
-                .and_then(|()| request.output.write_all(&bytes))
-                .is_ok();
+        source
+            .read_exact(&mut bytes)
+            .map_err(|_| Malformed("no random bytes to be had"))?;
+        request
+            .output
+            .write_all(&bytes)
+            .map_err(|_| Malformed("no memory for random bytes"))?;
         Ok(Outcome {
             kind: "entropy",
-            ok,
-            written: u32::try_from(request.output.bytes_written()).unwrap_or(u32::MAX),
+            ok: !request.fail,
+            written: u32::try_from(length).unwrap_or(u32::MAX),
         })
     }
 }

@@ -229,6 +229,23 @@ fn rng_fills_buffers() {
     assert_eq!(driver.status(), READY | NEEDS_RESET, "no room");
 }
 
+/// 5.4.6.2: a device must place one or more random bytes into each buffer. The kernel's driver takes a length of 0 for the end.
+#[test]
+fn rng_a_request_that_is_to_fail_gets_as_little_as_a_device_may_give() {
+    let mut driver = Driver::of(Arc::new(Rng::open().unwrap()), D);
+    driver.set("io_error_every", "1");
+    for nth in 0..2 {
+        let at = driver.buffer();
+        driver.make_available(&[(at, 64, true)], false);
+        driver.serve();
+        assert_eq!(driver.used_element(0, nth).1, 1);
+        assert_eq!(driver.bytes(at + 1, 63), [0; 63]);
+    }
+    assert_eq!(driver.status(), READY);
+    let requests = driver.report().counters.requests;
+    assert_eq!((requests.completed, requests.failed), (2, 2));
+}
+
 #[test]
 fn null_takes_buffers_and_keeps_them_and_can_be_stopped_all_the_same() {
     for offer in [D, S] {
