@@ -173,6 +173,7 @@ impl Device {
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+        state.parts.pci.reset();
     }
 
     /// What the device has to tell.

@@ -182,6 +182,12 @@ impl Config {
         self.writable == other.writable && fixed(self) == fixed(other)
     }
 
+    /// Back to the state after power-on, in which all that can be written is 0.
+    pub fn reset(&mut self) {
+        let cells = self.bytes.iter_mut().zip(&self.writable);
+        cells.for_each(|(byte, mask)| *byte &= !mask);
+    }
+
     /// Whether the driver has enabled MSI-X.
     pub fn msix_enabled(&self) -> bool {
         self.bytes

@@ -17,6 +17,7 @@ const EVENTFD: u32 = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
 const DISABLE: u32 = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER;
 const UNMASK: u32 = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_UNMASK;
 const BAR: u32 = VFIO_PCI_BAR0_REGION_INDEX;
+const CONFIG: u32 = VFIO_PCI_CONFIG_REGION_INDEX;
 
 /// A driver that is ready, as far as interrupts go.
 fn bring_up(client: &mut Client) {
@@ -59,6 +60,48 @@ fn registers_are_read_and_written_and_reset() {
     assert_eq!((status, served.device.report().status), ([1], 1));
     client.reset().unwrap();
     assert_eq!(served.device.report().status, 0);
+}
+
+/// The configuration space is that of a function which was just powered on: no memory, no bus master, no MSI-X, BARs nowhere.
+fn is_as_at_power_on(client: &mut Client) -> bool {
+    let mut read = |offset, length| {
+        let mut bytes = vec![0; length];
+        client.region_read(CONFIG, offset, &mut bytes).unwrap();
+        bytes
+    };
+    let (command, bars, line, msix) = (read(0x04, 2), read(0x10, 24), read(0x3c, 1), read(0x43, 1));
+    let bar_0 = [&[0b100][..], &[0; 23]].concat();
+    (command, bars, line, msix) == (vec![0; 2], bar_0, vec![0], vec![0])
+}
+
+#[test]
+fn the_configuration_space_is_reset_and_is_another_clients() {
+    let served = Served::new(false);
+    for way in ["reset", "another client"] {
+        let mut client = Client::new(&served.path()).unwrap();
+        assert!(is_as_at_power_on(&mut client), "{way}");
+        for (offset, bytes) in [
+            (0x04, &[6, 4][..]),
+            (0x10, &[0xff; 12]),
+            (0x3c, &[11]),
+            (0x42, &[0, 0x80]),
+            (0x94, &[1]),
+        ] {
+            client.region_write(CONFIG, offset, bytes).unwrap();
+        }
+        assert!(!is_as_at_power_on(&mut client));
+        if way == "reset" {
+            client.reset().unwrap();
+            assert!(is_as_at_power_on(&mut client), "{way}");
+            let mut id = [0; 4];
+            client.region_read(CONFIG, 0, &mut id).unwrap();
+            assert_eq!(id, [0xf4, 0x1a, 0x49, 0x10]);
+            client.region_write(CONFIG, 0x04, &[6, 4]).unwrap();
+        }
+        client.shutdown().unwrap();
+    }
+    let mut client = Client::new(&served.path()).unwrap();
+    assert!(is_as_at_power_on(&mut client));
 }
 
 #[test]
