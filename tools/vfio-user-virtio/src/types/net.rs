@@ -225,10 +225,14 @@ impl Net {
                     // Twelve bits.
                     let vlan = u16::from_le_bytes(vlan) & 0xfff;
                     let vlans = &mut self.lock().vlans;
-                    read && match command {
-                        VIRTIO_NET_CTRL_VLAN_ADD => vlans.insert(vlan),
-                        _ => vlans.remove(&vlan),
+                    // One that is added again, or deleted and not there, is no error: what the driver asks for is so.
+                    if read {
+                        match command {
+                            VIRTIO_NET_CTRL_VLAN_ADD => vlans.insert(vlan),
+                            _ => vlans.remove(&vlan),
+                        };
                     }
+                    read
                 }
                 (VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET) => {
                     let mut mac = [0; 6];

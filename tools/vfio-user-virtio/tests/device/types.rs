@@ -474,6 +474,13 @@ fn net_control_commands() {
         assert_eq!(control(&mut driver, &command), 1, "it does not add up");
     }
     assert_eq!(control(&mut driver, &[1, 0, 0, 0, 0, 0]), 1, "one table");
+    let vlans = |driver: &Driver| driver.report().of_type["vlans"].clone();
+    for (command, left) in [(0, vec![5]), (0, vec![5]), (1, vec![]), (1, vec![])] {
+        // To add one that is there, or to delete one that is not, changes nothing, and nothing says that it is an error.
+        assert_eq!(control(&mut driver, &[2, command, 5, 0]), OK);
+        assert_eq!(vlans(&driver), serde_json::Value::from(left));
+    }
+    assert_eq!(control(&mut driver, &[2, 0, 5]), 1, "half a number");
     driver.bring_up(!0);
     assert_eq!(driver.config()[..6], MAC, "its own again");
 }
