@@ -13,7 +13,7 @@ use vfio_user_virtio::types::rng::Rng;
 use vfio_user_virtio::types::store::Store;
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::driver::{disk, Driver, D, NEEDS_RESET, READY, S, SECTORS};
+use crate::driver::{disk, Driver, D, MEMORY, NEEDS_RESET, READY, S, SECTORS};
 
 const DISCARD: u32 = 11;
 const WRITE_ZEROES: u32 = 13;
@@ -438,6 +438,23 @@ fn net_a_receive_buffer_that_is_too_short_needs_a_reset() {
     driver.add(RECEIVE, &[(at, 20, true)], false);
     transmit(&mut driver, &numbered(0));
     assert_eq!(driver.status(), READY | NEEDS_RESET);
+}
+
+/// Nothing waits for a virtqueue that nobody has a use for: here there is nothing to receive.
+#[test]
+fn net_a_virtqueue_that_is_not_wanted_need_not_be_there() {
+    let mut driver = Driver::found(Arc::new(Net::new(MAC, 1)), D);
+    driver.negotiate(!0);
+    // Once it is enabled it stays where it is.
+    driver.write16(0x16, RECEIVE);
+    driver.write16(0x18, 16);
+    driver.write32(0x30, MEMORY as u32);
+    driver.write16(0x1c, 1);
+    driver.lay_out(None);
+    driver.set_status(READY);
+    // Of no protocol that the peer answers.
+    transmit(&mut driver, &[0; 60]);
+    assert_eq!((driver.status(), driver.used(TRANSMIT)), (READY, 1));
 }
 
 #[test]

@@ -3,7 +3,6 @@
 //! From a reset to the next DRIVER_OK: the device returns to the state after power-on, and the virtqueues are set up anew.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 
@@ -11,12 +10,12 @@ use super::State;
 use crate::device::parts::Withheld;
 use crate::device::queues::Virtqueue;
 use crate::device::schedule::Schedule;
-use crate::memory::Memory;
 use crate::status::Status;
 
 impl State {
-    /// The driver is ready: sets the virtqueues up as it has laid them out.
-    pub(super) fn start(&mut self, memory: &Memory, now: Instant) {
+    /// The driver is ready: sets the virtqueues up as it has laid them out. Whether they are there is looked at when there is a use for
+    /// them.
+    pub(super) fn start(&mut self) {
         let event_idx = self.parts.registers.accepted() & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
         let queues: Vec<(Virtqueue, bool)> = self
             .parts
@@ -29,13 +28,6 @@ impl State {
         self.parts.queues = queues.into_iter().map(|(queue, _)| queue).collect();
         if !valid {
             self.needs_reset("a virtqueue is not aligned");
-        } else if !self
-            .parts
-            .queues
-            .iter()
-            .all(|queue| queue.is_in(&memory.lock()))
-        {
-            self.parts.requests.absent.miss(now);
         }
     }
 

@@ -72,7 +72,7 @@ impl State {
         }
         match effect {
             Effect::None | Effect::Reset => {}
-            Effect::Start => self.start(memory, now),
+            Effect::Start => self.start(),
             Effect::StopRequested => self.stop_requested(now),
             Effect::StopCalledOff => {
                 self.parts.tally.stop_called_off();
