@@ -210,12 +210,15 @@ impl State {
                 malformed = true;
                 continue;
             };
+            let given = virtqueue.give_back(done.head, outcome.written, &memory);
+            if given.is_err() {
+                requests.dropped += 1;
+                malformed = true;
+                continue;
+            }
             requests.completed += 1;
             requests.failed += u64::from(!outcome.ok);
             *requests.kinds.entry(outcome.kind.into()).or_default() += 1;
-            malformed |= virtqueue
-                .give_back(done.head, outcome.written, &memory)
-                .is_err();
             *used = true;
         }
         let wanting: Vec<usize> = self
@@ -248,5 +251,64 @@ impl State {
         if malformed || given_up {
             self.needs_reset("the driver's virtqueues or buffers can't be used");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::interrupts::Interrupts;
+    use crate::device::offer::Offer;
+    use crate::device::parts::Parts;
+    use crate::device::queues::{Done, Virtqueue};
+    use crate::memory::tests::file;
+    use crate::pci;
+    use crate::registers::{QueueRegisters, Registers};
+    use crate::settings::Settings;
+    use crate::types::null::Null;
+    use crate::types::Outcome;
+
+    #[test]
+    fn what_can_not_be_given_back_is_not_completed() {
+        let parts = Parts::new(
+            Offer::default(),
+            Registers::new(0, 1, 256, 0),
+            pci::Config::new(9, 0, 0, 56),
+            Settings::default(),
+        );
+        let mut state = State::new(
+            Arc::new(Null::new(9, 1)),
+            Arc::default(),
+            parts,
+            Interrupts::new(0),
+        );
+        let memory = Memory::default();
+        memory.map(0, 0x1_0000, 0, file(0x1_0000)).unwrap();
+        let registers = QueueRegisters {
+            size: 16,
+            vector: 0,
+            enabled: true,
+            desc: 0x1000,
+            driver: 0x2000,
+            device: 0x3000,
+        };
+        let (queue, _) = Virtqueue::new(&registers, false).unwrap();
+        state.parts.queues.push(queue);
+        let done = |head| {
+            Executed::Done(Done {
+                queue: 0,
+                head,
+                outcome: Some(Outcome {
+                    kind: "any",
+                    ok: true,
+                    written: 0,
+                }),
+            })
+        };
+        state.give_back(vec![done(3), done(999)], &memory, Instant::now());
+        let requests = state.report().counters.requests;
+        assert_eq!((requests.completed, requests.dropped), (1, 1));
+        assert_eq!(requests.kinds["any"], 1);
+        assert!(state.report().status & 64 != 0);
     }
 }
