@@ -2,12 +2,13 @@
 
 //! What the server logs. Guests cause lines, and nobody may be there to read them: whoever logs never waits, and never fails. The lines go
 //! through a queue to a thread that writes them, and may be blocked or refused alone. What there is no room for is counted. Of the same
-//! line by the same thread, and so of the same device, only so many are let through in a while; how many were left out is said then.
+//! line by threads of the same name, and so of the same device, only so many are let through in a while; how many were left out is said
+//! then.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, ThreadId};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tracing::callsite::Identifier;
@@ -40,8 +41,11 @@ struct State {
     writing: bool,
     /// There was no room for them, or they could not be written.
     lost: u64,
-    kinds: HashMap<(Identifier, ThreadId), Kind>,
+    kinds: HashMap<Source, Kind>,
 }
+
+/// Which line, and the name of the threads that log it.
+type Source = (Identifier, Option<String>);
 
 /// Lines of a kind.
 #[derive(Debug)]
@@ -62,7 +66,7 @@ impl State {
     }
 
     /// Whether there may be another line of that kind.
-    fn allows(&mut self, kind: (Identifier, ThreadId), what: &str, now: Instant) -> bool {
+    fn allows(&mut self, kind: Source, what: &str, now: Instant) -> bool {
         if self.kinds.len() >= MOST_KINDS && !self.kinds.contains_key(&kind) {
             self.lost += 1;
             return false;
@@ -192,7 +196,8 @@ impl<S: Subscriber> Layer<S> for Log {
     fn event_enabled(&self, event: &Event<'_>, _context: Context<'_, S>) -> bool {
         let metadata = event.metadata();
         let what = format!("{}, {}", metadata.target(), metadata.name());
-        let kind = (metadata.callsite(), thread::current().id());
+        let thread = thread::current().name().map(str::to_owned);
+        let kind = (metadata.callsite(), thread);
         self.0.lock().allows(kind, &what, Instant::now())
     }
 }
@@ -282,5 +287,31 @@ mod tests {
         let count = |what: &str| text.lines().filter(|line| line.contains(what)).count();
         assert_eq!((count("again"), count("another")), (20, 1));
         assert_eq!(count("980 more lines left out: "), 1);
+    }
+
+    #[test]
+    fn threads_of_one_name_are_one_source_of_lines() {
+        let (sink, allow) = sink();
+        drop(allow);
+        let log = Log::start(sink.clone()).unwrap();
+        let subscriber = tracing_subscriber::registry()
+            .with(tracing_subscriber::fmt::layer().with_writer(log.clone()))
+            .with(log.clone());
+        let dispatch = tracing::Dispatch::new(subscriber);
+        for name in ["control", "disk worker"] {
+            for _ in 0..30 {
+                let dispatch = dispatch.clone();
+                let logs = move || {
+                    tracing::dispatcher::with_default(&dispatch, || tracing::warn!("from a thread"))
+                };
+                let thread = thread::Builder::new().name(name.to_owned());
+                thread.spawn(logs).unwrap().join().unwrap();
+            }
+        }
+        log.finish(PATIENCE);
+        let text = sink.0.lock().unwrap().clone();
+        let count = |what: &str| text.lines().filter(|line| line.contains(what)).count();
+        assert_eq!(count("from a thread"), 40);
+        assert_eq!(count("10 more lines left out: "), 2);
     }
 }
