@@ -40,22 +40,50 @@ impl Buffer {
     }
 }
 
+/// What the worker, which carries requests out, and whoever resets the device meanwhile know of each other. Each says first what it does,
+/// and looks then what the other has said, so that one of the two knows at least.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// The driver has reset the device: the requests are not to be gone on with.
+    abandoned: AtomicBool,
+    /// The worker does something that may take long, and does not reach for the guest's memory before it has looked again.
+    away: AtomicBool,
+}
+
+impl Work {
+    /// Nobody wants the requests any more. Returns whether the worker is away from the guest's memory, and will not come back to it.
+    pub fn abandon(&self) -> bool {
+        self.abandoned.store(true, Ordering::SeqCst);
+        self.away.load(Ordering::SeqCst)
+    }
+}
+
 /// By what the device reaches buffers, for as long as somebody wants their request to be carried out.
 #[derive(Clone, Copy, Debug)]
 pub struct Guest<'a> {
     /// The guest's memory.
     pub memory: &'a Memory,
-    /// The driver has reset the device: the request is not to be gone on with.
-    pub abandoned: &'a AtomicBool,
+    /// What the request is a part of.
+    pub work: &'a Work,
 }
 
 impl Guest<'_> {
     /// Whether the request is still to be carried out.
     pub fn wanted(&self) -> io::Result<()> {
-        if self.abandoned.load(Ordering::Relaxed) {
+        if self.work.abandoned.load(Ordering::SeqCst) {
             return Err(io::Error::other("the device was reset"));
         }
         Ok(())
+    }
+
+    /// Has `file` do something to a file, which may take any time. A reset does not wait for it. After one the request is not to be gone on
+    /// with, whatever has become of the file.
+    pub fn away<T>(&self, file: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        self.work.away.store(true, Ordering::SeqCst);
+        let result = self.wanted().and_then(|()| file());
+        self.work.away.store(false, Ordering::SeqCst);
+        self.wanted()?;
+        result
     }
 
     /// Has `access` reach the memory. What is not there is waited for: a part of the request may have been carried out.
@@ -207,6 +235,11 @@ impl<'a> Writer<'a> {
         })
     }
 
+    /// By what the buffers are reached.
+    pub fn guest(&self) -> Guest<'a> {
+        self.0.guest
+    }
+
     /// Bytes that there is still room for.
     pub fn available_bytes(&self) -> usize {
         self.0.available()
@@ -264,10 +297,10 @@ mod tests {
 
     #[test]
     fn buffers_are_written_and_read_in_their_order() {
-        let (memory, abandoned) = (memory(), AtomicBool::new(false));
+        let (memory, work) = (memory(), Work::default());
         let guest = Guest {
             memory: &memory,
-            abandoned: &abandoned,
+            work: &work,
         };
         let places = buffers(&[(0x100, 3), (0x40, 0), (0x80, 4), (0x10, 5)]);
         let mut head = Writer::new(guest, &places);
@@ -292,24 +325,24 @@ mod tests {
 
     #[test]
     fn what_is_abandoned_is_not_gone_on_with() {
-        let (memory, abandoned) = (memory(), AtomicBool::new(false));
+        let (memory, work) = (memory(), Work::default());
         let guest = Guest {
             memory: &memory,
-            abandoned: &abandoned,
+            work: &work,
         };
         let mut writer = Writer::new(guest, &buffers(&[(0, 0x1000)]));
         writer.write_all(&[1; 16]).unwrap();
-        abandoned.store(true, Ordering::Relaxed);
+        assert!(!work.abandon());
         assert!(writer.write_all(&[1; 16]).is_err());
         assert_eq!(writer.bytes_written(), 16);
     }
 
     #[test]
     fn memory_that_comes_back_is_waited_for_and_the_old_one_not_touched() {
-        let (memory, abandoned) = (memory(), AtomicBool::new(false));
+        let (memory, work) = (memory(), Work::default());
         let guest = Guest {
             memory: &memory,
-            abandoned: &abandoned,
+            work: &work,
         };
         let mut writer = Writer::new(guest, &buffers(&[(0, 0x1000)]));
         writer.write_all(&[1; 16]).unwrap();

@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -48,8 +47,6 @@ pub struct Device {
     wake: Condvar,
     memory: Memory,
     of_type: Arc<dyn Type>,
-    /// The driver has reset the device while the worker carries requests out: it is to leave off. Set and cleared under the lock.
-    abandoned: Arc<AtomicBool>,
     common_size: u32,
     vectors: u16,
 }
@@ -61,7 +58,6 @@ impl Device {
         let offered = description.features | offer.features();
         let common_size = offer.common_size();
         let vectors = offer.vectors(description.queues);
-        let abandoned = Arc::new(AtomicBool::new(false));
         let parts = Parts::new(
             offer,
             Registers::new(offered, description.queues, MAX_QUEUE_SIZE, vectors),
@@ -73,18 +69,12 @@ impl Device {
             ),
             settings,
         );
-        let state = State::new(
-            Arc::clone(&of_type),
-            Arc::clone(&abandoned),
-            parts,
-            Interrupts::new(vectors),
-        );
+        let state = State::new(Arc::clone(&of_type), parts, Interrupts::new(vectors));
         Self {
             state: Mutex::new(state),
             wake: Condvar::new(),
             memory: Memory::default(),
             of_type,
-            abandoned,
             common_size,
             vectors,
         }
@@ -162,7 +152,7 @@ impl Device {
         state.client = None;
     }
 
-    /// A reset of the PCI function. Returns when no request touches the guest's memory any more.
+    /// A reset of the PCI function. Returns when no request touches the guest's memory any more; a file may still be written to.
     pub fn reset(&self) {
         let mut state = self.lock();
         state.parts.judge.reset();

@@ -5,7 +5,6 @@
 
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,6 +12,7 @@ use super::interrupts::{Cause, Interrupts};
 use super::parts::Parts;
 use super::schedule::Schedule;
 use super::tally::micros;
+use crate::buffers::Work;
 use crate::memory::Memory;
 use crate::report::Report;
 use crate::types::Type;
@@ -29,8 +29,8 @@ pub(super) struct State {
     pub(super) parts: Parts,
     of_type: Arc<dyn Type>,
     pub(super) interrupts: Interrupts,
-    /// The worker is to leave off with what it carries out.
-    abandoned: Arc<AtomicBool>,
+    /// What the worker carries out, if anything.
+    work: Arc<Work>,
     pub(super) schedule: Schedule,
     pub(super) client: Option<Arc<UnixStream>>,
     random: fastrand::Rng,
@@ -38,17 +38,12 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(
-        of_type: Arc<dyn Type>,
-        abandoned: Arc<AtomicBool>,
-        parts: Parts,
-        interrupts: Interrupts,
-    ) -> Self {
+    pub(super) fn new(of_type: Arc<dyn Type>, parts: Parts, interrupts: Interrupts) -> Self {
         Self {
             parts,
             of_type,
             interrupts,
-            abandoned,
+            work: Arc::default(),
             schedule: Schedule::default(),
             client: None,
             random: fastrand::Rng::new(),

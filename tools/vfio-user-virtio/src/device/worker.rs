@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::chain::Chain;
 use super::queues::{Done, Executed, Taken};
 use super::Device;
-use crate::buffers::{Guest, Reader, Writer};
+use crate::buffers::{Guest, Reader, Work, Writer};
 use crate::types::Request;
 
 impl Device {
@@ -41,7 +41,7 @@ impl Device {
 
     /// Does what there is to do at `now`.
     pub fn serve(&self, now: Instant) {
-        let due = {
+        let (work, due) = {
             let mut state = self.lock();
             // A device that is frozen does not see time pass.
             self.of_type.pass(now);
@@ -49,17 +49,18 @@ impl Device {
             state.take(&self.memory.lock(), now);
             state.due(now)
         };
-        let done: Vec<Executed> = due.into_iter().map(|taken| self.execute(taken)).collect();
+        let execute = |taken| self.execute(&work, taken);
+        let done: Vec<Executed> = due.into_iter().map(execute).collect();
         let mut state = self.lock();
-        state.give_back(done, &self.memory, now);
+        state.give_back(&work, done, &self.memory, now);
         state.answer(now);
         self.wake.notify_all();
     }
 
-    fn execute(&self, taken: Taken) -> Executed {
+    fn execute(&self, work: &Work, taken: Taken) -> Executed {
         let guest = Guest {
             memory: &self.memory,
-            abandoned: &self.abandoned,
+            work,
         };
         let Chain {
             head,

@@ -107,7 +107,7 @@ impl Disk {
                 None => Err(io::ErrorKind::Unsupported.into()),
             },
             VIRTIO_BLK_T_IN => self.store.read(sector, output),
-            VIRTIO_BLK_T_FLUSH => self.store.flush(),
+            VIRTIO_BLK_T_FLUSH => self.store.flush(input.guest()),
             VIRTIO_BLK_T_GET_ID => {
                 let length = output.available_bytes().min(self.id.len());
                 output.write_all(self.id.get(..length).unwrap_or_default())
@@ -128,7 +128,9 @@ impl Disk {
             _ => Err(io::ErrorKind::Unsupported.into()),
         }?;
         match kind {
-            VIRTIO_BLK_T_OUT | VIRTIO_BLK_T_WRITE_ZEROES if !writeback => self.store.flush(),
+            VIRTIO_BLK_T_OUT | VIRTIO_BLK_T_WRITE_ZEROES if !writeback => {
+                self.store.flush(input.guest())
+            }
             _ => Ok(()),
         }
     }

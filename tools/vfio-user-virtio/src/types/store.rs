@@ -134,8 +134,8 @@ impl Store {
     }
 
     /// Has what was written survive a power failure.
-    pub fn flush(&self) -> io::Result<()> {
-        self.file.sync_data()
+    pub fn flush(&self, guest: Guest<'_>) -> io::Result<()> {
+        guest.away(|| self.file.sync_data())
     }
 
     /// Fills `output` with what is stored from `sector` on.
@@ -145,7 +145,8 @@ impl Store {
         let mut buffer = vec![0; CHUNK.min(left)];
         while left > 0 {
             let chunk = buffer.get_mut(..left.min(CHUNK)).unwrap_or_default();
-            self.file.read_exact_at(chunk, offset)?;
+            let file = || self.file.read_exact_at(chunk, offset);
+            output.guest().away(file)?;
             output.write_all(chunk)?;
             offset += chunk.len() as u64;
             left -= chunk.len();
@@ -161,7 +162,9 @@ impl Store {
         while left > 0 {
             let chunk = buffer.get_mut(..left.min(CHUNK)).unwrap_or_default();
             input.read_exact(chunk)?;
-            self.file.write_all_at(chunk, offset)?;
+            input
+                .guest()
+                .away(|| self.file.write_all_at(chunk, offset))?;
             offset += chunk.len() as u64;
             left -= chunk.len();
         }
@@ -180,16 +183,16 @@ impl Store {
         let mut by_file_system = true;
         let mut done = 0;
         while done < length {
-            guest.wanted()?;
             let at = offset + done;
             if by_file_system {
                 let step = (length - done).min(STEP);
-                by_file_system = fallocate(&*self.file, flags, at, step).is_ok();
+                let zeroed = guest.away(|| Ok(fallocate(&*self.file, flags, at, step).is_ok()));
+                by_file_system = zeroed?;
                 done += if by_file_system { step } else { 0 };
             } else {
                 let step = (length - done).min(CHUNK as u64);
                 let zeroes = zeroes.get(..step as usize).unwrap_or_default();
-                self.file.write_all_at(zeroes, at)?;
+                guest.away(|| self.file.write_all_at(zeroes, at))?;
                 done += step;
             }
         }
@@ -214,8 +217,7 @@ fn size(mut file: &File) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicBool;
-
+    use crate::buffers::Work;
     use crate::memory::Memory;
 
     #[test]
@@ -223,14 +225,19 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), [7; 1024]).unwrap();
         let store = Store::open(file.path(), false).unwrap();
-        let (memory, abandoned) = (Memory::default(), AtomicBool::new(true));
+        let (memory, work) = (Memory::default(), Work::default());
         let guest = Guest {
             memory: &memory,
-            abandoned: &abandoned,
+            work: &work,
         };
+        work.abandon();
         assert!(store.zero(0, 1024, true, guest).is_err());
         assert_eq!(std::fs::read(file.path()).unwrap(), [7; 1024]);
-        abandoned.store(false, Ordering::Relaxed);
+        let work = Work::default();
+        let guest = Guest {
+            memory: &memory,
+            work: &work,
+        };
         store.zero(512, 512, false, guest).unwrap();
         let expected = [[7; 512], [0; 512]].concat();
         assert_eq!(std::fs::read(file.path()).unwrap(), expected);

@@ -2,8 +2,10 @@
 
 //! Nothing that a guest says makes the device panic, hang, or reach outside of its memory.
 
+use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -297,6 +299,91 @@ impl Type for Endless {
             std::thread::yield_now();
         }
         Err(Malformed("nobody wants it"))
+    }
+}
+
+/// A type whose requests wait for a file, and then reach for the guest's memory all the same.
+#[derive(Debug)]
+struct Slow {
+    begun: Sender<()>,
+    may_end: Mutex<Receiver<()>>,
+    ended: Sender<(bool, bool)>,
+}
+
+impl Type for Slow {
+    fn describe(&self) -> Description {
+        Null::new(9, 1).describe()
+    }
+
+    fn configuration(&self, config: &mut [u8]) {
+        config.fill(0);
+    }
+
+    fn execute(&self, mut request: Request<'_>) -> Result<Outcome, Malformed> {
+        let file = request.input.guest().away(|| {
+            self.begun.send(()).unwrap();
+            self.may_end.lock().unwrap().recv().unwrap();
+            Ok(())
+        });
+        let written = request.output.write_all(&[0xee; 16]);
+        let ended = (file.is_ok(), written.is_ok());
+        self.ended.send(ended).unwrap();
+        Ok(Outcome {
+            kind: "slow",
+            ok: true,
+            written: 16,
+        })
+    }
+}
+
+#[test]
+fn a_reset_does_not_wait_for_a_file_and_nothing_comes_of_the_request() {
+    let (begun, has_begun) = channel();
+    let (end, may_end) = channel();
+    let (ended, has_ended) = channel();
+    let may_end = Mutex::new(may_end);
+    let slow = Slow {
+        begun,
+        may_end,
+        ended,
+    };
+    let minute = Duration::from_secs(60);
+    let mut driver = Driver::of(Arc::new(slow), D);
+    for way in ["status", "function"] {
+        let at = driver.buffer();
+        driver.make_available(&[(at, 16, true)], false);
+        let before = driver.report().counters.requests;
+        std::thread::scope(|scope| {
+            scope.spawn(|| driver.device.serve(driver.now));
+            has_begun.recv_timeout(minute).unwrap();
+            match way {
+                "status" => driver.write_status(0),
+                _ => driver.device.reset(),
+            }
+            let status = driver.status();
+            let requests = driver.report().counters.requests;
+            end.send(()).unwrap();
+            assert_eq!(status, 0, "{way}");
+            assert_eq!(requests.dropped, before.dropped + 1);
+            assert_eq!(requests.in_flight, 0);
+            assert_eq!(has_ended.recv_timeout(minute).unwrap(), (false, false));
+        });
+        assert_eq!(driver.bytes(at, 16), [0; 16]);
+        driver.bring_up(!0);
+        let requests = driver.report().counters.requests;
+        assert_eq!(
+            (driver.status(), requests.completed),
+            (READY, before.completed)
+        );
+        assert_eq!(driver.used(0), 0);
+        // The next driver's requests are carried out.
+        end.send(()).unwrap();
+        let at = driver.buffer();
+        driver.make_available(&[(at, 16, true)], false);
+        driver.serve();
+        has_begun.recv_timeout(minute).unwrap();
+        assert_eq!(has_ended.recv_timeout(minute).unwrap(), (true, true));
+        assert_eq!((driver.used(0), driver.bytes(at, 16)), (1, vec![0xee; 16]));
     }
 }
 

@@ -2,7 +2,7 @@
 
 //! From a reset to the next DRIVER_OK: the device returns to the state after power-on, and the virtqueues are set up anew.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 
@@ -35,9 +35,7 @@ impl State {
         self.parts.tally.counters.resets += 1;
         self.parts.tally.counters.requests.dropped += self.parts.requests.drop_waiting();
         self.parts.resetting = true;
-        if self.parts.requests.are_executing() {
-            self.abandoned.store(true, Ordering::Relaxed);
-        } else {
+        if !self.parts.requests.are_executing() || self.work.abandon() {
             self.finish_reset();
         }
     }
@@ -48,7 +46,9 @@ impl State {
 
     pub(super) fn finish_reset(&mut self) {
         self.parts.resetting = false;
-        self.abandoned.store(false, Ordering::Relaxed);
+        self.parts.tally.counters.requests.dropped += self.parts.requests.executed();
+        // The next driver's requests are wanted.
+        self.work = Arc::default();
         self.parts.status = Status::default();
         self.parts.registers.reset();
         self.interrupts.reset();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use vm_memory::GuestMemoryMmap;
 
 use super::State;
+use crate::buffers::Work;
 use crate::device::chain::Error;
 use crate::device::interrupts::Cause;
 use crate::device::offer::VIRTIO_F_39;
@@ -158,23 +159,28 @@ impl State {
     }
 
     /// The requests whose time has come; they are being carried out from now on.
-    pub(in crate::device) fn due(&mut self, now: Instant) -> Vec<Taken> {
-        self.parts.requests.due(self.parts.held(), now)
+    pub(in crate::device) fn due(&mut self, now: Instant) -> (Arc<Work>, Vec<Taken>) {
+        let due = self.parts.requests.due(self.parts.held(), now);
+        (Arc::clone(&self.work), due)
     }
 
-    /// Gives the driver back what was carried out.
+    /// Gives the driver back what was carried out as `work`.
     pub(in crate::device) fn give_back(
         &mut self,
+        work: &Arc<Work>,
         executed: Vec<Executed>,
         memory: &Memory,
         now: Instant,
     ) {
-        let count = self.parts.requests.executed();
+        if !Arc::ptr_eq(work, &self.work) {
+            // The device was reset, and has not waited for it.
+            return;
+        }
         if self.parts.resetting {
-            self.parts.tally.counters.requests.dropped += count;
             self.finish_reset();
             return;
         }
+        self.parts.requests.executed();
         let memory = memory.lock();
         let mut malformed = false;
         let mut used = vec![false; self.parts.queues.len()];
@@ -276,12 +282,7 @@ mod tests {
             pci::Config::new(9, 0, 0, 56),
             Settings::default(),
         );
-        let mut state = State::new(
-            Arc::new(Null::new(9, 1)),
-            Arc::default(),
-            parts,
-            Interrupts::new(0),
-        );
+        let mut state = State::new(Arc::new(Null::new(9, 1)), parts, Interrupts::new(0));
         let memory = Memory::default();
         memory.map(0, 0x1_0000, 0, file(0x1_0000)).unwrap();
         let registers = QueueRegisters {
@@ -305,7 +306,9 @@ mod tests {
                 }),
             })
         };
-        state.give_back(vec![done(3), done(999)], &memory, Instant::now());
+        let work = Arc::clone(&state.work);
+        let executed = vec![done(3), done(999)];
+        state.give_back(&work, executed, &memory, Instant::now());
         let requests = state.report().counters.requests;
         assert_eq!((requests.completed, requests.dropped), (1, 1));
         assert_eq!(requests.kinds["any"], 1);

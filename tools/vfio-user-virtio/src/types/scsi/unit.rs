@@ -238,12 +238,12 @@ impl Unit {
                     let _ = input.split_at(length);
                     let mut written = self.store.write(block, input);
                     if command.byte(1) & FORCE_UNIT_ACCESS != 0 {
-                        written = written.and_then(|()| self.store.flush());
+                        written = written.and_then(|()| self.store.flush(input.guest()));
                     }
                     written.map_err(|error| (error, Sense::WRITE_ERROR))
                 })
             }
-            SYNCHRONIZE_CACHE_10 | SYNCHRONIZE_CACHE_16 => match self.store.flush() {
+            SYNCHRONIZE_CACHE_10 | SYNCHRONIZE_CACHE_16 => match self.store.flush(input.guest()) {
                 Ok(()) => Answer::Good,
                 Err(error) => failed(&error, Sense::WRITE_ERROR),
             },
