@@ -48,9 +48,21 @@ pub struct Work {
     abandoned: AtomicBool,
     /// The worker does something that may take long, and does not reach for the guest's memory before it has looked again.
     away: AtomicBool,
+    /// A part of the request that is being carried out was not there, and did not come back.
+    lost: AtomicBool,
 }
 
 impl Work {
+    /// The next request is being carried out.
+    pub fn begin(&self) {
+        self.lost.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the request has missed memory for as long as [`PATIENCE`]: whatever was made of that, it can't be used.
+    pub fn has_lost_memory(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
     /// Nobody wants the requests any more. Returns whether the worker is away from the guest's memory, and will not come back to it.
     pub fn abandon(&self) -> bool {
         self.abandoned.store(true, Ordering::SeqCst);
@@ -86,7 +98,7 @@ impl Guest<'_> {
         result
     }
 
-    /// Has `access` reach the memory. What is not there is waited for: a part of the request may have been carried out.
+    /// Has `access` reach the memory. What is not there is waited for, once for a request: a part of it may have been carried out.
     fn reach(
         &self,
         mut access: impl FnMut(&GuestMemoryMmap) -> Result<(), GuestMemoryError>,
@@ -94,11 +106,17 @@ impl Guest<'_> {
         let start = Instant::now();
         loop {
             self.wanted()?;
+            if self.work.has_lost_memory() {
+                return Err(io::Error::other("a part of the request is lost"));
+            }
             // The memory is not locked while this waits for it: the client could not map it.
             let reached = access(&self.memory.lock());
             match reached {
                 Ok(()) => return Ok(()),
-                Err(error) if start.elapsed() >= PATIENCE => return Err(io::Error::other(error)),
+                Err(error) if start.elapsed() >= PATIENCE => {
+                    self.work.lost.store(true, Ordering::Relaxed);
+                    return Err(io::Error::other(error));
+                }
                 Err(_) => thread::sleep(LOOK),
             }
         }

@@ -50,7 +50,10 @@ impl Device {
             state.due(now)
         };
         let execute = |taken| self.execute(&work, taken);
+        let begun = Instant::now();
         let done: Vec<Executed> = due.into_iter().map(execute).collect();
+        // What was missed was missed when that was tried, not before.
+        let now = now + begun.elapsed();
         let mut state = self.lock();
         state.give_back(&work, done, &self.memory, now);
         state.answer(now);
@@ -70,6 +73,7 @@ impl Device {
         if !taken.chain.is_in(&self.memory.lock()) {
             return Executed::Missed(taken);
         }
+        work.begin();
         let outcome = guest.wanted().ok().map(|()| {
             self.of_type.execute(Request {
                 queue: taken.queue,
@@ -80,6 +84,8 @@ impl Device {
         });
         // A reset in the middle of it is no fault of the request's.
         let outcome = outcome.filter(|_| guest.wanted().is_ok());
+        // The type may have made an error of its own of it, which would be told as one of the request's.
+        let outcome = outcome.filter(|_| !work.has_lost_memory());
         let outcome = outcome.and_then(|outcome| {
             outcome
                 .inspect_err(|error| tracing::warn!(%error, head, "a request can't be answered"))

@@ -107,7 +107,7 @@ fn buffers_outside_of_memory_need_a_reset() {
     driver.make_available(&[(u64::MAX - 8, 16, false), (0x1_0000, 1, true)], false);
     driver.serve();
     assert_eq!(driver.status(), READY, "it may be gone for a moment only");
-    driver.advance(PATIENCE);
+    driver.advance(2 * PATIENCE);
     assert_eq!(driver.report().counters.requests.in_flight, 0);
     assert_eq!(driver.status(), READY | NEEDS_RESET);
 }

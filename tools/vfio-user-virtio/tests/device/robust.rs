@@ -491,7 +491,7 @@ fn memory_that_stays_away_needs_a_reset_in_the_end() {
         driver.advance(Duration::from_millis(1));
         driver.advance(PATIENCE - Duration::from_millis(2));
         assert_eq!(driver.status(), READY);
-        driver.advance(Duration::from_millis(2));
+        driver.advance(PATIENCE);
         assert_eq!(driver.status(), READY | NEEDS_RESET);
         assert_eq!(driver.report().counters.requests.in_flight, 0);
         driver.map_all();
@@ -501,6 +501,96 @@ fn memory_that_stays_away_needs_a_reset_in_the_end() {
         driver.serve();
         assert_eq!((driver.status(), driver.outcome(at)), (READY, 0));
     }
+}
+
+/// A type that has something done in the middle of each request, and then needs the rest of its buffers.
+struct Meanwhile(Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str("Meanwhile")
+    }
+}
+
+impl Type for Meanwhile {
+    fn describe(&self) -> Description {
+        Null::new(9, 1).describe()
+    }
+
+    fn configuration(&self, config: &mut [u8]) {
+        config.fill(0);
+    }
+
+    /// A device that has no room for data can still say that something failed.
+    fn execute(&self, mut request: Request<'_>) -> Result<Outcome, Malformed> {
+        let mut status = request.output.split_at(512).unwrap();
+        self.0();
+        let ok = request.output.write_all(&[0xee; 512]).is_ok();
+        status
+            .write_all(&[u8::from(!ok)])
+            .map_err(|_| Malformed("no room for the status"))?;
+        Ok(Outcome {
+            kind: "any",
+            ok,
+            written: 513,
+        })
+    }
+}
+
+/// Its buffers: in the first half of the memory, and in the second.
+const FIRST: u64 = 0x7_f000;
+const SECOND: u64 = 0x8_0000;
+
+#[test]
+fn memory_that_goes_away_for_good_in_the_middle_of_a_request_needs_a_reset() {
+    let (goes, has_gone) = channel();
+    let (gone, may_go_on) = channel();
+    let may_go_on = Mutex::new(may_go_on);
+    let of_type = Meanwhile(Box::new(move || {
+        goes.send(()).unwrap();
+        may_go_on.lock().unwrap().recv().unwrap();
+    }));
+    let mut driver = Driver::of(Arc::new(of_type), D);
+    driver.device.memory().clear();
+    driver.map_part(0, SECOND);
+    driver.map_part(SECOND, MEMORY - SECOND);
+    driver.make_available(&[(SECOND, 512, true), (FIRST, 1, true)], false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| driver.device.serve(driver.now));
+        has_gone.recv().unwrap();
+        driver
+            .device
+            .memory()
+            .unmap(SECOND, MEMORY - SECOND)
+            .unwrap();
+        gone.send(()).unwrap();
+    });
+    assert_eq!(driver.status(), READY | NEEDS_RESET);
+    let requests = driver.report().counters.requests;
+    assert_eq!((requests.completed, requests.dropped), (0, 1));
+    assert_eq!((driver.used(0), driver.bytes(FIRST, 1)), (0, vec![0]));
+}
+
+#[test]
+fn patience_begins_when_something_is_missed() {
+    let at_work = Duration::from_millis(50);
+    let of_type = Meanwhile(Box::new(move || {
+        let begun = Instant::now();
+        while begun.elapsed() < at_work {
+            std::thread::yield_now();
+        }
+    }));
+    let mut driver = Driver::of(Arc::new(of_type), D);
+    driver.device.memory().clear();
+    driver.map_part(0, SECOND);
+    driver.make_available(&[(FIRST, 512, true), (FIRST + 512, 1, true)], false);
+    driver.make_available(&[(SECOND, 512, true), (FIRST + 513, 1, true)], false);
+    driver.serve();
+    assert_eq!(driver.used(0), 1);
+    driver.advance(PATIENCE + at_work / 2);
+    assert_eq!(driver.status(), READY, "it has missed it later than that");
+    driver.advance(PATIENCE);
+    assert_eq!(driver.status(), READY | NEEDS_RESET);
 }
 
 #[test]
