@@ -19,8 +19,8 @@ use crate::report::Report;
 use crate::settings::{self, Settings};
 use crate::types::{ActionError, Type};
 use interrupts::Interrupts;
+use offer::MAX_QUEUE_SIZE;
 use parts::Parts;
-use queues::MAX_QUEUE_SIZE;
 use state::State;
 
 pub use image::{Busy, Error as ImageError, Files, Frozen};

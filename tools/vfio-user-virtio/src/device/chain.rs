@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::queues::MAX_QUEUE_SIZE;
+use super::offer::MAX_QUEUE_SIZE;
 use crate::buffers::Buffer;
 
 /// Bytes in a descriptor.

@@ -13,6 +13,9 @@ pub(super) const VIRTIO_F_39: u32 = 39;
 /// VIRTIO_F_SUSPEND (virtio 1.4).
 pub(super) const VIRTIO_F_SUSPEND: u32 = 43;
 
+/// The most entries that a virtqueue can have.
+pub(super) const MAX_QUEUE_SIZE: u16 = 256;
+
 /// What the device offers besides the features of its type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Offer {

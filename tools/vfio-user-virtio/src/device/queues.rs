@@ -10,11 +10,9 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
 
 use super::chain::{Chain, Error};
+use super::offer::MAX_QUEUE_SIZE;
 use crate::registers::QueueRegisters;
 use crate::types::{Outcome, Type, Wants};
-
-/// The most entries that a virtqueue can have.
-pub(super) const MAX_QUEUE_SIZE: u16 = 256;
 
 const AVAILABLE: Error = Error::Malformed("an available ring that makes no sense");
 
