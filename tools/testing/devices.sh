@@ -9,6 +9,8 @@ boot_options=()
 
 end_devices() {
 	[ ${#servers[@]} -eq 0 ] || kill "${servers[@]}" 2>/dev/null || true
+	# shellcheck disable=SC2046 # a word each
+	[ ! -e "$devices/successors" ] || kill $(cat "$devices/successors") 2>/dev/null || true
 	rm -rf "$devices"
 }
 trap end_devices EXIT
@@ -41,6 +43,13 @@ start_devices() {
 		waited=$((waited + 1))
 		sleep 0.01
 	done
+}
+
+# take_over ARG...: another process goes on with the devices, as soon as it can. It may be started by a part of the script that ends
+# before the others.
+take_over() {
+	"$top/build/bin/vfio-user-virtio" serve --take-over "$devices/control" "$@" 2>>"$devices/log" &
+	echo $! >>"$devices/successors"
 }
 
 # many_devices PROTOCOL: 32 devices for start_devices, a line each: disks, network devices and, by VIRTIO_F_DEVICE_STOP, sources of

@@ -200,18 +200,23 @@ fn serve(args: &Serve, log: &Log) -> Result<(), Error> {
     };
     spawn("control", Box::new(serve))?;
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let (signalled, log) = (Arc::clone(&service), log.clone());
+    let (signalled, last) = (Arc::clone(&service), log.clone());
     let serve = move || {
         if signals.forever().next().is_some() {
             signalled.remove_sockets();
-            log.finish(LAST_LINES);
+            last.finish(LAST_LINES);
             std::process::exit(0);
         }
         Ok(())
     };
     spawn("signals", Box::new(serve))?;
     if let Some(predecessor) = predecessor {
-        predecessor.take_over()?;
+        let taken = predecessor.take_over()?;
+        log.line(&format!(
+            "vfio-user-virtio: has taken {} devices over in {} us",
+            service.endpoints().len(),
+            taken.as_micros()
+        ));
     }
     service.set_in_charge(move || {
         let _ = ends.send(Ok(()));

@@ -128,4 +128,6 @@ pub struct Stops {
     pub last_resume_us: u64,
     /// From that acknowledgement to the driver's next look.
     pub last_resume_seen_us: u64,
+    /// How long the device stood still the last time that it was resumed: between the two acknowledgements.
+    pub last_stopped_us: u64,
 }

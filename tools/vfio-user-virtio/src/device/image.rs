@@ -127,7 +127,8 @@ impl Device {
         if parts.status.is_live() && parts.status.stop() != Stop::Stopped {
             return Err(Busy::Running);
         }
-        if parts.requests.are_executing() {
+        // A reset does not wait for a file, and what the worker still does to it has to come before what a successor does.
+        if state.worker_is_busy {
             return Err(Busy::Executing);
         }
         if !parts.requests.absent.is_idle() {

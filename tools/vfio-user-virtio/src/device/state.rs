@@ -31,6 +31,8 @@ pub(super) struct State {
     pub(super) interrupts: Interrupts,
     /// What the worker carries out, if anything.
     work: Arc<Work>,
+    /// The worker has requests in hand, be they of before the last reset.
+    pub(super) worker_is_busy: bool,
     pub(super) schedule: Schedule,
     pub(super) client: Option<Arc<UnixStream>>,
     random: fastrand::Rng,
@@ -44,6 +46,7 @@ impl State {
             of_type,
             interrupts,
             work: Arc::default(),
+            worker_is_busy: false,
             schedule: Schedule::default(),
             client: None,
             random: fastrand::Rng::new(),

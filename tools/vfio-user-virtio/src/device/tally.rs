@@ -18,6 +18,9 @@ pub(super) struct Tally {
     /// When the last acknowledgement was given, until the driver looks.
     #[serde(with = "portable::instant::option")]
     unseen: Option<Instant>,
+    /// When the last stop was acknowledged.
+    #[serde(with = "portable::instant::option")]
+    stopped: Option<Instant>,
 }
 
 impl Tally {
@@ -64,6 +67,7 @@ impl Tally {
         stops.last_requests_when_acknowledged = requests;
         stops.last_acknowledge_us = micros(waited);
         self.unseen = Some(now);
+        self.stopped = Some(now);
     }
 
     /// The device acknowledges a resume that was asked for `waited` ago.
@@ -72,12 +76,16 @@ impl Tally {
         stops.resumed += 1;
         stops.last_resume_us = micros(waited);
         self.unseen = Some(now);
+        if let Some(at) = self.stopped.take() {
+            stops.last_stopped_us = micros(now.saturating_duration_since(at));
+        }
     }
 
     /// The device is reset: whatever stop or resume is being measured is over.
     pub(super) fn reset(&mut self) {
         self.status_reads_since_stop = None;
         self.unseen = None;
+        self.stopped = None;
     }
 }
 

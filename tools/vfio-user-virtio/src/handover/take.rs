@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::{json, Value};
 
@@ -26,12 +27,17 @@ const MAX_LINE: u64 = 4096;
 
 /// The server that hands over: it waits for a word.
 #[derive(Debug)]
-pub struct Predecessor(UnixStream);
+pub struct Predecessor {
+    stream: UnixStream,
+    asked: Instant,
+}
 
 impl Predecessor {
-    /// Takes over. With an error the server goes on, and this process is not to.
-    pub fn take_over(mut self) -> Result<(), Error> {
-        Ok(self.0.write_all(TAKEN)?)
+    /// Takes over. Returns how long that has taken, from the request for it. With an error the server goes on, and this process is not
+    /// to.
+    pub fn take_over(mut self) -> Result<Duration, Error> {
+        self.stream.write_all(TAKEN)?;
+        Ok(self.asked.elapsed())
     }
 }
 
@@ -43,6 +49,7 @@ pub fn take(path: &Path, new_files: &NewFiles) -> Result<(Service, Predecessor),
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(2 * PATIENCE))?;
     stream.set_write_timeout(Some(2 * PATIENCE))?;
+    let asked = Instant::now();
     let request = json!({ "v": report::VERSION, "id": 1, "do": HAND_OVER });
     stream.write_all(format!("{request}\n").as_bytes())?;
     let count = count(&read_line(&mut stream)?)?;
@@ -58,7 +65,7 @@ pub fn take(path: &Path, new_files: &NewFiles) -> Result<(Service, Predecessor),
         Some(path) => Some(Control::new(path, next()?.into())?),
     };
     let service = Service::new(endpoints, control)?;
-    Ok((service, Predecessor(stream)))
+    Ok((service, Predecessor { stream, asked }))
 }
 
 /// Goes on with what was saved in the file `path`: the devices are as they were, and wait for clients.

@@ -161,6 +161,7 @@ impl State {
     /// The requests whose time has come; they are being carried out from now on.
     pub(in crate::device) fn due(&mut self, now: Instant) -> (Arc<Work>, Vec<Taken>) {
         let due = self.parts.requests.due(self.parts.held(), now);
+        self.worker_is_busy = !due.is_empty();
         (Arc::clone(&self.work), due)
     }
 
@@ -172,6 +173,7 @@ impl State {
         memory: &Memory,
         now: Instant,
     ) {
+        self.worker_is_busy = false;
         if !Arc::ptr_eq(work, &self.work) {
             // The device was reset, and has not waited for it.
             return;

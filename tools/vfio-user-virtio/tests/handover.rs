@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The program, as another process goes on with its devices, or does not.
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::path::PathBuf;
+    use std::process::{Child, Command, ExitStatus, Output, Stdio};
+    use std::time::{Duration, Instant};
+    use std::{fs, thread};
+
+    const MINUTE: Duration = Duration::from_secs(60);
+    const HAND_OVER: &[u8] = b"{\"v\":1,\"id\":1,\"do\":\"hand-over\"}\n";
+
+    /// Servers, each of which may take over from the one before. The device is `x`.
+    struct Servers {
+        folder: tempfile::TempDir,
+        children: Vec<Child>,
+    }
+
+    impl Drop for Servers {
+        fn drop(&mut self) {
+            for child in &mut self.children {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+
+    impl Servers {
+        fn start() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join("disk"), [0; 4096]).unwrap();
+            let mut servers = Self {
+                folder,
+                children: Vec::new(),
+            };
+            servers.serve(&[
+                "--control",
+                "control",
+                "--device",
+                "blk,name=x,file=disk,socket=device",
+            ]);
+            servers.wait_until(|servers| servers.try_get("counters.takeovers").is_some());
+            servers
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
+        }
+
+        fn command(&self, args: &[&str]) -> Command {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_vfio-user-virtio"));
+            command.args(args).current_dir(self.folder.path());
+            command
+        }
+
+        fn serve(&mut self, args: &[&str]) {
+            let args = [&["serve"], args].concat();
+            let child = self.command(&args).stderr(Stdio::null()).spawn();
+            self.children.push(child.unwrap());
+        }
+
+        fn run(&self, args: &[&str]) -> Output {
+            self.command(args).output().unwrap()
+        }
+
+        /// Runs it, and returns what it complains of.
+        fn complaint(&self, args: &[&str]) -> String {
+            let output = self.run(args);
+            assert!(!output.status.success(), "{output:?}");
+            String::from_utf8(output.stderr).unwrap()
+        }
+
+        fn connect(&self) -> UnixStream {
+            let stream = UnixStream::connect(self.path("control")).unwrap();
+            stream.set_read_timeout(Some(MINUTE)).unwrap();
+            stream
+        }
+
+        fn try_get(&self, path: &str) -> Option<String> {
+            let output = self.run(&["get", "control", "x", path]);
+            let text = String::from_utf8(output.stdout).unwrap();
+            output.status.success().then(|| text.trim().to_owned())
+        }
+
+        fn wait_until(&mut self, is_true: impl Fn(&mut Self) -> bool) {
+            let start = Instant::now();
+            while !is_true(self) {
+                assert!(start.elapsed() < MINUTE);
+                thread::yield_now();
+            }
+        }
+
+        /// How the server of that number has ended.
+        fn end(&mut self, number: usize) -> ExitStatus {
+            self.wait_until(|servers| servers.children[number].try_wait().unwrap().is_some());
+            self.children[number].wait().unwrap()
+        }
+    }
+
+    #[test]
+    fn a_successor_takes_over_and_the_server_ends() {
+        let mut servers = Servers::start();
+        servers.run(&["set", "control", "x", "io_delay_us=7"]);
+        // Who listens, and who connected before, notice nothing.
+        let waiting = UnixStream::connect(servers.path("device")).unwrap();
+        for number in 1..4 {
+            servers.serve(&["--take-over", "control"]);
+            assert!(servers.end(number - 1).success());
+            let expected = Some(number.to_string());
+            servers.wait_until(|servers| servers.try_get("counters.takeovers") == expected);
+        }
+        assert_eq!(servers.try_get("settings.io_delay_us").unwrap(), "7");
+        assert_eq!(servers.try_get("connected").unwrap(), "true");
+        drop(waiting);
+        servers.wait_until(|servers| servers.try_get("connected").unwrap() == "false");
+    }
+
+    #[test]
+    fn a_successor_that_goes_or_says_something_else_changes_nothing() {
+        let mut servers = Servers::start();
+        for says in [&b""[..], b"tak", b"token\n"] {
+            let mut successor = servers.connect();
+            successor.write_all(HAND_OVER).unwrap();
+            let mut answer = String::new();
+            BufReader::new(&successor).read_line(&mut answer).unwrap();
+            assert!(answer.contains("\"files\":"), "{answer}");
+            successor.write_all(says).unwrap();
+            drop(successor);
+            assert_eq!(servers.try_get("counters.takeovers").unwrap(), "0");
+        }
+        servers.serve(&["--take-over", "control"]);
+        assert!(servers.end(0).success());
+    }
+
+    #[test]
+    fn a_successor_that_says_nothing_is_not_waited_for() {
+        let mut servers = Servers::start();
+        let mut successor = servers.connect();
+        successor.write_all(HAND_OVER).unwrap();
+        // It is answered when the server goes on.
+        assert_eq!(servers.try_get("counters.takeovers").unwrap(), "0");
+        let error = successor.write_all(b"taken\n").unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+        assert!(servers.children[0].try_wait().unwrap().is_none());
+        // The end of what it was sent.
+        std::io::copy(&mut successor, &mut std::io::sink()).unwrap();
+    }
+
+    #[test]
+    fn a_client_in_the_middle_of_a_message_is_not_handed_over() {
+        let mut servers = Servers::start();
+        let mut client = UnixStream::connect(servers.path("device")).unwrap();
+        client.write_all(&[1]).unwrap();
+        servers.wait_until(|servers| servers.try_get("connected").unwrap() == "true");
+        let complaint = servers.complaint(&["serve", "--take-over", "control"]);
+        assert!(complaint.contains("middle of a message"), "{complaint}");
+        drop(client);
+        servers.serve(&["--take-over", "control"]);
+        assert!(servers.end(0).success());
+    }
+
+    #[test]
+    fn what_is_saved_is_shown_and_gone_on_with() {
+        let mut servers = Servers::start();
+        servers.run(&["set", "control", "x", "io_delay_us=7"]);
+        assert!(servers.run(&["save", "control", "saved"]).status.success());
+        let shown = servers.run(&["show", "saved"]).stdout;
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(
+            shown.contains("running, status 0x00") && !shown.contains('?'),
+            "{shown}"
+        );
+        // Somebody listens there.
+        let complaint = servers.complaint(&["serve", "--restore", "saved"]);
+        assert!(complaint.contains("can't listen"), "{complaint}");
+        servers.children[0].kill().unwrap();
+        servers.serve(&["--restore", "saved"]);
+        servers
+            .wait_until(|servers| servers.try_get("settings.io_delay_us").as_deref() == Some("7"));
+        assert_eq!(servers.try_get("counters.takeovers").unwrap(), "0");
+    }
+
+    #[test]
+    fn data_may_have_moved_but_not_have_shrunk() {
+        let mut servers = Servers::start();
+        fs::write(servers.path("short"), [0; 512]).unwrap();
+        fs::write(servers.path("copy"), [0; 4096]).unwrap();
+        let take_over = |file| ["serve", "--take-over", "control", "--file", file];
+        for (file, expected) in [
+            ("x=short", "too short"),
+            ("x=nowhere", "can't open"),
+            ("y=copy", "no device 'y'"),
+        ] {
+            let complaint = servers.complaint(&take_over(file));
+            assert!(complaint.contains(expected), "{complaint}");
+            assert_eq!(servers.try_get("counters.takeovers").unwrap(), "0");
+        }
+        servers.serve(&take_over("x=copy")[1..]);
+        assert!(servers.end(0).success());
+    }
+
+    #[test]
+    fn a_snapshot_of_another_version_is_refused() {
+        let mut servers = Servers::start();
+        assert!(servers.run(&["save", "control", "saved"]).status.success());
+        let saved = fs::read_to_string(servers.path("saved")).unwrap();
+        servers.children[0].kill().unwrap();
+        servers.end(0);
+        for (from, to, expected) in [
+            ("\"version\": 1", "\"version\": 2", "version 2"),
+            ("vfio-user-virtio snapshot", "picture", "no snapshot"),
+            (
+                "\"boot\": \"",
+                "\"boot\": \"no-",
+                "before the machine was started",
+            ),
+            (
+                "\"resetting\": false",
+                "\"more\": 1, \"resetting\": false",
+                "image makes no sense",
+            ),
+        ] {
+            assert!(saved.contains(from), "{from} in {saved}");
+            fs::write(servers.path("other"), saved.replace(from, to)).unwrap();
+            let complaint = servers.complaint(&["serve", "--restore", "other"]);
+            assert!(complaint.contains(expected), "{complaint}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_does_not_hand_over_is_no_predecessor() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        let listener = UnixListener::bind(&path).unwrap();
+        for (answer, expected) in [
+            ("{\"v\":1,\"id\":1,\"error\":\"no\"}\n", "refused: no"),
+            ("{\"v\":1,\"id\":1,\"value\":null}\n", "how many files"),
+            ("{", "no end"),
+        ] {
+            let successor = Command::new(env!("CARGO_BIN_EXE_vfio-user-virtio"))
+                .args(["serve", "--take-over"])
+                .arg(&path)
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let (mut server, _) = listener.accept().unwrap();
+            let mut request = vec![0; HAND_OVER.len()];
+            server.read_exact(&mut request).unwrap();
+            server.write_all(answer.as_bytes()).unwrap();
+            drop(server);
+            let output = successor.wait_with_output().unwrap();
+            let complaint = String::from_utf8(output.stderr).unwrap();
+            assert!(
+                !output.status.success() && complaint.contains(expected),
+                "{complaint}"
+            );
+        }
+    }
+}
