@@ -53,13 +53,18 @@ tools: ## build the tools, as static binaries, into build/bin
 	@mkdir -p build/bin
 	@$(cargo) $(cargo_static) -- cargo build --quiet --locked --release --target x86_64-unknown-linux-gnu
 	@cp --remove-destination $(addprefix build/cargo/x86_64-unknown-linux-gnu/release/,$(tools)) build/bin/
-	@$(MAKE) $(addprefix build/selftests/,$(programs))
+	@$(MAKE) $(addprefix build/selftests/,$(programs)) build/firmware/boot_sector
 	@echo $(addprefix build/bin/,$(tools))
 
 # The programs of the kselftest suite.
 build/selftests/%: tools/testing/selftests/virtio_device_stop/%.c src/uapi/virtio_device_stop.h
 	@mkdir -p build/selftests
 	@$(in_root) -- gcc -static -O2 -Wall -Wextra -Werror -Isrc/uapi -o $@ $<
+
+# What the tests of the reference device have firmware boot.
+build/firmware/boot_sector: tools/testing/firmware/boot_sector.S
+	@mkdir -p $(@D)
+	@$(in_root) -- gcc -m32 -nostdlib -static -Wl,--oformat=binary,--build-id=none,-Ttext=0x7c00 -o $@ $<
 
 .PHONY: demo
 demo: ## stop and resume a disk under I/O, before your eyes

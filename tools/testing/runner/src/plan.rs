@@ -159,7 +159,7 @@ impl Program {
 pub(crate) struct Plan {
     /// tools/vm/boot: each program boots guests of its own, and no protocol matters.
     boot: BTreeMap<String, Program>,
-    /// The reference device, with the kernel's own drivers: no protocol matters.
+    /// The reference device, with drivers that are not ours: no protocol matters.
     vfio_user_virtio: BTreeMap<String, Program>,
     /// The module. What ends its guest, or wants other devices, is called end_*, and has a guest of its own.
     virtio_device_stop: BTreeMap<String, Program>,
@@ -294,7 +294,8 @@ impl Plan {
                 lines.push(format!("{kernel} {protocol}: {}", names.join(" ")));
             }
         }
-        for (name, program) in &self.virtio_device_stop {
+        let programs = self.vfio_user_virtio.iter().chain(&self.virtio_device_stop);
+        for (name, program) in programs {
             match program.cycles {
                 Some([few, many]) if few < many => {
                     lines.push(format!("{name}: {} of {many} cycles", many - few));
@@ -377,6 +378,7 @@ mod tests {
         let planned: BTreeSet<String> = plan
             .boot
             .keys()
+            .chain(plan.vfio_user_virtio.keys())
             .chain(plan.virtio_device_stop.keys())
             .filter(|name| is_alone(name))
             .cloned()
@@ -408,6 +410,7 @@ mod tests {
     const SMALL: &str = r#"
         [boot]
         [vfio_user_virtio]
+        end_device = { stock = "both", seconds = [10, 0], cycles = [3, 50] }
         test_device = { stock = "both", seconds = [5, 0] }
         [virtio_device_stop]
         end_a = { stock = "suspend", debug = "test-all", seconds = [20, 60], cycles = [5, 500] }
@@ -433,6 +436,7 @@ mod tests {
                 "stock device-stop: test_b test_c",
                 "stock suspend: test_b test_c",
                 "stock suspend: end_a",
+                "reference device: end_device",
                 "reference device: test_device",
                 "stock device-stop: test_d",
                 "stock suspend: test_d",
@@ -476,7 +480,11 @@ mod tests {
         let plan = parse(SMALL);
         assert_eq!(
             plan.left_out(Tier::Test),
-            ["stock device-stop: end_a", "end_a: 495 of 500 cycles"]
+            [
+                "stock device-stop: end_a",
+                "end_device: 47 of 50 cycles",
+                "end_a: 495 of 500 cycles"
+            ]
         );
         assert_eq!(
             plan.left_out(Tier::TestDebug),
@@ -484,6 +492,7 @@ mod tests {
                 "debug device-stop: end_a",
                 "debug suspend: end_a test_c",
                 "leaks device-stop: test_c",
+                "end_device: 47 of 50 cycles",
                 "end_a: 495 of 500 cycles"
             ]
         );

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+# shellcheck shell=bash disable=SC2154 # shared with tools/testing/ends
+#
+# The reference device, driven by what runs before any kernel does. Each boot is a QEMU of its own; the devices stay the same.
+
+end_seabios() {
+	use_seabios blk
+}
+
+end_seabios_scsi() {
+	use_seabios scsi
+}
+
+# use_seabios TYPE
+use_seabios() {
+	cp "$top/build/firmware/boot_sector" "$devices/disk"
+	truncate -s 64M "$devices/disk"
+	start_devices "$1,name=disk"
+	check "${cycles:-1} boots from it: what each has booted copies what is on the disk" copies_in_each_boot
+	check "no driver has broken a rule" no_breach
+}
+
+# copies_in_each_boot QEMU_ARGUMENT...: whether what is booted from the disk, "$cycles" times, copies what is on it.
+copies_in_each_boot() {
+	local boot
+	for ((boot = 1; boot <= ${cycles:-1}; boot++)); do
+		dd if=/dev/urandom of="$devices/disk" bs=512 seek=8192 count=1024 conv=notrunc status=none
+		run_machine disk "$@"
+		if ! status_is 33 || ! is_copied; then
+			echo "# # boot $boot of ${cycles:-1}: status $status, $(is_copied && echo copied || echo not copied)"
+			tell_of_devices
+			return 1
+		fi
+	done
+}
+
+# As tools/testing/firmware has it.
+is_copied() {
+	local from=$((8192 * 512)) to=$((16384 * 512)) bytes=$((1024 * 512))
+	console_says '^disk: copied' && cmp -s --bytes=$bytes "$devices/disk" "$devices/disk" $from $to
+}
+
+# run_machine DEVICE QEMU_ARGUMENT...: a machine with that device, for a minute at most. Sets status: 124 if it has not ended by itself,
+# 2 N + 1 if it has written N to its exit port. What the firmware says is in $devices/console. It is emulated always, with barriers that
+# the device sees (see tools/vm/boot).
+run_machine() {
+	local device=$1
+	shift
+	status=0
+	timeout --foreground --kill-after=5 60 "$top/tools/vm/enter" -- qemu-system-x86_64 -nodefaults -no-user-config -display none \
+		-no-reboot -net none -machine q35,memory-backend=mem,graphics=off -cpu max -accel tcg,thread=multi -smp 1,maxcpus=2 -m 256 \
+		-object memory-backend-memfd,id=mem,size=256M,share=on -chardev "file,id=console,path=$devices/console" \
+		-device isa-debugcon,iobase=0x402,chardev=console -device isa-debug-exit,iobase=0xf4 \
+		-device pcie-root-port,id=port0,chassis=1,slot=1 \
+		-device "{\"driver\":\"vfio-user-pci\",\"bus\":\"port0\",\"socket\":{\"type\":\"unix\",\"path\":\"$devices/$device.vfio\"}}" \
+		"$@" </dev/null >"$devices/errors" 2>&1 || status=$?
+}
+
+# What the devices have counted, and logged.
+tell_of_devices() {
+	"$top/build/bin/vfio-user-virtio" report "$devices/control" 2>&1 | sed 's/^/# # /'
+	sed 's/^/# # /' "$devices/log"
+}
