@@ -53,9 +53,9 @@ impl Device {
         let begun = Instant::now();
         let done: Vec<Executed> = due.into_iter().map(execute).collect();
         // What was missed was missed when that was tried, not before.
-        let now = now + begun.elapsed();
+        let missed = now + begun.elapsed();
         let mut state = self.lock();
-        state.give_back(&work, done, &self.memory, now);
+        state.give_back(&work, done, &self.memory, missed);
         state.answer(now);
         self.wake.notify_all();
     }
