@@ -76,10 +76,10 @@ impl<T> Boundary<T> {
 
     /// Closes it, and waits until the thread stands there, but not beyond `deadline`. Who calls this does so once at a time.
     pub fn close(&self, deadline: Instant) -> Result<Closed<'_, T>, Errno> {
+        write(&self.closed, &1u64.to_ne_bytes())?;
+        let closed = Closed(self);
         let mut state = self.lock();
         state.closed = true;
-        let closed = Closed(self);
-        write(&self.closed, &1u64.to_ne_bytes())?;
         while state.standing.is_none() {
             let rest = deadline.saturating_duration_since(Instant::now());
             if rest == Duration::ZERO {

@@ -96,13 +96,16 @@ fn absolute<S: serde::Serializer>(
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A device does something.
-    #[error("device '{name}': {source}")]
+    #[error("device '{name}': {busy}")]
     Busy {
         /// Its name.
         name: String,
         /// What.
-        source: device::Busy,
+        busy: device::Busy,
     },
+    /// Nobody takes over from a process that ends.
+    #[error("the server is ending")]
+    Ending,
     /// A client has begun a message, and does not end it.
     #[error("the client of device '{0}' is in the middle of a message")]
     Boundary(String),

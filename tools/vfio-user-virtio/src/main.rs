@@ -172,14 +172,18 @@ fn serve(args: &Serve, log: &Log) -> Result<(), Error> {
     }
     let service = Arc::new(service);
     let (ends, ended) = mpsc::channel();
-    // Nobody begins before all can, and a predecessor has let go.
-    let start = Arc::new(RwLock::new(()));
-    let wait = start.write().unwrap_or_else(PoisonError::into_inner);
+    // Nobody begins before all can, and a predecessor has let go; or at all, if that does not come to pass.
+    let start = Arc::new(RwLock::new(false));
+    let mut wait = start.write().unwrap_or_else(PoisonError::into_inner);
     let spawn = |name: &str, body: Box<dyn FnOnce() -> io::Result<()> + Send>| {
         let start = Arc::clone(&start);
         spawn(name, &ends, move || {
-            drop(start.read());
-            body()
+            let begins = *start.read().unwrap_or_else(PoisonError::into_inner);
+            if begins {
+                body()
+            } else {
+                Ok(())
+            }
         })
     };
     for (number, endpoint) in service.endpoints().iter().enumerate() {
@@ -221,6 +225,7 @@ fn serve(args: &Serve, log: &Log) -> Result<(), Error> {
     service.set_in_charge(move || {
         let _ = ends.send(Ok(()));
     });
+    *wait = true;
     drop(wait);
     // A device without one of its threads would be there and never answer.
     ended.recv().unwrap_or(Ok(()))

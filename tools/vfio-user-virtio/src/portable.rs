@@ -8,16 +8,20 @@ use serde::{Serialize, Serializer};
 
 /// An [`Instant`](std::time::Instant) as nanoseconds of CLOCK_MONOTONIC, which all processes have in common until the next boot.
 pub mod instant {
+    use std::sync::OnceLock;
     use std::time::{Duration, Instant};
 
     use rustix::time::{clock_gettime, ClockId};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    /// Both clocks, read together.
+    /// Both clocks, read together: once, so that what is equal, or in order, stays so.
     fn now() -> (Instant, i64) {
-        let clock = clock_gettime(ClockId::Monotonic);
-        let nanoseconds = clock.tv_sec.saturating_mul(1_000_000_000);
-        (Instant::now(), nanoseconds.saturating_add(clock.tv_nsec))
+        static NOW: OnceLock<(Instant, i64)> = OnceLock::new();
+        *NOW.get_or_init(|| {
+            let clock = clock_gettime(ClockId::Monotonic);
+            let nanoseconds = clock.tv_sec.saturating_mul(1_000_000_000);
+            (Instant::now(), nanoseconds.saturating_add(clock.tv_nsec))
+        })
     }
 
     fn to_nanoseconds(instant: Instant) -> i64 {
@@ -98,11 +102,16 @@ pub mod hex {
         bytes: &[u8; N],
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        let mut digits = String::new();
+        digits(bytes).serialize(serializer)
+    }
+
+    /// Two digits for each byte.
+    pub fn digits(bytes: &[u8]) -> String {
+        let mut digits = String::with_capacity(2 * bytes.len());
         for byte in bytes {
             let _ = write!(digits, "{byte:02x}");
         }
-        digits.serialize(serializer)
+        digits
     }
 
     /// The bytes that `text` has two digits for, each.
@@ -152,8 +161,39 @@ pub mod hex {
     }
 }
 
+/// Rows of frames, as hexadecimal digits: a number for each byte would take ten times as much memory.
+pub mod frames {
+    use std::collections::VecDeque;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::hex::{digits, parse};
+
+    /// Writes them.
+    pub fn serialize<S: Serializer>(
+        rows: &[VecDeque<Vec<u8>>],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let row = |row: &VecDeque<Vec<u8>>| row.iter().map(|frame| digits(frame)).collect();
+        let rows: Vec<Vec<String>> = rows.iter().map(row).collect();
+        rows.serialize(serializer)
+    }
+
+    /// Reads them.
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<VecDeque<Vec<u8>>>, D::Error> {
+        let rows = Vec::<Vec<String>>::deserialize(deserializer)?;
+        let row = |row: Vec<String>| row.iter().map(|frame| parse(frame)).collect();
+        let rows: Option<_> = rows.into_iter().map(row).collect();
+        rows.ok_or_else(|| Error::custom("a frame that is not in hexadecimal digits"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::time::{Duration, Instant};
 
     use serde::{Deserialize, Serialize};
@@ -168,6 +208,8 @@ mod tests {
         bytes: [u8; 3],
         #[serde(with = "super::hex::option")]
         none: Option<[u8; 1]>,
+        #[serde(with = "super::frames")]
+        frames: Vec<VecDeque<Vec<u8>>>,
     }
 
     #[test]
@@ -178,14 +220,13 @@ mod tests {
             future: Some(now + Duration::from_secs(100)),
             bytes: [0, 0xab, 0xff],
             none: None,
+            frames: vec![VecDeque::new(), VecDeque::from([vec![1, 0xfe], vec![]])],
         };
         let text = serde_json::to_string(&all).unwrap();
         let read: All = serde_json::from_str(&text).unwrap();
-        // The two clocks are not read at the same time.
-        let close =
-            |one: Instant, other: Instant| one.max(other) - one.min(other) < Duration::from_secs(1);
-        assert!(close(read.past, all.past) && close(read.future.unwrap(), all.future.unwrap()));
+        assert_eq!((read.past, read.future), (all.past, all.future));
         assert_eq!((read.bytes, read.none), (all.bytes, all.none));
+        assert_eq!(read.frames, all.frames);
         for wrong in ["\"00ab\"", "\"00abfg\"", "\"00abff0\"", "7"] {
             let text = text.replace("\"00abff\"", wrong);
             assert!(serde_json::from_str::<All>(&text).is_err(), "{wrong}");

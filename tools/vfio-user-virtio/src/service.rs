@@ -201,6 +201,11 @@ impl Service {
         *self.in_charge() = Some(End(Box::new(end)));
     }
 
+    /// Whether they do.
+    pub fn is_in_charge(&self) -> bool {
+        self.in_charge().is_some()
+    }
+
     /// Another process has taken over: this one is to end.
     pub fn end(&self) {
         if let Some(End(end)) = self.in_charge().take() {
@@ -208,10 +213,10 @@ impl Service {
         }
     }
 
-    /// Removes the sockets, unless they are another process's.
+    /// Removes the sockets, unless they are another process's. No other process takes over any more.
     pub fn remove_sockets(&self) {
         let _turn = self.stand_still();
-        if self.in_charge().is_none() {
+        if self.in_charge().take().is_none() {
             return;
         }
         let sockets = self.endpoints.iter().map(|endpoint| &*endpoint.spec.socket);

@@ -13,6 +13,7 @@
 //! be told any more where the next one begins.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -101,11 +102,13 @@ impl Server {
                 }
             };
             device.connected(Arc::clone(&client));
-            let connection = Connection::new(client);
+            let connection = Connection::new(Arc::clone(&client));
             match Session::new(device, connection, limits).run(&self.boundary) {
                 Ok(()) => tracing::info!("the client has disconnected"),
                 Err(error) => tracing::info!(%error, "the connection ended"),
             }
+            // Another process may have it open, too: a successor that did not take over.
+            let _ = client.shutdown(Shutdown::Both);
             device.disconnected();
         }
     }

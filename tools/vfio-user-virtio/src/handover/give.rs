@@ -21,19 +21,24 @@ use crate::vfio_user::Standing;
 
 /// The snapshot alone, for who wants to look at it. The devices have to stand still for that, too.
 pub fn snapshot(service: &Service) -> Result<Value, Error> {
-    let devices = service
-        .endpoints()
+    let endpoints = service.endpoints();
+    let frozen = endpoints
         .iter()
-        .map(|endpoint| Ok(DeviceSnapshot::new(endpoint.spec(), &freeze(endpoint)?)?))
-        .collect::<Result<_, Error>>()?;
+        .map(freeze)
+        .collect::<Result<Vec<_>, Error>>()?;
+    let devices = endpoints
+        .iter()
+        .zip(&frozen)
+        .map(|(endpoint, device)| DeviceSnapshot::new(endpoint.spec(), device))
+        .collect::<Result<_, _>>()?;
     let control = service.control().map(|control| control.path().to_owned());
     Ok(serde_json::to_value(Snapshot::new(control, devices)?)?)
 }
 
 fn freeze(endpoint: &Endpoint) -> Result<Frozen<'_>, Error> {
-    endpoint.device().freeze().map_err(|source| Error::Busy {
+    endpoint.device().freeze().map_err(|busy| Error::Busy {
         name: endpoint.spec().name.clone(),
-        source,
+        busy,
     })
 }
 
@@ -47,6 +52,9 @@ struct Ready<'a> {
 }
 
 fn prepare(service: &Service, deadline: Instant) -> Result<Ready<'_>, Error> {
+    if !service.is_in_charge() {
+        return Err(Error::Ending);
+    }
     let mut files = Vec::new();
     let (mut frozen, mut servers, mut devices) = (Vec::new(), Vec::new(), Vec::new());
     // Nobody asks any more while this is being prepared.
@@ -99,6 +107,9 @@ fn prepare(service: &Service, deadline: Instant) -> Result<Ready<'_>, Error> {
     let mut first = File::from(memfd);
     first.write_all(&serde_json::to_vec(&Snapshot::new(path, devices)?)?)?;
     files.insert(0, first.into());
+    if Instant::now() >= deadline {
+        return Err(io::Error::from(ErrorKind::TimedOut).into());
+    }
     Ok(Ready {
         files,
         _frozen: frozen,
@@ -123,7 +134,7 @@ pub fn give(service: &Service, stream: &UnixStream, id: &Value) -> io::Result<()
     };
     let ready = match prepare(service, deadline) {
         Ok(ready) => ready,
-        Err(error) => return answer(json!({ "error": error.to_string() })),
+        Err(error) => return answer(json!({ "error": reasons(&error) })),
     };
     answer(json!({ "value": { "files": ready.files.len() } }))?;
     limit(stream, deadline)?;
@@ -137,6 +148,18 @@ pub fn give(service: &Service, stream: &UnixStream, id: &Value) -> io::Result<()
     loop {
         std::thread::park();
     }
+}
+
+/// An error, and why.
+fn reasons(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }
 
 /// Whether the successor says so. If it does not by `deadline`, it can't any more.

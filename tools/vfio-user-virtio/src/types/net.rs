@@ -19,6 +19,7 @@ use virtio_bindings::virtio_net::{
 };
 
 use crate::buffers::Reader;
+use crate::portable;
 use crate::types::{
     parse, put, ActionError, Description, Malformed, Outcome, Request, RestoreError, Type, Wants,
 };
@@ -68,6 +69,7 @@ struct State {
     /// Of these many pairs the driver wants to receive.
     active: usize,
     /// For each pair.
+    #[serde(with = "portable::frames")]
     waiting: Vec<VecDeque<Vec<u8>>>,
     #[serde(skip, default = "Instant::now")]
     now: Instant,
