@@ -4,12 +4,19 @@
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, Read, Write};
+    use std::io::{BufRead, BufReader, IoSlice, IoSliceMut, Read, Write};
+    use std::mem::MaybeUninit;
+    use std::os::fd::{AsFd, OwnedFd};
     use std::os::unix::net::{UnixListener, UnixStream};
     use std::path::PathBuf;
     use std::process::{Child, Command, ExitStatus, Output, Stdio};
     use std::time::{Duration, Instant};
     use std::{fs, thread};
+
+    use rustix::net::{
+        recvmsg, sendmsg, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags,
+        SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    };
 
     const MINUTE: Duration = Duration::from_secs(60);
     const HAND_OVER: &[u8] = b"{\"v\":1,\"id\":1,\"do\":\"hand-over\"}\n";
@@ -148,6 +155,65 @@ mod tests {
         assert!(servers.children[0].try_wait().unwrap().is_none());
         // The end of what it was sent.
         std::io::copy(&mut successor, &mut std::io::sink()).unwrap();
+    }
+
+    /// A pipe that nobody reads, and that is full: whoever writes to it waits.
+    fn full_pipe() -> (OwnedFd, OwnedFd) {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&write, true).unwrap();
+        while rustix::io::write(&write, &[0; 4096]).is_ok() {}
+        rustix::io::ioctl_fionbio(&write, false).unwrap();
+        (read, write)
+    }
+
+    /// Passes what `from` hands over on, with the files.
+    fn pass_on(from: &UnixStream, to: &UnixStream) {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while line.last() != Some(&b'\n') {
+            (&mut &*from).read_exact(&mut byte).unwrap();
+            line.extend(byte);
+        }
+        (&mut &*to).write_all(&line).unwrap();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut data = [IoSliceMut::new(&mut byte)];
+        recvmsg(from, &mut data, &mut control, RecvFlags::empty()).unwrap();
+        let mut files: Vec<OwnedFd> = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(more) = message {
+                files.extend(more);
+            }
+        }
+        let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&files)));
+        sendmsg(to, &[IoSlice::new(b"\n")], &mut control, SendFlags::empty()).unwrap();
+    }
+
+    #[test]
+    fn a_successor_that_is_too_late_does_nothing() {
+        let mut servers = Servers::start();
+        let between = UnixListener::bind(servers.path("between")).unwrap();
+        // It takes its time to end: it wants to say why, and can't.
+        let (_read, stderr) = full_pipe();
+        let successor = servers
+            .command(&["serve", "--take-over", "between"])
+            .stderr(stderr)
+            .spawn();
+        servers.children.push(successor.unwrap());
+        let (mut late, _) = between.accept().unwrap();
+        let mut server = servers.connect();
+        let mut request = vec![0; HAND_OVER.len()];
+        late.read_exact(&mut request).unwrap();
+        server.write_all(&request).unwrap();
+        pass_on(&server, &late);
+        drop((late, server));
+        while servers.children[1].try_wait().unwrap().is_none() {
+            assert_eq!(servers.try_get("counters.takeovers").unwrap(), "0");
+        }
+        assert!(!servers.end(1).success());
     }
 
     #[test]
