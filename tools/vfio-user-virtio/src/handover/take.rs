@@ -77,8 +77,7 @@ pub fn restore(path: &Path, new_files: &NewFiles) -> Result<Service, Error> {
     let control = snapshot.control.map(Control::listen).transpose()?;
     let endpoints = endpoints(snapshot.devices, new_files, |device, spec, _| {
         let restored = spec.restore(device.image, Files::default(), None, false);
-        let server = listen(&spec.socket)?;
-        Ok((restored.map_err(cant_restore(spec))?, server))
+        Ok((restored.map_err(cant_restore(spec))?, listen(&spec.socket)?))
     })?;
     Service::new(endpoints, control)
 }
