@@ -15,7 +15,6 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +25,7 @@ use crate::report::VERSION;
 use crate::scenario::Changes;
 use crate::service::{Control, Devices, Service};
 use crate::socket;
+use crate::threads::Threads;
 use clients::{Client, Clients};
 
 mod clients;
@@ -100,7 +100,7 @@ enum Error {
 }
 
 /// Serves clients, until a system call fails that can't.
-pub fn run(control: &Control, service: &Arc<Service>) -> io::Result<()> {
+pub fn run(control: &Control, service: &Arc<Service>, threads: &Threads) -> io::Result<()> {
     let clients = Arc::new(Clients::default());
     loop {
         control.boundary().wait(control.listener(), || ())?;
@@ -109,23 +109,21 @@ pub fn run(control: &Control, service: &Arc<Service>) -> io::Result<()> {
         };
         let started = clients
             .admit(client)
-            .and_then(|client| client.map_or(Ok(()), |client| start(client, service)));
+            .and_then(|client| client.map_or(Ok(()), |client| start(client, service, threads)));
         if let Err(error) = started {
             tracing::info!(%error, "a control client was turned away");
         }
     }
 }
 
-fn start(client: Client, service: &Arc<Service>) -> io::Result<()> {
+fn start(client: Client, service: &Arc<Service>, threads: &Threads) -> io::Result<()> {
     let service = Arc::clone(service);
-    thread::Builder::new()
-        .name("control".to_owned())
-        .spawn(move || {
-            if let Err(error) = serve(client.stream(), &service, || client.has_asked()) {
-                tracing::info!(%error, "control client");
-            }
-        })
-        .map(drop)
+    threads.spawn("control", move || {
+        if let Err(error) = serve(client.stream(), &service, || client.has_asked()) {
+            tracing::info!(%error, "control client");
+        }
+        Ok(())
+    })
 }
 
 fn serve(stream: &UnixStream, service: &Service, asked: impl Fn()) -> io::Result<()> {
@@ -241,7 +239,62 @@ fn find(report: &Value, path: String) -> Result<Value, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+    use std::time::Duration;
+
     use super::*;
+    use crate::device::{Device, Offer};
+    use crate::service::Endpoint;
+    use crate::settings::Settings;
+    use crate::threads::Failure;
+    use crate::types::null::Null;
+    use crate::types::{ActionError, Description, Malformed, Outcome, Request, Type};
+    use crate::vfio_user::Server;
+
+    /// A type with a mistake in it.
+    #[derive(Debug)]
+    struct Wrong;
+
+    impl Type for Wrong {
+        fn describe(&self) -> Description {
+            Null::new(9, 1).describe()
+        }
+
+        fn configuration(&self, config: &mut [u8]) {
+            config.fill(0);
+        }
+
+        fn execute(&self, _: Request<'_>) -> Result<Outcome, Malformed> {
+            Err(Malformed("any"))
+        }
+
+        fn act(&self, action: &str) -> Result<bool, ActionError> {
+            panic!("asked to {action}");
+        }
+    }
+
+    #[test]
+    fn a_client_whose_thread_panics_is_told_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        let control = Control::listen(path.clone()).unwrap();
+        let device = Device::new(Arc::new(Wrong), Offer::default(), Settings::default());
+        let socket = folder.path().join("a");
+        let spec = format!("null,name=a,id=9,socket={}", socket.display());
+        let server = Server::listen(&socket).unwrap();
+        let endpoint = Endpoint::new(spec.parse().unwrap(), Arc::new(device), server);
+        let service = Arc::new(Service::new(vec![endpoint], None).unwrap());
+        let (threads, ended) = Threads::new();
+        thread::spawn(move || run(&control, &service, &threads));
+        let mut client = UnixStream::connect(&path).unwrap();
+        let request = br#"{"v":1,"id":1,"device":"a","do":"err"}"#;
+        client.write_all(&[request, &b"\n"[..]].concat()).unwrap();
+        let Err(Failure::Panicked(name)) = ended.recv_timeout(Duration::from_secs(60)).unwrap()
+        else {
+            panic!("it has not panicked");
+        };
+        assert_eq!(name, "control");
+    }
 
     fn service() -> Service {
         let folder = tempfile::tempdir().unwrap();
@@ -317,7 +370,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control");
         let control = Control::listen(path.clone()).unwrap();
-        thread::spawn(move || run(&control, &Arc::new(service())));
+        thread::spawn(move || run(&control, &Arc::new(service()), &Threads::new().0));
         let silent: Vec<UnixStream> = (0..100)
             .map(|_| UnixStream::connect(&path).unwrap())
             .collect();

@@ -10,6 +10,7 @@
 //! | [`device`], [`types`] | what a device does |
 //! | [`judge`], [`report`], [`control`], [`log`] | what it tells of the driver and of itself |
 //! | [`client`] | the other end of the control socket |
+//! | [`threads`] | who does it, and what when one of them fails |
 //!
 //! It shares no code with the driver: a judge that shares the driver's predicates can't catch its mistakes.
 
@@ -33,5 +34,6 @@ pub mod service;
 pub mod settings;
 pub mod socket;
 pub mod status;
+pub mod threads;
 pub mod types;
 pub mod vfio_user;

@@ -16,6 +16,10 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, Layer};
 
+use crate::threads::Threads;
+
+/// The thread that writes.
+const THREAD: &str = "log";
 /// Lines that wait to be written, and the longest one.
 const MOST_LINES: usize = 1024;
 const LONGEST: usize = 4096;
@@ -135,13 +139,21 @@ impl Shared {
 
 impl Log {
     /// A log that is written to `to`.
-    pub fn start(to: impl Write + Send + 'static) -> io::Result<Self> {
+    pub fn start(threads: &Threads, to: impl Write + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let writer = Arc::clone(&shared);
-        thread::Builder::new()
-            .name("log".to_owned())
-            .spawn(move || writer.write(to))?;
+        threads.spawn(THREAD, move || {
+            writer.write(to);
+            Ok(())
+        })?;
         Ok(Self(shared))
+    }
+
+    /// Adds a line that says why this thread panics. The one that writes the lines may have them locked, and nobody else writes any.
+    pub fn panicked(&self, line: &str) {
+        if thread::current().name() != Some(THREAD) {
+            self.line(line);
+        }
     }
 
     /// Adds a line.
@@ -205,6 +217,7 @@ impl<S: Subscriber> Layer<S> for Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::threads::Failure;
     use std::sync::mpsc::{sync_channel, Receiver};
     use tracing_subscriber::layer::SubscriberExt;
 
@@ -237,7 +250,7 @@ mod tests {
     #[test]
     fn nobody_waits_for_a_reader_and_what_was_lost_is_counted() {
         let (sink, allow) = sink();
-        let log = Log::start(sink.clone()).unwrap();
+        let log = Log::start(&Threads::new().0, sink.clone()).unwrap();
         for nth in 0..3 * MOST_LINES {
             let line = format!("line {nth}\n");
             log.make_writer().write_all(line.as_bytes()).unwrap();
@@ -258,7 +271,7 @@ mod tests {
     #[test]
     fn a_line_that_can_not_be_written_is_lost_and_nobody_fails() {
         let (sink, allow) = sink();
-        let log = Log::start(sink.clone()).unwrap();
+        let log = Log::start(&Threads::new().0, sink.clone()).unwrap();
         log.line("refused");
         allow.send(false).unwrap();
         drop(allow);
@@ -272,7 +285,7 @@ mod tests {
     fn of_a_line_that_comes_again_and_again_most_are_only_counted() {
         let (sink, allow) = sink();
         drop(allow);
-        let log = Log::start(sink.clone()).unwrap();
+        let log = Log::start(&Threads::new().0, sink.clone()).unwrap();
         let subscriber = tracing_subscriber::registry()
             .with(tracing_subscriber::fmt::layer().with_writer(log.clone()))
             .with(log.clone());
@@ -293,7 +306,7 @@ mod tests {
     fn threads_of_one_name_are_one_source_of_lines() {
         let (sink, allow) = sink();
         drop(allow);
-        let log = Log::start(sink.clone()).unwrap();
+        let log = Log::start(&Threads::new().0, sink.clone()).unwrap();
         let subscriber = tracing_subscriber::registry()
             .with(tracing_subscriber::fmt::layer().with_writer(log.clone()))
             .with(log.clone());
@@ -313,5 +326,27 @@ mod tests {
         let count = |what: &str| text.lines().filter(|line| line.contains(what)).count();
         assert_eq!(count("from a thread"), 40);
         assert_eq!(count("10 more lines left out: "), 2);
+    }
+
+    #[test]
+    fn a_writer_that_panics_is_told_of() {
+        struct Wrong;
+        impl Write for Wrong {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                panic!("as it is to");
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (threads, ended) = Threads::new();
+        let log = Log::start(&threads, Wrong).unwrap();
+        log.line("any");
+        let Err(Failure::Panicked(name)) = ended.recv_timeout(PATIENCE).unwrap() else {
+            panic!("it has not panicked");
+        };
+        assert_eq!(name, THREAD);
+        log.finish(Duration::ZERO);
     }
 }

@@ -5,8 +5,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{mpsc, Arc, PoisonError, RwLock};
-use std::thread;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use clap::Parser;
@@ -23,6 +23,7 @@ use vfio_user_virtio::handover::{self, show, take};
 use vfio_user_virtio::log::Log;
 use vfio_user_virtio::scenario;
 use vfio_user_virtio::service::{Devices, Service};
+use vfio_user_virtio::threads::{self, Ended, Threads};
 
 /// Why the program can't go on.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +42,8 @@ enum Error {
     Client(#[from] client::Error),
     #[error("a system call fails")]
     System(#[from] io::Error),
-    #[error("thread '{0}' has panicked")]
-    Panicked(String),
+    #[error(transparent)]
+    Thread(#[from] threads::Failure),
 }
 
 /// The status of `report` when it can't tell, and of everything else that goes wrong.
@@ -52,7 +53,8 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let log = match Log::start(io::stderr()) {
+    let (threads, ended) = Threads::new();
+    let log = match Log::start(&threads, io::stderr()) {
         Ok(log) => log,
         Err(error) => {
             let _ = writeln!(
@@ -75,8 +77,8 @@ fn main() -> ExitCode {
         .init();
     // Like every other line: nobody waits for who reads it.
     let panics = log.clone();
-    std::panic::set_hook(Box::new(move |panic| panics.line(&panic.to_string())));
-    let status = run(args.command, &log).unwrap_or_else(|error| {
+    std::panic::set_hook(Box::new(move |panic| panics.panicked(&panic.to_string())));
+    let status = run(args.command, &log, &threads, &ended).unwrap_or_else(|error| {
         log.line(&format!("vfio-user-virtio: {error}"));
         let mut source = std::error::Error::source(&error);
         while let Some(error) = source {
@@ -89,9 +91,18 @@ fn main() -> ExitCode {
     status
 }
 
-fn run(command: Command, log: &Log) -> Result<ExitCode, Error> {
+fn run(
+    command: Command,
+    log: &Log,
+    threads: &Threads,
+    ended: &Receiver<Ended>,
+) -> Result<ExitCode, Error> {
     match command {
-        Command::Serve(args) => serve(&args, log)?,
+        Command::Serve(args) => {
+            serve(&args, log, threads)?;
+            // A device without one of its threads would be there and never answer.
+            ended.recv().unwrap_or(Ok(()))?;
+        }
         Command::Report {
             control,
             device,
@@ -157,7 +168,8 @@ fn report(control: &Path, device: Option<&str>, json: bool) -> Result<ExitCode, 
     })
 }
 
-fn serve(args: &Serve, log: &Log) -> Result<(), Error> {
+/// Starts the devices, and returns while they work.
+fn serve(args: &Serve, log: &Log, threads: &Threads) -> Result<(), Error> {
     let new_files = args.new_files.iter().cloned().collect();
     let (service, predecessor) = match (&args.take_over, &args.restore) {
         (Some(control), _) => {
@@ -171,13 +183,12 @@ fn serve(args: &Serve, log: &Log) -> Result<(), Error> {
         apply(file, service.devices())?;
     }
     let service = Arc::new(service);
-    let (ends, ended) = mpsc::channel();
     // Nobody begins before all can, and a predecessor has let go; or at all, if that does not come to pass.
     let start = Arc::new(RwLock::new(false));
     let mut wait = start.write().unwrap_or_else(PoisonError::into_inner);
     let spawn = |name: &str, body: Box<dyn FnOnce() -> io::Result<()> + Send>| {
         let start = Arc::clone(&start);
-        spawn(name, &ends, move || {
+        threads.spawn(name, move || {
             let begins = *start.read().unwrap_or_else(PoisonError::into_inner);
             if begins {
                 body()
@@ -197,9 +208,9 @@ fn serve(args: &Serve, log: &Log) -> Result<(), Error> {
         };
         spawn(&format!("{name} server"), Box::new(serve))?;
     }
-    let controlled = Arc::clone(&service);
+    let (controlled, clients) = (Arc::clone(&service), threads.clone());
     let serve = move || match controlled.control() {
-        Some(control) => control::run(control, &controlled),
+        Some(control) => control::run(control, &controlled, &clients),
         None => Ok(()),
     };
     spawn("control", Box::new(serve))?;
@@ -222,13 +233,10 @@ fn serve(args: &Serve, log: &Log) -> Result<(), Error> {
             taken.as_micros()
         ));
     }
-    service.set_in_charge(move || {
-        let _ = ends.send(Ok(()));
-    });
+    let threads = threads.clone();
+    service.set_in_charge(move || threads.finish());
     *wait = true;
-    drop(wait);
-    // A device without one of its threads would be there and never answer.
-    ended.recv().unwrap_or(Ok(()))
+    Ok(())
 }
 
 fn apply(scenario: &Path, devices: &Devices) -> Result<(), Error> {
@@ -242,57 +250,4 @@ fn apply(scenario: &Path, devices: &Devices) -> Result<(), Error> {
             .map_err(scenario::Error::from)?;
     }
     Ok(())
-}
-
-/// Tells when its thread panics.
-struct Watch {
-    name: String,
-    ends: mpsc::Sender<Result<(), Error>>,
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let name = std::mem::take(&mut self.name);
-            let _ = self.ends.send(Err(Error::Panicked(name)));
-        }
-    }
-}
-
-/// Starts a thread without which the process can't go on.
-fn spawn(
-    name: &str,
-    ends: &mpsc::Sender<Result<(), Error>>,
-    body: impl FnOnce() -> io::Result<()> + Send + 'static,
-) -> io::Result<()> {
-    let watch = Watch {
-        name: name.to_owned(),
-        ends: ends.clone(),
-    };
-    thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || {
-            if let Err(error) = body() {
-                let _ = watch.ends.send(Err(Error::System(error)));
-            }
-        })
-        .map(drop)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_thread_that_panics_ends_the_process_and_one_that_ends_does_not() {
-        let (ends, ended) = mpsc::channel();
-        spawn("good", &ends, || Ok(())).unwrap();
-        spawn("bad", &ends, || panic!("as it is to")).unwrap();
-        drop(ends);
-        let results: Vec<_> = ended.iter().collect();
-        let [Err(Error::Panicked(name))] = &results[..] else {
-            panic!("{results:?}");
-        };
-        assert_eq!(name, "bad");
-    }
 }
