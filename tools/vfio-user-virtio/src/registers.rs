@@ -3,6 +3,7 @@
 //! The registers of the common configuration (virtio 1.4, 4.1.4.3), but for what a write to the device status sets off.
 
 use serde::{Deserialize, Serialize};
+use virtio_bindings::virtio_config::VIRTIO_F_RING_RESET;
 
 /// No MSI-X vector.
 pub const NO_VECTOR: u16 = 0xffff;
@@ -12,6 +13,10 @@ pub const DRIVER_FEATURE: u64 = 0x0c;
 pub const CONFIG_MSIX_VECTOR: u64 = 0x10;
 /// Offset of `queue_size`. What follows it is the selected virtqueue's too.
 pub const QUEUE_SIZE: u64 = 0x18;
+/// Offset of `queue_enable`.
+pub const QUEUE_ENABLE: u64 = 0x1c;
+/// Offset of `queue_reset`.
+pub const QUEUE_RESET: u64 = 0x3a;
 /// Offset of `device_status`.
 pub const DEVICE_STATUS: u64 = 0x14;
 
@@ -24,12 +29,29 @@ pub struct QueueRegisters {
     pub vector: u16,
     /// `queue_enable`.
     pub enabled: bool,
+    /// `queue_reset`: the driver has reset the virtqueue, and requests of it are still being carried out.
+    pub resetting: bool,
     /// `queue_desc`.
     pub desc: u64,
     /// `queue_driver`: the available ring.
     pub driver: u64,
     /// `queue_device`: the used ring.
     pub device: u64,
+}
+
+impl QueueRegisters {
+    /// After power-on, of a virtqueue of at most `max_size`.
+    fn new(max_size: u16) -> Self {
+        Self {
+            size: max_size,
+            vector: NO_VECTOR,
+            enabled: false,
+            resetting: false,
+            desc: 0,
+            driver: 0,
+            device: 0,
+        }
+    }
 }
 
 /// The registers.
@@ -54,7 +76,7 @@ impl Registers {
     /// Registers of a device that offers the feature bits `offered`, and has `vectors` MSI-X vectors and `queues` virtqueues of at
     /// most `max_queue_size`.
     pub fn new(offered: u64, queues: u16, max_queue_size: u16, vectors: u16) -> Self {
-        let mut registers = Self {
+        Self {
             offered,
             device_feature_select: 0,
             driver_feature_select: 0,
@@ -64,33 +86,13 @@ impl Registers {
             queue_select: 0,
             max_queue_size,
             vectors,
-            queues: vec![
-                QueueRegisters {
-                    size: 0,
-                    vector: 0,
-                    enabled: false,
-                    desc: 0,
-                    driver: 0,
-                    device: 0
-                };
-                usize::from(queues)
-            ],
-        };
-        registers.reset();
-        registers
+            queues: vec![QueueRegisters::new(max_queue_size); usize::from(queues)],
+        }
     }
 
     /// Back to the state after power-on.
     pub fn reset(&mut self) {
-        let fresh = QueueRegisters {
-            size: self.max_queue_size,
-            vector: NO_VECTOR,
-            enabled: false,
-            desc: 0,
-            driver: 0,
-            device: 0,
-        };
-        self.queues.fill(fresh);
+        self.queues.fill(QueueRegisters::new(self.max_queue_size));
         self.device_feature_select = 0;
         self.driver_feature_select = 0;
         self.accepted = 0;
@@ -105,6 +107,24 @@ impl Registers {
             (queues, registers.max_queue_size, registers.vectors)
         };
         layout(self) == layout(other)
+    }
+
+    /// Virtqueue `queue` is back in the state after power-on.
+    pub fn reset_queue(&mut self, queue: usize) {
+        if let Some(queue) = self.queues.get_mut(queue) {
+            *queue = QueueRegisters::new(self.max_queue_size);
+        }
+    }
+
+    /// Whether the driver waits for a reset of virtqueue `queue`.
+    pub fn is_resetting(&self, queue: usize) -> bool {
+        self.queues.get(queue).is_some_and(|queue| queue.resetting)
+    }
+
+    /// The virtqueue that the driver has selected, if it is there.
+    pub fn selected(&self) -> Option<(usize, &QueueRegisters)> {
+        let index = usize::from(self.queue_select);
+        self.queues.get(index).map(|queue| (index, queue))
     }
 
     /// The features that the device offers.
@@ -132,7 +152,7 @@ impl Registers {
             (0x16, 2) => self.queue_select.into(),
             (0x18, 2) => of(|queue| queue.size.into()),
             (0x1a, 2) => queue.map_or(NO_VECTOR, |queue| queue.vector).into(),
-            (0x1c, 2) => of(|queue| queue.enabled.into()),
+            (QUEUE_ENABLE, 2) => of(|queue| queue.enabled.into()),
             (0x1e, 2) => queue.map_or(0, |_| self.queue_select.into()),
             (0x20, 4 | 8) => of(|queue| queue.desc),
             (0x24, 4) => of(|queue| queue.desc >> 32),
@@ -141,13 +161,16 @@ impl Registers {
             (0x30, 4 | 8) => of(|queue| queue.device),
             (0x34, 4) => of(|queue| queue.device >> 32),
             (0x38, 2) => queue.map_or(0, |_| notify_data(self.queue_select).into()),
+            (QUEUE_RESET, 2) => of(|queue| queue.resetting.into()),
             _ => 0,
         }
     }
 
-    /// Writes `length` bytes at `offset`. `features_open`: the driver may still negotiate. A queue can't be changed once enabled.
+    /// Writes `length` bytes at `offset`. `features_open`: the driver may still negotiate. A queue can't be changed once enabled, but
+    /// for its vector, and by a reset of it with VIRTIO_F_RING_RESET.
     pub fn write(&mut self, offset: u64, length: usize, value: u64, features_open: bool) {
         let max_queue_size = self.max_queue_size;
+        let ring_reset = self.accepted & (1 << VIRTIO_F_RING_RESET) != 0;
         let vector = |value: u64| match value as u16 {
             vector if vector < self.vectors => vector,
             // A vector that does not exist reads back as none, which tells the driver so.
@@ -168,7 +191,9 @@ impl Registers {
                     return;
                 };
                 match (offset, length) {
+                    _ if queue.resetting => {}
                     (0x1a, 2) => queue.vector = vector(value),
+                    (QUEUE_RESET, 2) if ring_reset => queue.resetting = value == 1,
                     _ if queue.enabled => {}
                     (0x18, 2) => {
                         let size = value as u16;
@@ -176,7 +201,7 @@ impl Registers {
                             queue.size = size;
                         }
                     }
-                    (0x1c, 2) => queue.enabled = value == 1,
+                    (QUEUE_ENABLE, 2) => queue.enabled = value == 1,
                     (0x20, 4) => set_half(&mut queue.desc, 0, value),
                     (0x24, 4) => set_half(&mut queue.desc, 1, value),
                     (0x28, 4) => set_half(&mut queue.driver, 0, value),

@@ -72,6 +72,8 @@ pub struct Counters {
     pub resets: u64,
     /// How often another process has taken the device over.
     pub takeovers: u64,
+    /// Resets of one virtqueue (VIRTIO_F_RING_RESET).
+    pub queue_resets: u64,
 }
 
 /// Requests, by what has become of them.
@@ -82,9 +84,9 @@ pub struct Requests {
     pub taken: u64,
     /// Given back to the driver.
     pub completed: u64,
-    /// Taken, but neither given back nor dropped by a reset.
+    /// Taken, but neither given back nor dropped.
     pub in_flight: u64,
-    /// Dropped by a reset.
+    /// Dropped by a reset of the device or of the virtqueue.
     pub dropped: u64,
     /// Taken, and never to be given back: the device has no use for them.
     pub kept: u64,

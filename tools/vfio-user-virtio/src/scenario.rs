@@ -116,6 +116,7 @@ const KEYS: &[&str] = &[
     "protocol",
     "notif_config_data",
     "long_common",
+    "ring_reset",
     "interrupts",
     "file",
     "queues",
@@ -299,6 +300,7 @@ fn offer(keys: &mut Changes) -> Result<Offer, Error> {
         suspend,
         notif_config_data,
         long_common: flag(keys, "long_common")?,
+        ring_reset: flag(keys, "ring_reset")?,
         intx: match keys.remove("interrupts").as_deref() {
             None | Some("msix") => false,
             Some("intx") => true,

@@ -87,6 +87,7 @@ impl Device {
             Structure::Common(offset) => {
                 self.lock()
                     .common_written(offset, data.len(), value, &self.memory, now);
+                self.wake.notify_all();
             }
             Structure::Notify(queue) => {
                 self.lock().notified(queue, value, &self.memory, now);

@@ -3,7 +3,7 @@
 //! What a device offers whatever its type: feature bits, and how its PCI function is laid out.
 
 use serde::{Deserialize, Serialize};
-use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_config::{VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use crate::pci;
@@ -27,6 +27,8 @@ pub struct Offer {
     pub notif_config_data: bool,
     /// The PCI common configuration reaches beyond `queue_notify_data`, so that bit 39 could mean either.
     pub long_common: bool,
+    /// VIRTIO_F_RING_RESET.
+    pub ring_reset: bool,
     /// INTx instead of MSI-X.
     pub intx: bool,
 }
@@ -38,6 +40,7 @@ impl Offer {
             (VIRTIO_F_VERSION_1, true),
             (VIRTIO_RING_F_INDIRECT_DESC, true),
             (VIRTIO_RING_F_EVENT_IDX, true),
+            (VIRTIO_F_RING_RESET, self.ring_reset),
             (VIRTIO_F_39, self.device_stop || self.notif_config_data),
             (VIRTIO_F_SUSPEND, self.suspend),
         ]
@@ -47,7 +50,7 @@ impl Offer {
 
     /// The size of the common configuration.
     pub(super) fn common_size(self) -> u32 {
-        if self.long_common || self.notif_config_data {
+        if self.long_common || self.notif_config_data || self.ring_reset {
             pci::LONG_COMMON
         } else {
             pci::SHORT_COMMON

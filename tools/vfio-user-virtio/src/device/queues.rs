@@ -5,7 +5,7 @@
 use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
-use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VRING_AVAIL_F_NO_INTERRUPT};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
 
@@ -30,6 +30,15 @@ pub(super) enum Executed {
     Done(Done),
     /// Its buffers are not there now.
     Missed(Taken),
+}
+
+impl Executed {
+    pub(super) fn queue(&self) -> usize {
+        match self {
+            Self::Done(done) => done.queue,
+            Self::Missed(taken) => taken.queue,
+        }
+    }
 }
 
 /// A request that was carried out. Without an outcome its buffers made no sense.
@@ -91,9 +100,10 @@ pub(super) struct Virtqueue {
 }
 
 impl Virtqueue {
-    /// The virtqueue that the driver has laid out, and whether it can be used: its addresses are aligned (virtio 1.4, 2.7). One that
+    /// The virtqueue that the driver has laid out, with the features that it has accepted, and whether it can be used: its addresses are aligned (virtio 1.4, 2.7). One that
     /// can't is not to be looked at.
-    pub(super) fn new(registers: &QueueRegisters, event_idx: bool) -> Option<(Self, bool)> {
+    pub(super) fn new(registers: &QueueRegisters, accepted: u64) -> Option<(Self, bool)> {
+        let event_idx = accepted & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
         let mut queue = Queue::new(MAX_QUEUE_SIZE).ok()?;
         let mut valid = true;
         if registers.enabled {
@@ -117,6 +127,11 @@ impl Virtqueue {
             judged: 0,
         };
         Some((virtqueue, valid))
+    }
+
+    /// Whether the driver has enabled it, and it can be used.
+    pub(super) fn is_ready(&self) -> bool {
+        self.queue.ready()
     }
 
     /// Whether all of it is there.
@@ -184,9 +199,14 @@ impl Virtqueue {
         Err(AVAILABLE)
     }
 
-    /// What was taken is out of its hands: given back, or kept.
-    pub(super) fn done_with_one(&mut self) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    /// What was taken is out of its hands: given back, kept, or dropped.
+    pub(super) fn done_with(&mut self, requests: usize) {
+        self.in_flight = self.in_flight.saturating_sub(requests);
+    }
+
+    /// Whether none of its requests is in flight.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight == 0
     }
 
     /// Gives a chain back.

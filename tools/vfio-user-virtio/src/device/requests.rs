@@ -154,6 +154,17 @@ impl Requests {
         self.left.0.append(&mut self.waiting.0);
     }
 
+    /// Drops those of virtqueue `queue` that nobody is carrying out. Returns how many those were.
+    pub(super) fn drop_queue(&mut self, queue: usize) -> u64 {
+        let before = self.len();
+        for waiting in [&mut self.waiting, &mut self.saying, &mut self.left] {
+            waiting.0.retain(|_, taken| taken.queue != queue);
+        }
+        self.absent.requests.retain(|taken| taken.queue != queue);
+        self.absent.done.retain(|done| done.queue != queue);
+        before - self.len()
+    }
+
     /// Drops those that nobody is carrying out. Returns how many those were.
     pub(super) fn drop_waiting(&mut self) -> u64 {
         let fresh = Self {

@@ -18,6 +18,7 @@ use crate::report::Report;
 use crate::types::Type;
 
 mod configuration;
+mod queue_reset;
 mod reset;
 mod serving;
 mod settings;

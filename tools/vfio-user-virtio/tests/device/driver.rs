@@ -47,6 +47,7 @@ pub(crate) const D: Offer = Offer {
     suspend: false,
     notif_config_data: false,
     long_common: false,
+    ring_reset: false,
     intx: false,
 };
 pub(crate) const S: Offer = Offer {
@@ -164,23 +165,28 @@ impl Driver {
     /// Lays all virtqueues out, with one register's address that many bytes from where it should be.
     pub(crate) fn lay_out(&mut self, shifted: Option<(u64, u64)>) {
         for queue in 0..self.queues {
-            self.write16(0x16, queue);
-            self.write16(0x18, QUEUE_SIZE);
-            self.write16(0x1a, queue);
-            for (register, part) in [(0x20, DESC), (0x28, AVAIL), (0x30, USED)] {
-                let shift = shifted.filter(|(of, _)| *of == register);
-                let address = ring(queue, part) + shift.map_or(0, |(_, by)| by);
-                self.write32(register, address as u32);
-                self.write32(register + 4, 0);
-            }
-            for part in [AVAIL, USED] {
-                self.memory
-                    .write_obj(0u32, GuestAddress(ring(queue, part)))
-                    .unwrap();
-            }
-            self.write16(0x1c, 1);
+            self.lay_out_queue(queue, QUEUE_SIZE, shifted);
         }
-        self.avail.fill(0);
+    }
+
+    /// Lays one virtqueue out, empty, and enables it.
+    pub(crate) fn lay_out_queue(&mut self, queue: u16, size: u16, shifted: Option<(u64, u64)>) {
+        self.write16(0x16, queue);
+        self.write16(0x18, size);
+        self.write16(0x1a, queue);
+        for (register, part) in [(0x20, DESC), (0x28, AVAIL), (0x30, USED)] {
+            let shift = shifted.filter(|(of, _)| *of == register);
+            let address = ring(queue, part) + shift.map_or(0, |(_, by)| by);
+            self.write32(register, address as u32);
+            self.write32(register + 4, 0);
+        }
+        for part in [AVAIL, USED] {
+            self.memory
+                .write_obj(0u32, GuestAddress(ring(queue, part)))
+                .unwrap();
+        }
+        self.write16(0x1c, 1);
+        self.avail[usize::from(queue)] = 0;
     }
 
     /// Resets the device and negotiates features, without FEATURES_OK's being looked at.

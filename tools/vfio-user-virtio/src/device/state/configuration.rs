@@ -9,6 +9,7 @@ use super::State;
 use crate::device::interrupts::Cause;
 use crate::memory::Memory;
 use crate::pci::DEVICE_SIZE;
+use crate::registers::{QUEUE_ENABLE, QUEUE_RESET};
 use crate::status::FEATURES_OK;
 
 impl State {
@@ -26,6 +27,11 @@ impl State {
         self.parts.judge.common_written(offset);
         let open = !self.parts.status.has(FEATURES_OK);
         self.parts.registers.write(offset, length, value, open);
+        match offset {
+            QUEUE_RESET => self.reset_selected_queue(),
+            QUEUE_ENABLE => self.enable_selected_queue(memory, now),
+            _ => {}
+        }
     }
 
     /// The driver writes to it. S-DEV-2: a suspended device does not listen.

@@ -4,8 +4,6 @@
 
 use std::sync::Arc;
 
-use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
-
 use super::State;
 use crate::device::parts::Withheld;
 use crate::device::queues::Virtqueue;
@@ -16,16 +14,21 @@ impl State {
     /// The driver is ready: sets the virtqueues up as it has laid them out. Whether they are there is looked at when there is a use for
     /// them.
     pub(super) fn start(&mut self) {
-        let event_idx = self.parts.registers.accepted() & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
+        let accepted = self.parts.registers.accepted();
         let queues: Vec<(Virtqueue, bool)> = self
             .parts
             .registers
             .queues
             .iter()
-            .filter_map(|registers| Virtqueue::new(registers, event_idx))
+            .filter_map(|registers| Virtqueue::new(registers, accepted))
             .collect();
         let valid = queues.iter().all(|(_, valid)| *valid);
         self.parts.queues = queues.into_iter().map(|(queue, _)| queue).collect();
+        self.laid_out(valid);
+    }
+
+    /// The driver has laid virtqueues out. `valid`: their addresses are aligned.
+    pub(super) fn laid_out(&mut self, valid: bool) {
         if !valid {
             self.needs_reset("a virtqueue is not aligned");
         }

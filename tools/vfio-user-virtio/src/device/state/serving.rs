@@ -139,7 +139,7 @@ impl State {
                 let waiting = match of_type.wants(index) {
                     Wants::Forever => {
                         requests.kept += 1;
-                        virtqueue.done_with_one();
+                        virtqueue.done_with(1);
                         continue;
                     }
                     Wants::Some(_) => &mut self.parts.requests.saying,
@@ -191,6 +191,12 @@ impl State {
             all = self.parts.requests.absent.take_done();
         }
         for executed in executed {
+            let queue = executed.queue();
+            if self.parts.registers.is_resetting(queue) {
+                self.drop_requests(queue, 1);
+                self.finish_queue_reset(queue);
+                continue;
+            }
             match executed {
                 Executed::Done(done) => all.push(done),
                 Executed::Missed(taken) => {
@@ -211,7 +217,7 @@ impl State {
                 self.parts.requests.absent.miss(now);
                 continue;
             }
-            virtqueue.done_with_one();
+            virtqueue.done_with(1);
             let requests = &mut self.parts.tally.counters.requests;
             let Some(outcome) = done.outcome else {
                 requests.dropped += 1;
@@ -253,8 +259,11 @@ impl State {
         }
         let given_up = self.parts.requests.absent.end();
         if given_up {
-            self.parts.tally.counters.requests.dropped +=
-                std::mem::take(&mut self.parts.requests.absent).len() as u64;
+            let absent = std::mem::take(&mut self.parts.requests.absent);
+            let requests = absent.requests.iter().map(|taken| taken.queue);
+            for queue in requests.chain(absent.done.iter().map(|done| done.queue)) {
+                self.drop_requests(queue, 1);
+            }
         }
         if malformed || given_up {
             self.needs_reset("the driver's virtqueues or buffers can't be used");

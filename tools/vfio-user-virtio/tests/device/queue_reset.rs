@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! VIRTIO_F_RING_RESET: one virtqueue is reset, and enabled again (virtio 1.4, 2.6.1).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use vfio_user_virtio::device::Offer;
+use vfio_user_virtio::types::null::Null;
+use vfio_user_virtio::types::{Description, Malformed, Outcome, Request, Type};
+
+use crate::driver::{disk, Driver, D, NEEDS_RESET, QUEUE_SIZE, READY, S};
+
+const MS: Duration = Duration::from_millis(1);
+const RING_RESET: u64 = 1 << 40;
+const QUEUE_ENABLE: u64 = 0x1c;
+const QUEUE_RESET: u64 = 0x3a;
+
+fn offer(of: Offer) -> Offer {
+    Offer {
+        ring_reset: true,
+        ..of
+    }
+}
+
+fn reset_queue(driver: &Driver, queue: u16) {
+    driver.write16(0x16, queue);
+    driver.write16(QUEUE_RESET, 1);
+}
+
+fn is_reset(driver: &Driver) -> bool {
+    (driver.read(QUEUE_RESET, 2), driver.read(QUEUE_ENABLE, 2)) == (0, 0)
+}
+
+#[test]
+fn a_virtqueue_begins_anew_after_its_reset_and_the_others_go_on() {
+    let mut driver = Driver::of(disk(2, false).0, offer(D));
+    let (_, other) = driver.request(0, 0, 512);
+    driver.add(1, &other, false);
+    driver.submit_read(0);
+    driver.serve();
+    assert_eq!((driver.used(0), driver.used(1)), (1, 1));
+
+    reset_queue(&driver, 0);
+    assert!(is_reset(&driver));
+    // As after a reset of the device.
+    assert_eq!((driver.read(0x18, 2), driver.read(0x1a, 2)), (256, 0xffff));
+    assert_eq!((driver.read(0x20, 4), driver.read(0x30, 4)), (0, 0));
+    let (lost, buffers) = driver.request(0, 0, 512);
+    driver.make_available(&buffers, false);
+    driver.add(1, &other, false);
+    driver.notify(1);
+    driver.serve();
+    assert_eq!((driver.used(0), driver.used(1)), (1, 2));
+    assert_eq!(driver.outcome(lost), 0xff, "nothing is taken from it");
+
+    driver.lay_out_queue(0, QUEUE_SIZE / 2, None);
+    assert_eq!((driver.read(QUEUE_ENABLE, 2), driver.read(0x18, 2)), (1, 8));
+    let at = driver.submit_read(0);
+    driver.serve();
+    assert_eq!((driver.outcome(at), driver.used(0)), (0, 1));
+    assert_eq!((driver.status(), driver.used(1)), (READY, 2));
+    assert_eq!(driver.report().counters.queue_resets, 1);
+    assert!(driver.breaches().is_empty());
+}
+
+#[test]
+fn a_virtqueue_is_not_reset_without_the_feature() {
+    let mut driver = Driver::found(disk(1, false).0, offer(D));
+    driver.bring_up(!RING_RESET);
+    reset_queue(&driver, 0);
+    assert_eq!(
+        (driver.read(QUEUE_RESET, 2), driver.read(QUEUE_ENABLE, 2)),
+        (0, 1)
+    );
+    let at = driver.submit_read(0);
+    driver.serve();
+    assert_eq!(driver.outcome(at), 0);
+    let driver = Driver::ready();
+    assert_eq!(driver.offered() & RING_RESET, 0);
+}
+
+#[test]
+fn requests_of_a_virtqueue_that_is_reset_are_dropped_and_not_those_of_others() {
+    for hold in [("io_delay_us", "1000"), ("io_hold", "always")] {
+        let mut driver = Driver::of(disk(2, false).0, offer(D));
+        driver.set(hold.0, hold.1);
+        let (kept, buffers) = driver.request(0, 0, 512);
+        driver.add(1, &buffers, false);
+        let dropped = driver.submit_read(0);
+        driver.submit_read(0);
+        driver.notify(1);
+        driver.serve();
+        reset_queue(&driver, 0);
+        assert!(is_reset(&driver));
+        driver.set("io_hold", "no");
+        driver.advance(MS);
+        assert_eq!((driver.outcome(dropped), driver.outcome(kept)), (0xff, 0));
+        let requests = driver.report().counters.requests;
+        assert_eq!((requests.dropped, requests.in_flight), (2, 0));
+        driver.lay_out_queue(0, QUEUE_SIZE, None);
+        driver.set("io_delay_us", "0");
+        let at = driver.submit_read(0);
+        driver.serve();
+        assert_eq!((driver.outcome(at), driver.used(0)), (0, 1));
+    }
+}
+
+#[test]
+fn a_stop_need_not_wait_for_requests_of_a_virtqueue_that_is_reset() {
+    let mut driver = Driver::of(disk(1, false).0, offer(D));
+    driver.set("io_hold", "always");
+    driver.submit_read(0);
+    driver.serve();
+    assert_eq!(driver.stop(), READY);
+    reset_queue(&driver, 0);
+    driver.serve();
+    assert_eq!(driver.status(), READY | 32);
+    assert!(driver.breaches().is_empty());
+}
+
+#[test]
+fn a_virtqueue_that_waits_for_memory_can_be_reset() {
+    let mut driver = Driver::of(disk(1, false).0, offer(D));
+    driver.set("io_delay_us", "1000");
+    driver.submit_read(0);
+    driver.serve();
+    driver.device.memory().clear();
+    driver.advance(MS);
+    reset_queue(&driver, 0);
+    assert!(is_reset(&driver));
+    driver.advance(Duration::from_secs(3));
+    assert_eq!(driver.status(), READY, "nobody needs that memory any more");
+    assert_eq!(driver.report().counters.requests.in_flight, 0);
+}
+
+#[test]
+fn a_virtqueue_that_is_enabled_again_has_to_be_aligned() {
+    let mut driver = Driver::of(disk(1, false).0, offer(D));
+    reset_queue(&driver, 0);
+    driver.lay_out_queue(0, QUEUE_SIZE, Some((0x20, 8)));
+    assert_eq!(driver.status(), READY | NEEDS_RESET);
+}
+
+#[test]
+fn s_drv_4_a_virtqueue_of_a_suspended_device_must_not_be_reset() {
+    let mut driver = Driver::of(disk(1, false).0, offer(S));
+    reset_queue(&driver, 0);
+    driver.lay_out_queue(0, QUEUE_SIZE, None);
+    driver.stop();
+    assert!(driver.breaches().is_empty());
+    reset_queue(&driver, 0);
+    assert!(is_reset(&driver), "the driver does not wait for ever");
+    assert_eq!(driver.breaches(), ["S-DRV-4"]);
+}
+
+/// A type whose requests end when they may.
+#[derive(Debug, Default)]
+struct Gate {
+    begun: AtomicBool,
+    open: AtomicBool,
+}
+
+impl Type for Gate {
+    fn describe(&self) -> Description {
+        Null::new(9, 1).describe()
+    }
+
+    fn configuration(&self, config: &mut [u8]) {
+        config.fill(0);
+    }
+
+    fn execute(&self, _request: Request<'_>) -> Result<Outcome, Malformed> {
+        self.begun.store(true, Ordering::Relaxed);
+        while !self.open.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        Ok(Outcome {
+            kind: "gate",
+            ok: true,
+            written: 0,
+        })
+    }
+}
+
+#[test]
+fn the_reset_lasts_until_what_is_being_carried_out_has_ended() {
+    let gate = Arc::new(Gate::default());
+    let mut driver = Driver::of(Arc::clone(&gate) as Arc<dyn Type>, offer(D));
+    driver.submit_read(0);
+    let (driver, started) = (Arc::new(driver), Instant::now());
+    let worker = Arc::clone(&driver);
+    let works = std::thread::spawn(move || worker.device.serve(worker.now));
+    while !gate.begun.load(Ordering::Relaxed) {
+        assert!(started.elapsed() < Duration::from_secs(60));
+        std::thread::yield_now();
+    }
+    reset_queue(&driver, 0);
+    assert_eq!(driver.read(QUEUE_RESET, 2), 1);
+    driver.write16(QUEUE_RESET, 0);
+    driver.write16(QUEUE_ENABLE, 1);
+    assert_eq!(
+        driver.read(QUEUE_RESET, 2),
+        1,
+        "whatever is written meanwhile"
+    );
+    gate.open.store(true, Ordering::Relaxed);
+    works.join().unwrap();
+    assert!(is_reset(&driver));
+    let counters = driver.report().counters;
+    let requests = counters.requests;
+    assert_eq!((driver.used(0), requests.completed), (0, 0));
+    assert_eq!((requests.dropped, requests.in_flight), (1, 0));
+    assert_eq!(counters.interrupts, 0);
+}
