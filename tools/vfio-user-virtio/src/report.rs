@@ -62,7 +62,8 @@ pub struct Counters {
     pub notifications: u64,
     /// Those of them that came while the device was stopped.
     pub notifications_while_stopped: u64,
-    /// Those of them that did not carry the data that the driver had promised (VIRTIO_F_NOTIF_CONFIG_DATA), and so were lost.
+    /// Those of them that did not carry the data that the driver had promised (VIRTIO_F_NOTIF_CONFIG_DATA, VIRTIO_F_NOTIFICATION_DATA), and
+    /// so were lost.
     pub notifications_lost: u64,
     /// Used buffer and configuration change notifications to the driver.
     pub interrupts: u64,

@@ -117,6 +117,7 @@ const KEYS: &[&str] = &[
     "notif_config_data",
     "long_common",
     "ring_reset",
+    "notification_data",
     "interrupts",
     "file",
     "queues",
@@ -301,6 +302,7 @@ fn offer(keys: &mut Changes) -> Result<Offer, Error> {
         notif_config_data,
         long_common: flag(keys, "long_common")?,
         ring_reset: flag(keys, "ring_reset")?,
+        notification_data: flag(keys, "notification_data")?,
         intx: match keys.remove("interrupts").as_deref() {
             None | Some("msix") => false,
             Some("intx") => true,

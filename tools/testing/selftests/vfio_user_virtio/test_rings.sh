@@ -3,14 +3,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
 # What the virtqueues of a device can do beyond the usual, with the kernel's own drivers: "resizable" is a network card whose
-# virtqueues can be reset one by one.
+# virtqueues can be reset one by one, "doorbells" a disk that is notified with more than the virtqueue's index.
 
 . ./functions.sh
 
 DEVICE=resizable
 MAC=02:00:00:00:00:21
 
+# accepted BIT: the driver has accepted the feature.
+accepted() {
+	expect "feature $1" $(($(device_get features) >> $1 & 1)) 1
+}
+
 clean_up() {
+	killall -q -9 fio
 	device_do behave
 	for NIC in /sys/class/net/*; do
 		! holds "$NIC/address" "$MAC" || break
@@ -34,6 +40,7 @@ resize() {
 }
 
 test_virtqueues_are_reset_and_laid_out_anew() {
+	accepted 40
 	device_resets=$(device_get counters.resets)
 	for entries in 64 256 32 128; do
 		resize $entries
@@ -55,4 +62,16 @@ test_virtqueues_are_reset_in_the_middle_of_it() {
 	done
 }
 
-run_tests test_virtqueues_are_reset_and_laid_out_anew test_virtqueues_are_reset_in_the_middle_of_it
+test_notifications_carry_data() {
+	DEVICE=doorbells
+	DISK=$(disk $DEVICE)
+	accepted 38
+	start_fio
+	more_complete
+	stop_fio
+	io_works
+	[ "$(device_get counters.notifications)" -gt 100 ] || fail "too few notifications"
+	expect "notifications that were lost" "$(device_get counters.notifications_lost)" 0
+}
+
+run_tests test_virtqueues_are_reset_and_laid_out_anew test_virtqueues_are_reset_in_the_middle_of_it test_notifications_carry_data

@@ -90,7 +90,9 @@ impl Device {
                 self.wake.notify_all();
             }
             Structure::Notify(queue) => {
-                self.lock().notified(queue, value, &self.memory, now);
+                let length = data.len();
+                self.lock()
+                    .notified(queue, value, length, &self.memory, now);
                 self.wake.notify_all();
             }
             Structure::Device(offset) => {

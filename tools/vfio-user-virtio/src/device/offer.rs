@@ -3,7 +3,9 @@
 //! What a device offers whatever its type: feature bits, and how its PCI function is laid out.
 
 use serde::{Deserialize, Serialize};
-use virtio_bindings::virtio_config::{VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1};
+use virtio_bindings::virtio_config::{
+    VIRTIO_F_NOTIFICATION_DATA, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1,
+};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use crate::pci;
@@ -29,6 +31,8 @@ pub struct Offer {
     pub long_common: bool,
     /// VIRTIO_F_RING_RESET.
     pub ring_reset: bool,
+    /// VIRTIO_F_NOTIFICATION_DATA.
+    pub notification_data: bool,
     /// INTx instead of MSI-X.
     pub intx: bool,
 }
@@ -40,6 +44,7 @@ impl Offer {
             (VIRTIO_F_VERSION_1, true),
             (VIRTIO_RING_F_INDIRECT_DESC, true),
             (VIRTIO_RING_F_EVENT_IDX, true),
+            (VIRTIO_F_NOTIFICATION_DATA, self.notification_data),
             (VIRTIO_F_RING_RESET, self.ring_reset),
             (VIRTIO_F_39, self.device_stop || self.notif_config_data),
             (VIRTIO_F_SUSPEND, self.suspend),

@@ -24,6 +24,7 @@ pub(crate) const SUSPENDED: u8 = READY & !4 | SUSPEND;
 pub(crate) const NEEDS_RESET: u8 = 64;
 pub(crate) const VIRTIO_F_39: u64 = 1 << 39;
 pub(crate) const VIRTIO_F_SUSPEND: u64 = 1 << 43;
+pub(crate) const NOTIFICATION_DATA: u64 = 1 << 38;
 pub(crate) const EVENT_IDX: u64 = 1 << 29;
 pub(crate) const VERSION_1: u64 = 1 << 32;
 pub(crate) const SECTORS: u64 = 64;
@@ -48,6 +49,7 @@ pub(crate) const D: Offer = Offer {
     notif_config_data: false,
     long_common: false,
     ring_reset: false,
+    notification_data: false,
     intx: false,
 };
 pub(crate) const S: Offer = Offer {
@@ -330,6 +332,11 @@ impl Driver {
     }
 
     pub(crate) fn notify(&self, queue: u16) {
+        if self.report().features & NOTIFICATION_DATA != 0 {
+            let data = u32::from(queue)
+                | (u32::from(self.avail[usize::from(queue) % self.avail.len()]) << 16);
+            return self.write32(0x3000 + u64::from(queue) * 4, data);
+        }
         self.device.write_bar(
             0x3000 + u64::from(queue) * 4,
             &queue.to_le_bytes(),

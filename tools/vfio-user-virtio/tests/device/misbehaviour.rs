@@ -10,7 +10,9 @@ use std::time::Duration;
 use vfio_user_virtio::device::Offer;
 use vfio_user_virtio::status::Stop;
 
-use crate::driver::{disk, Driver, D, NEEDS_RESET, READY, S, SUSPENDED, VIRTIO_F_39};
+use crate::driver::{
+    disk, Driver, D, NEEDS_RESET, NOTIFICATION_DATA, READY, S, SUSPENDED, VIRTIO_F_39,
+};
 
 const STOPPED: u8 = READY | 32;
 const MS: Duration = Duration::from_millis(1);
@@ -264,6 +266,58 @@ fn bit_39_can_be_what_it_is_since_virtio_1_2() {
             0,
             "who has not promised anything uses the index"
         );
+    }
+}
+
+/// Virtio 1.4, 2.9 and 4.1.5.2: 32 bits, with the virtqueue's index in the lower half.
+#[test]
+fn notifications_carry_the_data_that_was_negotiated() {
+    let offer = Offer {
+        device_stop: false,
+        notification_data: true,
+        ..D
+    };
+    for notif_config_data in [false, true] {
+        let offer = Offer {
+            notif_config_data,
+            ..offer
+        };
+        let mut driver = Driver::of(disk(2, false).0, offer);
+        driver.serve();
+        driver.write16(0x16, 1);
+        let number = if notif_config_data {
+            driver.read(0x38, 2) as u16
+        } else {
+            1
+        };
+        let (at, buffers) = driver.request(0, 0, 512);
+        driver.add(1, &buffers, false);
+        let doorbell = |driver: &mut Driver, data: &[u8]| {
+            driver.device.write_bar(0x3004, data, driver.now);
+            driver.serve();
+            driver.outcome(at)
+        };
+        let data = (u32::from(number) | (1 << 16)).to_le_bytes();
+        // Too narrow, too wide, and another virtqueue's.
+        assert_eq!(doorbell(&mut driver, &data[..2]), 0xff);
+        assert_eq!(doorbell(&mut driver, &[data, [0; 4]].concat()), 0xff);
+        let other = (u32::from(number ^ 1) | (1 << 16)).to_le_bytes();
+        assert_eq!(doorbell(&mut driver, &other), 0xff);
+        assert_eq!(driver.report().counters.notifications_lost, 3);
+        assert_eq!(doorbell(&mut driver, &data), 0);
+        let counters = driver.report().counters;
+        assert_eq!(
+            (counters.notifications, counters.notifications_lost),
+            (4, 3)
+        );
+
+        driver.bring_up(!(NOTIFICATION_DATA | VIRTIO_F_39));
+        driver.serve();
+        let (at, buffers) = driver.request(0, 0, 512);
+        driver.add(1, &buffers, false);
+        driver.notify(1);
+        driver.serve();
+        assert_eq!(driver.outcome(at), 0, "who has not promised anything");
     }
 }
 

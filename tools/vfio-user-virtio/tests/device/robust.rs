@@ -166,9 +166,10 @@ proptest! {
         both in any::<bool>(),
         suspend in any::<bool>(),
         ring_reset in any::<bool>(),
+        notification_data in any::<bool>(),
         acts in prop::collection::vec(act(), 0..300),
     ) {
-        let offer = Offer { device_stop: both || !suspend, suspend: both || suspend, ring_reset, ..D };
+        let offer = Offer { device_stop: both || !suspend, suspend: both || suspend, ring_reset, notification_data, ..D };
         let mut driver = Driver::found(of_type(kind), offer);
         let queues = of_type(kind).describe().queues;
         for act in acts {

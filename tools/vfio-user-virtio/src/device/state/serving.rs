@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use virtio_bindings::virtio_config::VIRTIO_F_NOTIFICATION_DATA;
 use vm_memory::GuestMemoryMmap;
 
 use super::State;
@@ -20,11 +21,12 @@ use crate::status::Stop;
 use crate::types::Wants;
 
 impl State {
-    /// The driver notifies virtqueue `queue`, with `data`.
+    /// The driver notifies virtqueue `queue`, with `length` bytes of `data`.
     pub(in crate::device) fn notified(
         &mut self,
         queue: u16,
         data: u64,
+        length: usize,
         memory: &Memory,
         now: Instant,
     ) {
@@ -35,14 +37,29 @@ impl State {
         self.parts.judge.notification(usize::from(queue), live);
         let stopped = self.parts.status.stop() == Stop::Stopped;
         self.parts.tally.counters.notifications_while_stopped += u64::from(stopped);
-        let promised = self.parts.offer.notif_config_data
-            && self.parts.registers.accepted() & (1 << VIRTIO_F_39) != 0;
-        if promised && data != u64::from(notify_data(queue)) {
+        if !self.is_as_promised(queue, data, length) {
             self.parts.tally.counters.notifications_lost += 1;
             return;
         }
         if let Some(queue) = self.parts.queues.get_mut(usize::from(queue)) {
             queue.notified |= !(stopped && self.parts.settings.forget_notifications);
+        }
+    }
+
+    /// Whether a notification carries what the driver has promised (4.1.5.2): with VIRTIO_F_NOTIF_CONFIG_DATA another number than the
+    /// virtqueue's, with VIRTIO_F_NOTIFICATION_DATA also up to where there are buffers, which the device finds out by itself.
+    fn is_as_promised(&self, queue: u16, data: u64, length: usize) -> bool {
+        let accepted = |bit: u32| self.parts.registers.accepted() & (1 << bit) != 0;
+        let own_number = self.parts.offer.notif_config_data && accepted(VIRTIO_F_39);
+        let number = if own_number {
+            notify_data(queue)
+        } else {
+            queue
+        };
+        if accepted(VIRTIO_F_NOTIFICATION_DATA) {
+            length == 4 && data & 0xffff == u64::from(number)
+        } else {
+            !own_number || data == u64::from(number)
         }
     }
 
