@@ -3,7 +3,7 @@
 //! The registers of the common configuration (virtio 1.4, 4.1.4.3), but for what a write to the device status sets off.
 
 use serde::{Deserialize, Serialize};
-use virtio_bindings::virtio_config::VIRTIO_F_RING_RESET;
+use virtio_bindings::virtio_config::{VIRTIO_F_RING_PACKED, VIRTIO_F_RING_RESET};
 
 /// No MSI-X vector.
 pub const NO_VECTOR: u16 = 0xffff;
@@ -170,6 +170,7 @@ impl Registers {
     /// for its vector, and by a reset of it with VIRTIO_F_RING_RESET.
     pub fn write(&mut self, offset: u64, length: usize, value: u64, features_open: bool) {
         let max_queue_size = self.max_queue_size;
+        let packed = self.accepted & (1 << VIRTIO_F_RING_PACKED) != 0;
         let ring_reset = self.accepted & (1 << VIRTIO_F_RING_RESET) != 0;
         let vector = |value: u64| match value as u16 {
             vector if vector < self.vectors => vector,
@@ -197,7 +198,9 @@ impl Registers {
                     _ if queue.enabled => {}
                     (0x18, 2) => {
                         let size = value as u16;
-                        if size.is_power_of_two() && size <= max_queue_size {
+                        // 2.8: that of a packed virtqueue need not be a power of 2.
+                        let fits = size.is_power_of_two() || packed && size > 0;
+                        if fits && size <= max_queue_size {
                             queue.size = size;
                         }
                     }
@@ -277,6 +280,20 @@ mod tests {
     }
 
     #[test]
+    fn only_the_size_of_a_packed_queue_need_not_be_a_power_of_2() {
+        for (accepted, sizes) in [(0, [16, 256, 256, 256]), (1 << 2, [16, 10, 256, 256])] {
+            let mut registers = registers();
+            registers.write(0x08, 4, 1, true);
+            registers.write(0x0c, 4, accepted, true);
+            for (written, expected) in [16, 10, 0, 257].into_iter().zip(sizes) {
+                registers.write(0x18, 2, 256, true);
+                registers.write(0x18, 2, written, true);
+                assert_eq!(registers.read(0x18, 2), expected, "{written}");
+            }
+        }
+    }
+
+    #[test]
     fn a_queue_that_does_not_exist_has_size_0() {
         let mut registers = registers();
         registers.write(0x16, 2, 2, true);
@@ -294,7 +311,7 @@ mod tests {
             for (offset, length, value, open) in writes {
                 registers.write(offset, length, value, open);
                 registers.read(offset, length);
-                prop_assert!(registers.queues.iter().all(|queue| queue.size.is_power_of_two() && queue.size <= 256));
+                prop_assert!(registers.queues.iter().all(|queue| queue.size > 0 && queue.size <= 256));
                 prop_assert!(registers.queues.iter().all(|queue| queue.vector < 3 || queue.vector == NO_VECTOR));
                 prop_assert_eq!(registers.queues.len(), 2);
             }

@@ -117,6 +117,7 @@ const KEYS: &[&str] = &[
     "notif_config_data",
     "long_common",
     "ring_reset",
+    "packed",
     "notification_data",
     "interrupts",
     "file",
@@ -302,6 +303,7 @@ fn offer(keys: &mut Changes) -> Result<Offer, Error> {
         notif_config_data,
         long_common: flag(keys, "long_common")?,
         ring_reset: flag(keys, "ring_reset")?,
+        packed: flag(keys, "packed")?,
         notification_data: flag(keys, "notification_data")?,
         intx: match keys.remove("interrupts").as_deref() {
             None | Some("msix") => false,
@@ -481,7 +483,7 @@ mod tests {
                 3,
             ),
             (
-                "rng,socket=s,protocol=suspend,acknowledge=after:1-2".to_owned(),
+                "rng,socket=s,protocol=suspend,acknowledge=after:1-2,packed=true,ring_reset=true,notification_data=true".to_owned(),
                 "rng",
                 4,
                 1,
@@ -543,6 +545,7 @@ mod tests {
                 "rng,socket=s,protocol=stop",
                 "protocol: expected device-stop, suspend, both or none",
             ),
+            ("rng,socket=s,packed=yes", "packed: expected true or false"),
             ("rng,socket=s,io_depth=0", "io_depth: expected 1 to 32768"),
             ("blk,socket=s,file=/no/such", "/no/such: can't open it"),
         ] {

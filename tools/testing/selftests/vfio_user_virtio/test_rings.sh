@@ -3,28 +3,33 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
 # What the virtqueues of a device can do beyond the usual, with the kernel's own drivers: "resizable" is a network card whose
-# virtqueues can be reset one by one, "doorbells" a disk that is notified with more than the virtqueue's index.
+# virtqueues can be reset one by one, "doorbells" a disk that is notified with more than the virtqueue's index. "packed" and
+# "packed_nic" have packed ones.
 
 . ./functions.sh
 
 DEVICE=resizable
-MAC=02:00:00:00:00:21
 
 # accepted BIT: the driver has accepted the feature.
 accepted() {
 	expect "feature $1" $(($(device_get features) >> $1 & 1)) 1
 }
 
+# find_nic MAC: the interface that has it is NIC, and up.
+find_nic() {
+	for NIC in /sys/class/net/*; do
+		! holds "$NIC/address" "$1" || break
+	done
+	NIC=${NIC##*/}
+	holds "/sys/class/net/$NIC/address" "$1" || fail "no network interface $1"
+	ip link set "$NIC" up
+	wait_until holds "/sys/class/net/$NIC/carrier" 1
+}
+
 clean_up() {
 	killall -q -9 fio
 	device_do behave
-	for NIC in /sys/class/net/*; do
-		! holds "$NIC/address" "$MAC" || break
-	done
-	NIC=${NIC##*/}
-	holds "/sys/class/net/$NIC/address" "$MAC" || fail "no network interface $MAC"
-	ip link set "$NIC" up
-	wait_until holds "/sys/class/net/$NIC/carrier" 1
+	find_nic 02:00:00:00:00:21
 }
 
 all_come_back() {
@@ -74,4 +79,28 @@ test_notifications_carry_data() {
 	expect "notifications that were lost" "$(device_get counters.notifications_lost)" 0
 }
 
-run_tests test_virtqueues_are_reset_and_laid_out_anew test_virtqueues_are_reset_in_the_middle_of_it test_notifications_carry_data
+test_packed_disk() {
+	DEVICE=packed
+	DISK=$(disk $DEVICE)
+	accepted 34
+	for order in taken reversed shuffled; do
+		device_set io_order=$order io_delay_us=1000
+		start_fio
+		more_complete
+		stop_fio
+	done
+	device_set io_delay_us=0
+	io_works
+}
+
+test_packed_network_card() {
+	DEVICE=packed_nic
+	accepted 34
+	find_nic 02:00:00:00:00:22
+	all_come_back
+	resize 64
+	all_come_back
+}
+
+run_tests test_virtqueues_are_reset_and_laid_out_anew test_virtqueues_are_reset_in_the_middle_of_it test_notifications_carry_data \
+	test_packed_disk test_packed_network_card

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A chain of descriptors (virtio 1.4, 2.7.5), copied from the guest's memory: what the driver writes there later changes nothing.
+//! A chain of descriptors (virtio 1.4, 2.7.5, 2.8.5), copied from the guest's memory: what the driver writes there later changes nothing.
 
 use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
@@ -26,12 +26,41 @@ pub(super) enum Error {
 /// The buffers of a chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct Chain {
-    /// The index of its first descriptor.
+    /// The index of its first descriptor; in a packed virtqueue its buffer ID.
     pub(super) head: u16,
+    /// How many descriptors of a packed virtqueue's ring it takes up.
+    pub(super) descriptors: u16,
     /// What the device may read.
     pub(super) input: Vec<Buffer>,
     /// What it may write.
     pub(super) output: Vec<Buffer>,
+}
+
+/// A descriptor, copied.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Descriptor {
+    pub(super) buffer: Buffer,
+    /// Its flags and the next one's index; in a packed virtqueue its buffer ID and its flags.
+    pub(super) rest: [u16; 2],
+}
+
+impl Descriptor {
+    /// The descriptor with that index in the table at the guest's address `table`.
+    pub(super) fn read(memory: &GuestMemoryMmap, table: u64, index: u32) -> Result<Self, Error> {
+        let at = table
+            .checked_add(u64::from(index) * u64::from(SIZE))
+            .ok_or(Error::Gone)?;
+        let bytes: [u8; SIZE as usize] =
+            memory.read_obj(GuestAddress(at)).map_err(|_| Error::Gone)?;
+        let [a0, a1, a2, a3, a4, a5, a6, a7, l0, l1, l2, l3, r0, r1, r2, r3] = bytes;
+        Ok(Self {
+            buffer: Buffer {
+                address: u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
+                length: u32::from_le_bytes([l0, l1, l2, l3]),
+            },
+            rest: [u16::from_le_bytes([r0, r1]), u16::from_le_bytes([r2, r3])],
+        })
+    }
 }
 
 /// A table of descriptors.
@@ -45,7 +74,7 @@ struct Table {
 }
 
 impl Chain {
-    /// The chain that begins with descriptor `head` of the table at `address` with that many `entries`.
+    /// The chain that begins with descriptor `head` of a split virtqueue, of the table at `address` with that many `entries`.
     pub(super) fn read(
         memory: &GuestMemoryMmap,
         address: u64,
@@ -65,13 +94,50 @@ impl Chain {
         if let Some(indirect) = chain.follow(memory, table, head)? {
             chain.follow(memory, indirect, 0)?;
         }
-        // 2.7.5.1: the driver must not make a longer one.
-        let buffers = chain.input.iter().chain(&chain.output);
+        chain.of_allowed_length()
+    }
+
+    /// 2.7.5.1, 2.8.6: the driver must not make a longer one.
+    pub(super) fn of_allowed_length(self) -> Result<Self, Error> {
+        let buffers = self.input.iter().chain(&self.output);
         let bytes: u64 = buffers.map(|buffer| u64::from(buffer.length)).sum();
         match u32::try_from(bytes) {
-            Ok(_) => Ok(chain),
+            Ok(_) => Ok(self),
             Err(_) => Err(Error::Malformed("a chain of more than 2^32 bytes")),
         }
+    }
+
+    /// Adds a buffer.
+    pub(super) fn add(&mut self, buffer: Buffer, writable: bool) -> Result<(), Error> {
+        if writable {
+            self.output.push(buffer);
+        } else if self.output.is_empty() {
+            self.input.push(buffer);
+        } else {
+            // 2.7.4.2, 2.8.17.
+            return Err(Error::Malformed("a buffer to read after one to write"));
+        }
+        Ok(())
+    }
+
+    /// Adds all buffers of the indirect table that `buffer` of a packed virtqueue refers to (2.8.8).
+    pub(super) fn add_table(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        buffer: Buffer,
+    ) -> Result<(), Error> {
+        let entries = table_entries(buffer)?;
+        if entries > u32::from(MAX_QUEUE_SIZE) {
+            return Err(Error::Malformed("a chain that is too long"));
+        }
+        for index in 0..entries {
+            let Descriptor {
+                buffer,
+                rest: [_, flags],
+            } = Descriptor::read(memory, buffer.address, index)?;
+            self.add(buffer, u32::from(flags) & VRING_DESC_F_WRITE != 0)?;
+        }
+        Ok(())
     }
 
     /// Whether all of its buffers are there.
@@ -92,34 +158,20 @@ impl Chain {
             if u32::from(index) >= table.entries {
                 return Err(Error::Malformed("a descriptor that does not exist"));
             }
-            let at = table
-                .address
-                .checked_add(u64::from(index) * u64::from(SIZE))
-                .ok_or(Error::Gone)?;
-            let bytes: [u8; SIZE as usize] =
-                memory.read_obj(GuestAddress(at)).map_err(|_| Error::Gone)?;
-            let [a0, a1, a2, a3, a4, a5, a6, a7, l0, l1, l2, l3, f0, f1, n0, n1] = bytes;
-            let buffer = Buffer {
-                address: u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
-                length: u32::from_le_bytes([l0, l1, l2, l3]),
-            };
-            let flags = u32::from(u16::from_le_bytes([f0, f1]));
+            let Descriptor {
+                buffer,
+                rest: [flags, next],
+            } = Descriptor::read(memory, table.address, index.into())?;
+            let flags = u32::from(flags);
             let more = flags & VRING_DESC_F_NEXT != 0;
             if flags & VRING_DESC_F_INDIRECT != 0 {
                 return indirect(table, buffer, more).map(Some);
             }
-            if flags & VRING_DESC_F_WRITE != 0 {
-                self.output.push(buffer);
-            } else if self.output.is_empty() {
-                self.input.push(buffer);
-            } else {
-                // 2.7.4.2.
-                return Err(Error::Malformed("a buffer to read after one to write"));
-            }
+            self.add(buffer, flags & VRING_DESC_F_WRITE != 0)?;
             if !more {
                 return Ok(None);
             }
-            index = u16::from_le_bytes([n0, n1]);
+            index = next;
         }
         Err(Error::Malformed("a chain that is too long, or a loop"))
     }
@@ -133,17 +185,22 @@ fn indirect(table: Table, buffer: Buffer, more: bool) -> Result<Table, Error> {
     if more {
         return Err(Error::Malformed("an indirect table and a next descriptor"));
     }
+    Ok(Table {
+        address: buffer.address,
+        entries: table_entries(buffer)?,
+        most: MAX_QUEUE_SIZE,
+        indirect: true,
+    })
+}
+
+/// How many descriptors the indirect table in `buffer` has.
+fn table_entries(buffer: Buffer) -> Result<u32, Error> {
     if buffer.length == 0 || buffer.length % SIZE != 0 {
         return Err(Error::Malformed(
             "an indirect table of parts of descriptors",
         ));
     }
-    Ok(Table {
-        address: buffer.address,
-        entries: buffer.length / SIZE,
-        most: MAX_QUEUE_SIZE,
-        indirect: true,
-    })
+    Ok(buffer.length / SIZE)
 }
 
 #[cfg(test)]

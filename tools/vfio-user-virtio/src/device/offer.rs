@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_config::{
-    VIRTIO_F_NOTIFICATION_DATA, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1,
+    VIRTIO_F_NOTIFICATION_DATA, VIRTIO_F_RING_PACKED, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1,
 };
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
@@ -33,6 +33,8 @@ pub struct Offer {
     pub ring_reset: bool,
     /// VIRTIO_F_NOTIFICATION_DATA.
     pub notification_data: bool,
+    /// VIRTIO_F_RING_PACKED.
+    pub packed: bool,
     /// INTx instead of MSI-X.
     pub intx: bool,
 }
@@ -45,6 +47,7 @@ impl Offer {
             (VIRTIO_RING_F_INDIRECT_DESC, true),
             (VIRTIO_RING_F_EVENT_IDX, true),
             (VIRTIO_F_NOTIFICATION_DATA, self.notification_data),
+            (VIRTIO_F_RING_PACKED, self.packed),
             (VIRTIO_F_RING_RESET, self.ring_reset),
             (VIRTIO_F_39, self.device_stop || self.notif_config_data),
             (VIRTIO_F_SUSPEND, self.suspend),

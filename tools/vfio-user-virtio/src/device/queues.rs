@@ -2,19 +2,18 @@
 
 //! The virtqueues: what the driver has made available is taken, and given back.
 
-use std::sync::atomic::Ordering;
-
-use serde::{Deserialize, Serialize};
-use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VRING_AVAIL_F_NO_INTERRUPT};
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
+use serde::{Deserialize, Serialize, Serializer};
+use virtio_bindings::virtio_config::VIRTIO_F_RING_PACKED;
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use virtio_queue::QueueState;
+use vm_memory::GuestMemoryMmap;
 
 use super::chain::{Chain, Error};
 use super::offer::MAX_QUEUE_SIZE;
+use super::packed::{Packed, PackedState, Position};
+use super::split::{Split, SplitState};
 use crate::registers::QueueRegisters;
 use crate::types::{Outcome, Type, Wants};
-
-const AVAILABLE: Error = Error::Malformed("an available ring that makes no sense");
 
 /// A request that was taken from a virtqueue.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -45,107 +44,120 @@ impl Executed {
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) queue: usize,
+    /// As its chain has them.
     pub(super) head: u16,
+    pub(super) descriptors: u16,
     pub(super) outcome: Option<Outcome>,
 }
 
-/// How a split virtqueue is written.
-mod split {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-    use virtio_queue::{Queue, QueueState};
+/// A ring as plain data: where it lies, and how far the device has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RingState {
+    Split(#[serde(with = "SplitState")] QueueState),
+    Packed(PackedState),
+}
 
-    #[derive(Deserialize, Serialize)]
-    #[serde(remote = "QueueState")]
-    struct Fields {
-        max_size: u16,
-        next_avail: u16,
-        next_used: u16,
-        event_idx_enabled: bool,
-        size: u16,
-        ready: bool,
-        desc_table: u64,
-        avail_ring: u64,
-        used_ring: u64,
+impl RingState {
+    /// A ring that the driver has laid out, with the features that it has accepted.
+    fn laid_out(registers: &QueueRegisters, accepted: u64) -> Self {
+        let event_idx = accepted & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
+        if accepted & (1 << VIRTIO_F_RING_PACKED) != 0 {
+            return Self::Packed(PackedState {
+                size: registers.size,
+                event_idx,
+                ring: registers.desc,
+                driver_events: registers.driver,
+                device_events: registers.device,
+                next_avail: Position::START,
+                next_used: Position::START,
+            });
+        }
+        Self::Split(QueueState {
+            max_size: MAX_QUEUE_SIZE,
+            next_avail: 0,
+            next_used: 0,
+            event_idx_enabled: event_idx,
+            size: registers.size,
+            ready: true,
+            desc_table: registers.desc,
+            avail_ring: registers.driver,
+            used_ring: registers.device,
+        })
     }
+}
 
-    #[derive(Deserialize, Serialize)]
-    struct State(#[serde(with = "Fields")] QueueState);
+/// What the driver makes buffers available in, and the device gives them back.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "RingState")]
+enum Ring {
+    Split(Split),
+    Packed(Packed),
+}
 
-    pub(super) fn serialize<S: Serializer>(
-        queue: &Queue,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        State(queue.state()).serialize(serializer)
+impl TryFrom<RingState> for Ring {
+    type Error = Error;
+
+    fn try_from(state: RingState) -> Result<Self, Error> {
+        match state {
+            RingState::Split(state) => state.try_into().map(Self::Split),
+            RingState::Packed(state) => state.try_into().map(Self::Packed),
+        }
     }
+}
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Queue, D::Error> {
-        let state = State::deserialize(deserializer)?.0;
-        Queue::try_from(state).map_err(serde::de::Error::custom)
+impl Serialize for Ring {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let state = match self {
+            Self::Split(split) => RingState::Split(split.state()),
+            Self::Packed(packed) => RingState::Packed(packed.state()),
+        };
+        state.serialize(serializer)
     }
 }
 
 /// One virtqueue.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Virtqueue {
-    #[serde(with = "split")]
-    queue: Queue,
+    /// None: the driver has not enabled it, or it can't be used.
+    ring: Option<Ring>,
     /// There may be something in it that the device has not seen.
     pub(super) notified: bool,
     /// Taken and not given back.
     in_flight: usize,
-    /// The available index at the last look on behalf of the judge.
+    /// Up to where there were buffers at the last look on behalf of the judge.
     judged: u16,
 }
 
 impl Virtqueue {
-    /// The virtqueue that the driver has laid out, with the features that it has accepted, and whether it can be used: its addresses are aligned (virtio 1.4, 2.7). One that
-    /// can't is not to be looked at.
-    pub(super) fn new(registers: &QueueRegisters, accepted: u64) -> Option<(Self, bool)> {
-        let event_idx = accepted & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
-        let mut queue = Queue::new(MAX_QUEUE_SIZE).ok()?;
-        let mut valid = true;
-        if registers.enabled {
-            valid = queue.try_set_size(registers.size).is_ok()
-                && queue
-                    .try_set_desc_table_address(GuestAddress(registers.desc))
-                    .is_ok()
-                && queue
-                    .try_set_avail_ring_address(GuestAddress(registers.driver))
-                    .is_ok()
-                && queue
-                    .try_set_used_ring_address(GuestAddress(registers.device))
-                    .is_ok();
-            queue.set_event_idx(event_idx);
-            queue.set_ready(valid);
-        }
+    /// The virtqueue that the driver has laid out, with the features that it has accepted, and whether it can be used: its addresses are
+    /// aligned. One that can't is not to be looked at.
+    pub(super) fn new(registers: &QueueRegisters, accepted: u64) -> (Self, bool) {
+        let ring = registers
+            .enabled
+            .then(|| Ring::try_from(RingState::laid_out(registers, accepted)))
+            .transpose();
+        let valid = ring.is_ok();
         let virtqueue = Self {
-            queue,
+            ring: ring.unwrap_or_default(),
             notified: true,
             in_flight: 0,
             judged: 0,
         };
-        Some((virtqueue, valid))
+        (virtqueue, valid)
     }
 
     /// Whether the driver has enabled it, and it can be used.
-    pub(super) fn is_ready(&self) -> bool {
-        self.queue.ready()
+    pub(super) fn is_enabled(&self) -> bool {
+        self.ring.is_some()
     }
 
     /// Whether all of it is there.
     pub(super) fn is_in(&self, memory: &GuestMemoryMmap) -> bool {
-        let size = usize::from(self.queue.size());
-        let parts = [
-            (self.queue.desc_table(), 16 * size, Permissions::Read),
-            (self.queue.avail_ring(), 6 + 2 * size, Permissions::Read),
-            (self.queue.used_ring(), 6 + 8 * size, Permissions::Write),
-        ];
-        !self.queue.ready()
-            || parts.into_iter().all(|(address, length, access)| {
-                memory.check_range(GuestAddress(address), length, access)
-            })
+        self.ring.as_ref().is_none_or(|ring| match ring {
+            Ring::Split(split) => split.is_in(memory),
+            Ring::Packed(packed) => packed.is_in(memory),
+        })
     }
 
     /// Whether the device has a use for what may be in it.
@@ -159,7 +171,11 @@ impl Virtqueue {
 
     /// Takes the next chain. With none, notifications are on.
     pub(super) fn take(&mut self, memory: &GuestMemoryMmap) -> Result<Option<Chain>, Error> {
-        let next = self.next(memory);
+        let next = match &mut self.ring {
+            None => Ok(None),
+            Some(Ring::Split(split)) => split.next(memory),
+            Some(Ring::Packed(packed)) => packed.next(memory),
+        };
         match &next {
             Ok(Some(_)) => self.in_flight += 1,
             Ok(None) | Err(Error::Malformed(_)) => self.notified = false,
@@ -167,36 +183,6 @@ impl Virtqueue {
             Err(Error::Gone) => {}
         }
         next
-    }
-
-    fn next(&mut self, memory: &GuestMemoryMmap) -> Result<Option<Chain>, Error> {
-        if !self.queue.ready() {
-            return Ok(None);
-        }
-        if !self.is_in(memory) {
-            return Err(Error::Gone);
-        }
-        let before = self.queue.next_avail();
-        for _ in 0..2 {
-            let mut heads = self.queue.iter(memory).map_err(|_| AVAILABLE)?;
-            if let Some(head) = heads.next().map(|chain| chain.head_index()) {
-                let (table, size) = (self.queue.desc_table(), self.queue.size());
-                let chain = Chain::read(memory, table, size, head);
-                if chain == Err(Error::Gone) {
-                    self.queue.set_next_avail(before);
-                }
-                return chain.map(Some);
-            }
-            if !self
-                .queue
-                .enable_notification(memory)
-                .map_err(|_| AVAILABLE)?
-            {
-                return Ok(None);
-            }
-        }
-        // The ring says that there is more, but can't be read.
-        Err(AVAILABLE)
     }
 
     /// What was taken is out of its hands: given back, kept, or dropped.
@@ -209,38 +195,43 @@ impl Virtqueue {
         self.in_flight == 0
     }
 
-    /// Gives a chain back.
+    /// Gives back the chain with that head and so many descriptors.
     pub(super) fn give_back(
         &mut self,
-        head: u16,
+        (head, descriptors): (u16, u16),
         written: u32,
         memory: &GuestMemoryMmap,
-    ) -> Result<(), virtio_queue::Error> {
-        self.queue.add_used(memory, head, written)
+    ) -> Result<(), Error> {
+        match &mut self.ring {
+            None => Ok(()),
+            Some(Ring::Split(split)) => split.give_back(head, written, memory),
+            Some(Ring::Packed(packed)) => packed.give_back(head, descriptors, written, memory),
+        }
     }
 
-    /// Whether the driver wants to be told of what was given back (2.7.7: by a flag, or by the event index).
+    /// Whether the driver wants to be told of what was given back.
     pub(super) fn wants_interrupt(&mut self, memory: &GuestMemoryMmap) -> bool {
-        // With a fence, after which what the driver wants is read.
-        let wants = self.queue.needs_notification(memory).unwrap_or(true);
-        if self.queue.event_idx_enabled() {
-            return wants;
+        match &mut self.ring {
+            None => false,
+            Some(Ring::Split(split)) => split.wants_interrupt(memory),
+            Some(Ring::Packed(packed)) => packed.wants_interrupt(memory),
         }
-        let flags = memory.load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed);
-        flags.map_or(true, |flags| {
-            u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0
-        })
     }
 
-    /// How many buffers the driver has added since the last look.
+    /// How many buffers the driver has added since the last look; in a packed virtqueue, how many descriptors.
     pub(super) fn added(&mut self, memory: &GuestMemoryMmap) -> u16 {
-        if !self.queue.ready() {
-            return 0;
-        }
-        let index = match self.queue.avail_idx(memory, Ordering::Acquire) {
-            Ok(index) => index.0,
-            Err(_) => return 0,
+        let available = match &self.ring {
+            None => None,
+            Some(Ring::Split(split)) => split.available(memory),
+            Some(Ring::Packed(packed)) => packed.available(memory),
         };
-        index.wrapping_sub(std::mem::replace(&mut self.judged, index))
+        let Some(available) = available else {
+            return 0;
+        };
+        let judged = std::mem::replace(&mut self.judged, available);
+        match &self.ring {
+            Some(Ring::Packed(packed)) => packed.added(judged, available),
+            _ => available.wrapping_sub(judged),
+        }
     }
 }

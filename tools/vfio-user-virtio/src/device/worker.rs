@@ -67,6 +67,7 @@ impl Device {
         };
         let Chain {
             head,
+            descriptors,
             input,
             output,
         } = &taken.chain;
@@ -94,6 +95,7 @@ impl Device {
         Executed::Done(Done {
             queue: taken.queue,
             head: *head,
+            descriptors: *descriptors,
             outcome,
         })
     }

@@ -63,18 +63,36 @@ fn show_device(device: &DeviceSnapshot) -> String {
     );
     row("breaches", value("/parts/judge/count"));
     for index in 0..count("/parts/queues") {
-        let of = |name: &str| number(&format!("/parts/queues/{index}/queue/{name}"));
         let number = format!("queue {index}");
-        let place = format!(
-            "{} entries, available from {}, used from {}, at {:#x} {:#x} {:#x}",
-            of("size"),
-            of("next_avail"),
-            of("next_used"),
-            of("desc_table"),
-            of("avail_ring"),
-            of("used_ring")
-        );
-        row(&number, place);
+        let ring = |kind: &str| field(&format!("/parts/queues/{index}/ring/{kind}"));
+        row(&number, show_ring(ring("split"), ring("packed")));
     }
     text
+}
+
+/// A virtqueue's ring, of whichever kind it is.
+fn show_ring(split: Option<&Value>, packed: Option<&Value>) -> String {
+    let Some(ring) = split.or(packed) else {
+        return "not enabled".to_owned();
+    };
+    let number = |path: &str| ring.pointer(path).and_then(Value::as_u64).unwrap_or(0);
+    if packed.is_some() {
+        format!(
+            "packed, {} entries, available from {}, used from {}, at {:#x}",
+            number("/size"),
+            number("/next_avail/index"),
+            number("/next_used/index"),
+            number("/ring")
+        )
+    } else {
+        format!(
+            "{} entries, available from {}, used from {}, at {:#x} {:#x} {:#x}",
+            number("/size"),
+            number("/next_avail"),
+            number("/next_used"),
+            number("/desc_table"),
+            number("/avail_ring"),
+            number("/used_ring")
+        )
+    }
 }

@@ -25,6 +25,7 @@ pub(crate) const NEEDS_RESET: u8 = 64;
 pub(crate) const VIRTIO_F_39: u64 = 1 << 39;
 pub(crate) const VIRTIO_F_SUSPEND: u64 = 1 << 43;
 pub(crate) const NOTIFICATION_DATA: u64 = 1 << 38;
+pub(crate) const PACKED: u64 = 1 << 34;
 pub(crate) const EVENT_IDX: u64 = 1 << 29;
 pub(crate) const VERSION_1: u64 = 1 << 32;
 pub(crate) const SECTORS: u64 = 64;
@@ -49,6 +50,7 @@ pub(crate) const D: Offer = Offer {
     notif_config_data: false,
     long_common: false,
     ring_reset: false,
+    packed: false,
     notification_data: false,
     intx: false,
 };
@@ -185,6 +187,11 @@ impl Driver {
         for part in [AVAIL, USED] {
             self.memory
                 .write_obj(0u32, GuestAddress(ring(queue, part)))
+                .unwrap();
+        }
+        if self.report().features & PACKED != 0 {
+            self.memory
+                .write_slice(&[0; 0x1000], GuestAddress(ring(queue, DESC)))
                 .unwrap();
         }
         self.write16(0x1c, 1);

@@ -13,6 +13,8 @@ mod misbehaviour;
 #[cfg(test)]
 mod notifications;
 #[cfg(test)]
+mod packed;
+#[cfg(test)]
 mod queue_reset;
 #[cfg(test)]
 mod robust;

@@ -20,7 +20,9 @@ use vfio_user_virtio::types::rng::Rng;
 use vfio_user_virtio::types::{Description, Malformed, Outcome, Request, Type};
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::driver::{disk, memory_file, ring, Driver, D, MEMORY, NEEDS_RESET, QUEUE_SIZE, READY};
+use crate::driver::{
+    disk, memory_file, ring, Driver, D, MEMORY, NEEDS_RESET, PACKED, QUEUE_SIZE, READY,
+};
 use crate::scsi::scsi;
 
 /// What a guest, its QEMU, the user, or time does.
@@ -167,9 +169,10 @@ proptest! {
         suspend in any::<bool>(),
         ring_reset in any::<bool>(),
         notification_data in any::<bool>(),
+        packed in any::<bool>(),
         acts in prop::collection::vec(act(), 0..300),
     ) {
-        let offer = Offer { device_stop: both || !suspend, suspend: both || suspend, ring_reset, notification_data, ..D };
+        let offer = Offer { device_stop: both || !suspend, suspend: both || suspend, ring_reset, notification_data, packed, ..D };
         let mut driver = Driver::found(of_type(kind), offer);
         let queues = of_type(kind).describe().queues;
         for act in acts {
@@ -209,7 +212,7 @@ proptest! {
             driver.set(name, &value);
         }
         driver.map_all();
-        driver.bring_up(!0);
+        driver.bring_up(!PACKED);
         prop_assert_eq!(driver.status(), READY);
         prop_assert_ne!(driver.stop(), READY);
         prop_assert_eq!(driver.resume(), READY);

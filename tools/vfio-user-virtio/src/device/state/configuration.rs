@@ -29,7 +29,7 @@ impl State {
         self.parts.registers.write(offset, length, value, open);
         match offset {
             QUEUE_RESET => self.reset_selected_queue(),
-            QUEUE_ENABLE => self.enable_selected_queue(memory, now),
+            QUEUE_ENABLE => self.enable_selected_queue(),
             _ => {}
         }
     }

@@ -2,13 +2,10 @@
 
 //! VIRTIO_F_RING_RESET (virtio 1.4, 2.6.1): the driver resets one virtqueue, and may enable it again, laid out anew.
 
-use std::time::Instant;
-
 use virtio_bindings::virtio_config::VIRTIO_F_RING_RESET;
 
 use super::State;
 use crate::device::queues::Virtqueue;
-use crate::memory::Memory;
 
 impl State {
     /// The driver has written `queue_reset`. Nothing more is given back: what was taken is dropped, and what is being carried out is
@@ -50,21 +47,20 @@ impl State {
     /// Sets virtqueue `index` of a live device up as its registers have it. Returns whether its addresses are aligned.
     fn lay_out(&mut self, index: usize) -> bool {
         let registers = &self.parts.registers;
-        let (Some(virtqueue), Some((laid_out, valid))) = (
+        let (Some(virtqueue), Some(laid_out)) = (
             self.parts.queues.get_mut(index),
-            registers
-                .queues
-                .get(index)
-                .and_then(|queue| Virtqueue::new(queue, registers.accepted())),
+            registers.queues.get(index),
         ) else {
             return true;
         };
+        tracing::info!(index, was = ?*virtqueue, "a virtqueue is laid out anew");
+        let (laid_out, valid) = Virtqueue::new(laid_out, registers.accepted());
         *virtqueue = laid_out;
         valid
     }
 
     /// The driver has written `queue_enable`. Only one that may reset a virtqueue may enable it when the device is live already.
-    pub(super) fn enable_selected_queue(&mut self, memory: &Memory, now: Instant) {
+    pub(super) fn enable_selected_queue(&mut self) {
         let accepted = self.parts.registers.accepted() & (1 << VIRTIO_F_RING_RESET) != 0;
         let Some(index) = self
             .parts
@@ -80,7 +76,7 @@ impl State {
             .parts
             .queues
             .get(index)
-            .is_some_and(|virtqueue| !virtqueue.is_ready())
+            .is_some_and(|virtqueue| !virtqueue.is_enabled())
         {
             let valid = self.lay_out(index);
             self.laid_out(valid);

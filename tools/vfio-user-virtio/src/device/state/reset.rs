@@ -20,7 +20,7 @@ impl State {
             .registers
             .queues
             .iter()
-            .filter_map(|registers| Virtqueue::new(registers, accepted))
+            .map(|registers| Virtqueue::new(registers, accepted))
             .collect();
         let valid = queues.iter().all(|(_, valid)| *valid);
         self.parts.queues = queues.into_iter().map(|(queue, _)| queue).collect();

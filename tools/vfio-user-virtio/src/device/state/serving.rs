@@ -241,7 +241,8 @@ impl State {
                 malformed = true;
                 continue;
             };
-            let given = virtqueue.give_back(done.head, outcome.written, &memory);
+            let given =
+                virtqueue.give_back((done.head, done.descriptors), outcome.written, &memory);
             if given.is_err() {
                 requests.dropped += 1;
                 malformed = true;
@@ -316,17 +317,19 @@ mod tests {
         let registers = QueueRegisters {
             size: 16,
             vector: 0,
+            resetting: false,
             enabled: true,
             desc: 0x1000,
             driver: 0x2000,
             device: 0x3000,
         };
-        let (queue, _) = Virtqueue::new(&registers, false).unwrap();
+        let (queue, _) = Virtqueue::new(&registers, 0);
         state.parts.queues.push(queue);
         let done = |head| {
             Executed::Done(Done {
                 queue: 0,
                 head,
+                descriptors: 1,
                 outcome: Some(Outcome {
                     kind: "any",
                     ok: true,
