@@ -53,7 +53,7 @@ tools: ## build the tools, as static binaries, into build/bin
 	@mkdir -p build/bin
 	@$(cargo) $(cargo_static) -- cargo build --quiet --locked --release --target x86_64-unknown-linux-gnu
 	@cp --remove-destination $(addprefix build/cargo/x86_64-unknown-linux-gnu/release/,$(tools)) build/bin/
-	@$(MAKE) $(addprefix build/selftests/,$(programs)) build/firmware/boot_sector
+	@$(MAKE) $(addprefix build/selftests/,$(programs)) $(addprefix build/firmware/,boot_sector efi_program.efi)
 	@echo $(addprefix build/bin/,$(tools))
 
 # The programs of the kselftest suite.
@@ -65,6 +65,11 @@ build/selftests/%: tools/testing/selftests/virtio_device_stop/%.c src/uapi/virti
 build/firmware/boot_sector: tools/testing/firmware/boot_sector.S
 	@mkdir -p $(@D)
 	@$(in_root) -- gcc -m32 -nostdlib -static -Wl,--oformat=binary,--build-id=none,-Ttext=0x7c00 -o $@ $<
+
+build/firmware/%.efi: tools/testing/firmware/%.c
+	@mkdir -p $(@D)
+	@$(in_root) -- clang --target=x86_64-unknown-windows -ffreestanding -mno-red-zone -O2 -Wall -Wextra -Werror -nostdlib \
+		-fuse-ld=lld -Wl,-entry:efi_main -Wl,-subsystem:efi_application -o $@ $<
 
 .PHONY: demo
 demo: ## stop and resume a disk under I/O, before your eyes

@@ -11,6 +11,14 @@ end_seabios_scsi() {
 	use_seabios scsi
 }
 
+end_ovmf() {
+	use_ovmf blk
+}
+
+end_ovmf_scsi() {
+	use_ovmf scsi
+}
+
 # use_seabios TYPE
 use_seabios() {
 	cp "$top/build/firmware/boot_sector" "$devices/disk"
@@ -18,6 +26,33 @@ use_seabios() {
 	start_devices "$1,name=disk"
 	check "${cycles:-1} boots from it: what each has booted copies what is on the disk" copies_in_each_boot
 	check "no driver has broken a rule" no_breach
+}
+
+# use_ovmf TYPE
+use_ovmf() {
+	local firmware
+	check "the firmware is there" get_firmware
+	make_efi_disk "$top/build/firmware/efi_program.efi"
+	start_devices "$1,name=disk"
+	cp "$firmware/usr/share/OVMF/OVMF_VARS_4M.fd" "$devices/variables"
+	check "${cycles:-1} boots from it: what each has booted copies what is on the disk" copies_in_each_boot \
+		-drive "if=pflash,format=raw,readonly=on,file=$firmware/usr/share/OVMF/OVMF_CODE_4M.fd" \
+		-drive "if=pflash,format=raw,file=$devices/variables"
+	check "no driver has broken a rule" no_breach
+}
+
+get_firmware() {
+	firmware=$("$top/tools/vm/firmware")
+}
+
+# make_efi_disk PROGRAM: a file system with what a disk's firmware looks for on it, in the first 4 MiB.
+make_efi_disk() {
+	truncate -s 64M "$devices/disk"
+	# shellcheck disable=SC2016 # the inner shell's
+	"$top/tools/vm/enter" --setenv PATH "$firmware/usr/bin:/usr/bin" -- sh -ec '
+		mformat -i "$1" -T 8192 ::
+		mmd -i "$1" ::/EFI ::/EFI/BOOT
+		mcopy -i "$1" "$2" ::/EFI/BOOT/BOOTX64.EFI' _ "$devices/disk" "$1"
 }
 
 # copies_in_each_boot QEMU_ARGUMENT...: whether what is booted from the disk, "$cycles" times, copies what is on it.
@@ -41,8 +76,8 @@ is_copied() {
 }
 
 # run_machine DEVICE QEMU_ARGUMENT...: a machine with that device, for a minute at most. Sets status: 124 if it has not ended by itself,
-# 2 N + 1 if it has written N to its exit port. What the firmware says is in $devices/console. It is emulated always, with barriers that
-# the device sees (see tools/vm/boot).
+# 2 N + 1 if it has written N to its exit port. What comes from its debug port is in $devices/console, what it shows in $devices/screen.
+# It is emulated always, with barriers that the device sees (see tools/vm/boot).
 run_machine() {
 	local device=$1
 	shift
@@ -50,14 +85,18 @@ run_machine() {
 	timeout --foreground --kill-after=5 60 "$top/tools/vm/enter" -- qemu-system-x86_64 -nodefaults -no-user-config -display none \
 		-no-reboot -net none -machine q35,memory-backend=mem,graphics=off -cpu max -accel tcg,thread=multi -smp 1,maxcpus=2 -m 256 \
 		-object memory-backend-memfd,id=mem,size=256M,share=on -chardev "file,id=console,path=$devices/console" \
-		-device isa-debugcon,iobase=0x402,chardev=console -device isa-debug-exit,iobase=0xf4 \
+		-device isa-debugcon,iobase=0x402,chardev=console -device isa-debug-exit,iobase=0xf4 -serial "file:$devices/screen" \
 		-device pcie-root-port,id=port0,chassis=1,slot=1 \
 		-device "{\"driver\":\"vfio-user-pci\",\"bus\":\"port0\",\"socket\":{\"type\":\"unix\",\"path\":\"$devices/$device.vfio\"}}" \
 		"$@" </dev/null >"$devices/errors" 2>&1 || status=$?
 }
 
-# What the devices have counted, and logged.
+# What the devices have counted and logged, and what the machine has shown.
 tell_of_devices() {
-	"$top/build/bin/vfio-user-virtio" report "$devices/control" 2>&1 | sed 's/^/# # /'
-	sed 's/^/# # /' "$devices/log"
+	{
+		"$top/build/bin/vfio-user-virtio" report "$devices/control" 2>&1
+		cat "$devices/log"
+		echo "the end of the screen:"
+		tail -n 20 "$devices/screen" | tr -dc '[:print:]\n'
+	} | sed 's/^/# # /'
 }
