@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-use crate::scenario::{Spec, TYPES};
 use crate::settings::TABLE;
+use crate::spec::{Spec, TYPES};
 
 /// Virtio devices outside of QEMU, for tests of drivers that stop and resume them: real data, scriptable behaviour, and a judge of
 /// the driver.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{json, Map, Value};
 
 use crate::report::VERSION;
-use crate::scenario::Changes;
+use crate::spec::Changes;
 
 /// Why a server could not be asked.
 #[derive(Debug, thiserror::Error)]

@@ -22,9 +22,9 @@ use serde_json::Value;
 
 use crate::handover::{self, give, HAND_OVER};
 use crate::report::VERSION;
-use crate::scenario::Changes;
 use crate::service::{Control, Devices, Service};
 use crate::socket;
+use crate::spec::Changes;
 use crate::threads::Threads;
 use clients::{Client, Clients};
 

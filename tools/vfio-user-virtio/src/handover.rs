@@ -26,7 +26,7 @@ use serde_json::Value;
 use crate::device::{self, Frozen};
 use crate::memory::Map;
 use crate::portable;
-use crate::scenario::{self, Spec};
+use crate::spec::{self, Spec};
 use crate::vfio_user::Limits;
 
 pub mod give;
@@ -140,7 +140,7 @@ pub enum Error {
         name: String,
         /// Why.
         #[source]
-        source: scenario::Error,
+        source: spec::Error,
     },
     /// There is no such device.
     #[error("no device '{0}': there are {1}")]

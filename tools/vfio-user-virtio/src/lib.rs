@@ -4,7 +4,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`args`], [`scenario`], [`settings`] | what the user chose |
+//! | [`args`], [`spec`], [`scenario`], [`settings`] | what the user chose |
 //! | [`vfio_user`], [`memory`], [`buffers`], [`eventfd`] | the client: QEMU, by vfio-user, and the guest's memory |
 //! | [`pci`], [`registers`], [`status`] | what the guest's driver sees |
 //! | [`device`], [`types`] | what a device does |
@@ -33,6 +33,7 @@ pub mod scenario;
 pub mod service;
 pub mod settings;
 pub mod socket;
+pub mod spec;
 pub mod status;
 pub mod threads;
 pub mod types;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use crate::boundary::Boundary;
 use crate::device::Device;
 use crate::handover::{take, Error};
-use crate::scenario::Spec;
+use crate::spec::Spec;
 use crate::vfio_user::Server;
 
 /// Devices by name.

@@ -17,9 +17,9 @@ use serde_json::{json, Value};
 use super::{boot, transfer, DeviceSnapshot, Error, Snapshot, HAND_OVER, PATIENCE, TAKEN};
 use crate::device::{Device, Files};
 use crate::report;
-use crate::scenario::{self, Spec};
 use crate::service::{Control, Endpoint, Service};
 use crate::socket;
+use crate::spec::{self, Spec};
 use crate::vfio_user::{Server, Standing};
 
 /// The most bytes of an answer.
@@ -90,7 +90,7 @@ pub(crate) fn listen(path: &Path) -> Result<Server, Error> {
     })
 }
 
-fn cant_restore(spec: &Spec) -> impl FnOnce(scenario::Error) -> Error + '_ {
+fn cant_restore(spec: &Spec) -> impl FnOnce(spec::Error) -> Error + '_ {
     |source| Error::Device {
         name: spec.name.clone(),
         source,
