@@ -31,7 +31,7 @@ use_seabios() {
 # use_ovmf TYPE
 use_ovmf() {
 	local firmware
-	check "the firmware is there" get_firmware
+	get_firmware || return
 	make_efi_disk "$top/build/firmware/efi_program.efi"
 	start_devices "$1,name=disk"
 	cp "$firmware/usr/share/OVMF/OVMF_VARS_4M.fd" "$devices/variables"
@@ -41,7 +41,13 @@ use_ovmf() {
 	check "no driver has broken a rule" no_breach
 }
 
+# Sets firmware.
 get_firmware() {
+	check "the firmware is there" find_firmware
+	[ -n "$firmware" ]
+}
+
+find_firmware() {
 	firmware=$("$top/tools/vm/firmware")
 }
 
