@@ -19,6 +19,14 @@ end_ovmf_scsi() {
 	use_ovmf scsi
 }
 
+end_ipxe() {
+	local firmware
+	get_firmware || return
+	start_devices net,name=nic,mac=02:00:00:00:00:07
+	check "${cycles:-1} boots: the peer answers all pings, and each answer is received" pings_in_each_boot
+	check "no driver has broken a rule" no_breach
+}
+
 # use_seabios TYPE
 use_seabios() {
 	cp "$top/build/firmware/boot_sector" "$devices/disk"
@@ -79,6 +87,36 @@ copies_in_each_boot() {
 is_copied() {
 	local from=$((8192 * 512)) to=$((16384 * 512)) bytes=$((1024 * 512))
 	console_says '^disk: copied' && cmp -s --bytes=$bytes "$devices/disk" "$devices/disk" $from $to
+}
+
+# Whether iPXE does what tools/testing/firmware/ping.ipxe asks for, "$cycles" times.
+pings_in_each_boot() {
+	local boot arp echo received
+	for ((boot = 1; boot <= ${cycles:-1}; boot++)); do
+		arp=$(value nic of_type.peer.arp)
+		echo=$(value nic of_type.peer.echo)
+		received=$(value nic of_type.received)
+		run_machine nic -kernel "$firmware/usr/lib/ipxe/ipxe.lkrn" -initrd "$top/tools/testing/firmware/ping.ipxe"
+		if ! status_is 0 || ! have_pinged; then
+			echo "# # boot $boot of ${cycles:-1}: status $status; had received $received (ARP $arp, pings $echo)"
+			tell_of_devices
+			return 1
+		fi
+	done
+}
+
+# The device, its peer and iPXE have counted the same frames since they were "$received" (with "$arp" and "$echo").
+have_pinged() {
+	arp=$(($(value nic of_type.peer.arp) - arp))
+	echo=$(($(value nic of_type.peer.echo) - echo))
+	received=$(($(value nic of_type.received) - received))
+	[ "$echo" -eq 282 ] && [ "$received" -eq $((arp + echo)) ] &&
+		screen_has 'nic: 02:00:00:00:00:07 by virtio-net' && screen_has 'nic: pinged' && screen_has "RX:$received RXE:0]"
+}
+
+# screen_has TEXT: whether a line ends with that.
+screen_has() {
+	tr -dc '[:print:]\n' <"$devices/screen" | grep -q "$1\$"
 }
 
 # run_machine DEVICE QEMU_ARGUMENT...: a machine with that device, for a minute at most. Sets status: 124 if it has not ended by itself,
