@@ -127,7 +127,8 @@ pub(crate) enum Command {
     /// has until they are over to end; then everything is resumed and thawed, so that a COMMAND
     /// that waits for what stands still is set free, and only then it is waited for. At the end
     /// each device is shown to have stood still, by its generation and the requests in flight, or
-    /// the status is 4.
+    /// the status is 4. --allow-in-flight leaves the requests out: it is for COMMANDs that put
+    /// something else behind the device which goes on with them.
     ///
     /// With --json, the last line on standard output says how it has ended. With --hold and
     /// --until-eof there are two lines of JSON, "event":"stopped" and "event":"resumed", or one,
@@ -178,6 +179,9 @@ pub(crate) struct Run {
     /// Freeze the file systems above the devices first
     #[arg(long)]
     pub(crate) freeze: bool,
+    /// A device may have requests that are not finished: what goes on in its place takes them along
+    #[arg(long)]
+    pub(crate) allow_in_flight: bool,
     /// Instead of a COMMAND: print "stopped" as JSON, and resume when nothing holds the other end
     /// of this file descriptor any more
     #[arg(long, value_name = "FD", conflicts_with = "until_eof")]

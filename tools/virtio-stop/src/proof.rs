@@ -51,12 +51,13 @@ pub fn stands(status: Status) -> Result<(), Unstill> {
     }
 }
 
-/// Compares what was told right after the stop, and right before the resume.
+/// Compares what was told right after the stop, and right before the resume. Requests in flight may
+/// be allowed.
 ///
 /// # Errors
 ///
 /// Why it has not stood still. That it is unknown how many requests are in flight is none.
-pub fn still(first: Status, last: Status) -> Result<(), Unstill> {
+pub fn still(first: Status, last: Status, allow_in_flight: bool) -> Result<(), Unstill> {
     stands(last)?;
     if !first.answers {
         return Err(Unstill::Silent);
@@ -65,7 +66,7 @@ pub fn still(first: Status, last: Status) -> Result<(), Unstill> {
         return Err(Unstill::Again);
     }
     let in_flight = first.in_flight.max(last.in_flight).unwrap_or(0);
-    if in_flight > 0 {
+    if in_flight > 0 && !allow_in_flight {
         return Err(Unstill::InFlight(in_flight));
     }
     Ok(())
@@ -87,12 +88,12 @@ mod tests {
 
     #[test]
     fn the_same_generation_with_nothing_in_flight_proves_it() {
-        assert_eq!(still(STILL, STILL), Ok(()));
+        assert_eq!(still(STILL, STILL, false), Ok(()));
         let unknown = Status {
             in_flight: None,
             ..STILL
         };
-        assert_eq!(still(unknown, unknown), Ok(()));
+        assert_eq!(still(unknown, unknown, false), Ok(()));
     }
 
     #[test]
@@ -124,23 +125,25 @@ mod tests {
             ..STILL
         };
         let reason = "stop_dropped";
-        assert_eq!(still(STILL, ended), Err(Unstill::Ended { reason }));
+        assert_eq!(still(STILL, ended, true), Err(Unstill::Ended { reason }));
         let again = Status {
             generation: 8,
             ..STILL
         };
-        assert_eq!(still(STILL, again), Err(Unstill::Again));
+        assert_eq!(still(STILL, again, true), Err(Unstill::Again));
         let silent = Status {
             answers: false,
             ..STILL
         };
-        assert_eq!(still(silent, STILL), Err(Unstill::Silent));
-        assert_eq!(still(STILL, silent), Err(Unstill::Silent));
+        assert_eq!(still(silent, STILL, true), Err(Unstill::Silent));
+        assert_eq!(still(STILL, silent, true), Err(Unstill::Silent));
         let requests = Status {
             in_flight: Some(3),
             ..STILL
         };
-        assert_eq!(still(STILL, requests), Err(Unstill::InFlight(3)));
-        assert_eq!(still(requests, STILL), Err(Unstill::InFlight(3)));
+        for (first, last) in [(STILL, requests), (requests, STILL)] {
+            assert_eq!(still(first, last, false), Err(Unstill::InFlight(3)));
+            assert_eq!(still(first, last, true), Ok(()));
+        }
     }
 }

@@ -173,6 +173,40 @@ test_signal_calls_the_stop_off() {
 	wait_until state_is running
 }
 
+test_requests_in_flight() {
+	# A device that stops with a request that it has not finished, or has not taken.
+	if suspends; then
+		device_set leave_requests=true io_hold=always
+	else
+		device_set io_depth=1 io_hold=until-stop
+	fi
+	rm -f /tmp/read
+	for nth in 0 1 2 3; do
+		(dd if="/dev/$DISK" of=/dev/null bs=4k count=1 skip=$((nth * 100)) iflag=direct 2>/dev/null && echo >>/tmp/read) &
+	done
+	wait_until virtqueue_has 4
+	tool 4 run "$DISK" -- true
+	err_has "requests still, which whoever replaces it takes along"
+	wait_until virtqueue_has 1
+	tool 0 --json run --allow-in-flight "$DISK" -- true
+	out_has '"still":true'
+	device_set leave_requests=false io_hold=no io_depth=128
+	wait_until all_are_read
+}
+
+# virtqueue_has NUMBER: so many requests at least are with the device, or wait for it.
+# shellcheck disable=SC2317 # called by wait_until
+virtqueue_has() {
+	# shellcheck disable=SC2046 # two words
+	set -- "$1" $(cat "/sys/block/$DISK/inflight")
+	[ "$(($2 + $3))" -ge "$1" ]
+}
+
+# shellcheck disable=SC2317 # called by wait_until
+all_are_read() {
+	[ "$(wc -l </tmp/read)" = 4 ]
+}
+
 test_device_does_not_stand_still() {
 	rm -f /tmp/go /tmp/pid
 	# shellcheck disable=SC2016 # the command's
@@ -493,6 +527,7 @@ test_without_the_module() {
 driver virtio_net virtio_scsi
 run_tests test_run_ends_as_its_command test_command_has_its_name_arguments_and_streams \
 	test_command_that_can_t_be_executed test_signals_reach_the_command test_tool_is_killed test_stop_fails \
-	test_one_of_several_fails test_signal_calls_the_stop_off test_device_does_not_stand_still test_busy \
-	test_lease_is_renewed test_max_time test_until_eof test_one_has_ended_and_another_does_not_resume test_freeze \
-	test_killed_while_frozen test_command_on_the_disk test_stop_renew_resume test_user_who_may_not test_without_the_module
+	test_one_of_several_fails test_signal_calls_the_stop_off test_device_does_not_stand_still \
+	test_requests_in_flight test_busy test_lease_is_renewed test_max_time test_until_eof \
+	test_one_has_ended_and_another_does_not_resume test_freeze test_killed_while_frozen test_command_on_the_disk \
+	test_stop_renew_resume test_user_who_may_not test_without_the_module

@@ -91,11 +91,8 @@ pub(crate) fn run(system: &System, args: &Run, json: bool) -> Result<u8> {
     };
     let session = Session::new(&owner, &signals, &file_systems, limits, task, &complain);
     let (outcome, looks) = session.run();
-    let command = args.command.first();
-    let json = json || command.is_none();
-    Ok(told::outcome(
-        &devices, frozen, command, outcome, &looks, json,
-    ))
+    let json = json || args.command.is_empty();
+    Ok(told::outcome(&devices, frozen, args, outcome, &looks, json))
 }
 
 /// What is waited for instead of a command.

@@ -18,6 +18,7 @@ use virtio_stop::{Error, Mount};
 
 use super::exit::exit;
 use super::print;
+use crate::args::Run;
 
 /// The line for whoever waits for the stop. It has its memory before.
 pub(crate) struct Stopped {
@@ -155,7 +156,7 @@ struct EndedDevice {
 pub(crate) fn outcome(
     devices: &[Device],
     frozen: &[Mount],
-    command: Option<&OsString>,
+    args: &Run,
     outcome: Outcome<End>,
     looks: &Looks,
     json: bool,
@@ -170,7 +171,7 @@ pub(crate) fn outcome(
                 true if last.own => Err(Unstill::Ended {
                     reason: after.reason,
                 }),
-                _ => still(first, last),
+                _ => still(first, last, args.allow_in_flight),
             });
             ended(device, still, last, after)
         });
@@ -191,7 +192,7 @@ pub(crate) fn outcome(
     errors.extend(unstill);
     let status = outcome.end.as_ref().map(End::status);
     if let Some(End::NotExecuted(source)) = outcome.end {
-        let path = command.cloned().unwrap_or_default().into();
+        let path = args.command.first().cloned().unwrap_or_default().into();
         errors.push(Error::Command { path, source });
     }
     let document = Ended {
