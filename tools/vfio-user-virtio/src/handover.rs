@@ -43,7 +43,7 @@ pub const HAND_OVER: &str = "hand-over";
 
 const FORMAT: &str = "vfio-user-virtio snapshot";
 /// The version of [`Snapshot`], with all that is in it. It changes with every change of that: a build goes on with its own version only.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 
 /// What a successor knows, files aside.
 #[derive(Debug, Deserialize, Serialize)]

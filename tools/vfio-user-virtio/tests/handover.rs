@@ -18,6 +18,8 @@ mod tests {
         SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     };
 
+    use vfio_user_virtio::handover::VERSION;
+
     const MINUTE: Duration = Duration::from_secs(60);
     const HAND_OVER: &[u8] = b"{\"v\":1,\"id\":1,\"do\":\"hand-over\"}\n";
 
@@ -277,7 +279,11 @@ mod tests {
         servers.children[0].kill().unwrap();
         servers.end(0);
         for (from, to, expected) in [
-            ("\"version\": 1", "\"version\": 2", "version 2"),
+            (
+                &format!("\"version\": {VERSION}")[..],
+                "\"version\": 0",
+                "version 0",
+            ),
             ("vfio-user-virtio snapshot", "picture", "no snapshot"),
             (
                 "\"boot\": \"",

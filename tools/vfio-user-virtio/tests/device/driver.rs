@@ -137,6 +137,15 @@ impl Driver {
         self.device.map(0, MEMORY, 0, file).unwrap();
     }
 
+    /// Another process goes on with the stopped device, which is of this type.
+    pub(crate) fn hand_over(&mut self, of_type: Box<dyn Type>, offer: Offer) {
+        let frozen = self.device.freeze().unwrap();
+        let (image, files) = (frozen.image().unwrap().to_string(), frozen.files().unwrap());
+        drop(frozen);
+        let image = serde_json::from_str(&image).unwrap();
+        self.device = Device::restore(of_type, offer, image, files, true).unwrap();
+    }
+
     /// A driver that has brought this device up with all features that it offers.
     pub(crate) fn of(of_type: Arc<dyn Type>, offer: Offer) -> Self {
         let mut driver = Self::found(of_type, offer);

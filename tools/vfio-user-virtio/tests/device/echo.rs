@@ -131,8 +131,8 @@ impl Connection {
     }
 }
 
-#[test]
-fn tcp_comes_back_from_the_echo_over_stops_and_resumes() {
+/// TCP comes back from the echo of a device that is stopped again and again: what is done `meanwhile` is not noticed.
+fn comes_back(meanwhile: impl Fn(&mut Driver, Offer)) {
     for offer in [D, S] {
         let mut connection = Connection::new(offer);
         let data: Vec<u8> = (0..200_000u32).map(|at| (at * 31 / 7) as u8).collect();
@@ -158,6 +158,7 @@ fn tcp_comes_back_from_the_echo_over_stops_and_resumes() {
                 let used = driver.used(RECEIVE);
                 driver.advance(Duration::from_millis(700));
                 assert_eq!(driver.used(RECEIVE), used);
+                meanwhile(driver, offer);
                 assert_eq!(driver.resume(), READY);
             }
         }
@@ -169,6 +170,16 @@ fn tcp_comes_back_from_the_echo_over_stops_and_resumes() {
         assert_eq!(report.of_type["peer"]["tcp_echoed"], data.len());
         assert_eq!(report.of_type["overflowed"], 0);
     }
+}
+
+#[test]
+fn tcp_comes_back_from_the_echo_over_stops_and_resumes() {
+    comes_back(|_, _| ());
+}
+
+#[test]
+fn tcp_comes_back_from_the_echo_of_a_device_that_is_handed_over() {
+    comes_back(|driver, offer| driver.hand_over(Box::new(Net::new(MAC, 1)), offer));
 }
 
 #[test]

@@ -37,12 +37,9 @@ pub struct Peer {
     report: Report,
     next: u64,
     missing: BTreeSet<u64>,
-    /// A successor of this process knows nothing of its connections: it resets them.
-    #[serde(skip)]
     tcp: Echo,
     /// By whose address those are reached that have sent something to the echo.
-    #[serde(skip)]
-    hosts: BTreeMap<Ipv4Address, EthernetAddress>,
+    hosts: BTreeMap<Ipv4Address, [u8; 6]>,
 }
 
 /// What the peer has seen.
@@ -105,7 +102,7 @@ impl Peer {
                 if !self.hosts.contains_key(&host) && self.hosts.len() >= MOST_HOSTS {
                     self.hosts.clear();
                 }
-                self.hosts.insert(host, frame.src_addr());
+                self.hosts.insert(host, frame.src_addr().0);
                 let packets = self.tcp.answer(frame.payload(), now);
                 return Some(self.address(packets));
             }
@@ -130,8 +127,8 @@ impl Peer {
         self.report.tcp_echoed = self.tcp.echoed();
         let frame = |packet: Vec<u8>| {
             let host = Ipv4Packet::new_checked(&packet[..]).ok()?.dst_addr();
-            let address = self.hosts.get(&host)?;
-            Some(wrap(*address, EthernetProtocol::Ipv4, &packet))
+            let address = EthernetAddress(*self.hosts.get(&host)?);
+            Some(wrap(address, EthernetProtocol::Ipv4, &packet))
         };
         packets.into_iter().filter_map(frame).collect()
     }
@@ -406,8 +403,14 @@ mod tests {
         }
     }
 
-    /// The peer, after a host has sent so many bytes to the echo, has got them back, and has closed.
-    fn echoed(bytes: usize, one_lost_of: u64) -> Peer {
+    /// The peer, as another process goes on with it.
+    fn handed_over(peer: &Peer) -> Peer {
+        serde_json::from_str(&serde_json::to_string(peer).unwrap()).unwrap()
+    }
+
+    /// The peer, after a host has sent so many bytes to the echo, has got them back, and has
+    /// closed. It is handed over every so many steps.
+    fn echoed(bytes: usize, one_lost_of: u64, handed_over_every: usize) -> Peer {
         let (mut peer, mut guest) = (Peer::default(), Guest::new(one_lost_of));
         let data: Vec<u8> = (0..bytes).map(|at| (at * 31 / 7) as u8).collect();
         let (mut sent, mut back) = (0, Vec::new());
@@ -415,6 +418,9 @@ mod tests {
         for step in 0.. {
             assert!(step < 1_000_000, "{sent} sent, {} came back", back.len());
             guest.step(&mut peer);
+            if step % handed_over_every == handed_over_every - 1 {
+                peer = handed_over(&peer);
+            }
             let socket = guest.socket();
             if socket.can_send() && sent < bytes {
                 sent += socket.send_slice(&data[sent..]).unwrap();
@@ -438,7 +444,7 @@ mod tests {
     #[test]
     fn tcp_comes_back_from_the_echo() {
         for bytes in [0, 1, 1000, 500_000] {
-            let report = echoed(bytes, 0).report().clone();
+            let report = echoed(bytes, 0, usize::MAX).report().clone();
             assert_eq!(
                 (report.tcp_connections, report.tcp_echoed),
                 (1, bytes as u64)
@@ -450,8 +456,17 @@ mod tests {
     #[test]
     fn tcp_comes_back_from_the_echo_although_frames_are_lost() {
         for one_lost_of in [10, 30, 100] {
-            let report = echoed(300_000, one_lost_of).report().clone();
+            let report = echoed(300_000, one_lost_of, usize::MAX).report().clone();
             assert_eq!((report.tcp_connections, report.tcp_echoed), (1, 300_000));
+        }
+    }
+
+    #[test]
+    fn tcp_comes_back_from_a_peer_that_is_handed_over() {
+        for (one_lost_of, every) in [(0, 1), (0, 7), (30, 10), (10, 100)] {
+            let report = echoed(100_000, one_lost_of, every).report().clone();
+            assert_eq!((report.tcp_connections, report.tcp_echoed), (1, 100_000));
+            assert_eq!(report.ignored, 0);
         }
     }
 

@@ -5,18 +5,26 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
 use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::phy::Medium;
 use smoltcp::socket::tcp;
-use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint, Ipv4Address};
+use smoltcp::wire::{
+    HardwareAddress, IpAddress, IpCidr, IpEndpoint, Ipv4Address, TcpControl, TcpSeqNumber,
+    IPV4_HEADER_LEN, TCP_HEADER_LEN,
+};
 
 use connection::Connection;
+use saved::Saved;
 pub(super) use segment::is_for_echo;
 use segment::Segment;
+use stream::Stream;
 pub(super) use wire::Wire;
 
 mod connection;
+mod saved;
 mod segment;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -29,6 +37,8 @@ const CONNECTIONS: usize = 16;
 const BUFFER: usize = 65_535;
 /// Bytes of an IPv4 packet.
 const LONGEST: usize = 1500;
+/// Bytes of data in one.
+const CHUNK: usize = LONGEST - IPV4_HEADER_LEN - TCP_HEADER_LEN;
 /// Packets that are made at a time; more are made when there is time again.
 const MOST_SENT: usize = 1024;
 /// How long after one look at the time the next is at the earliest.
@@ -38,7 +48,9 @@ const PATIENCE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(900
 /// The one address that the stack has by name. It answers for all others too.
 const OWN: Ipv4Address = Ipv4Address::new(192, 0, 2, 1);
 
-/// All connections.
+/// All connections. Another process can go on with them.
+#[derive(Deserialize)]
+#[serde(from = "Saved")]
 pub(super) struct Echo {
     interface: Interface,
     sockets: SocketSet<'static>,
@@ -117,14 +129,19 @@ impl Echo {
         let now = self.set_time(now);
         self.packets += 1;
         let last = self.packets;
+        // Nothing is in the way of the answer.
+        let mut answers = std::mem::take(&mut self.wire.sent);
         match self.find(segment.from(), segment.to()) {
             Some(connection) => {
                 connection.last = last;
+                if let Some(stream) = &mut connection.stream {
+                    stream.receive(&mut segment.tcp);
+                }
                 let handle = connection.socket;
                 let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
                 match socket.state() {
                     // It has its answer, or will have it again. Another socket would take it for a new connection.
-                    tcp::State::SynReceived if begins => return Vec::new(),
+                    tcp::State::SynReceived if begins => return answers,
                     // The other end has forgotten the connection.
                     _ if begins => {
                         socket.abort();
@@ -138,7 +155,11 @@ impl Echo {
         }
         self.wire.received.push_back(segment.to_bytes());
         self.work(now);
-        std::mem::take(&mut self.wire.sent)
+        if begins {
+            self.begin(&segment);
+        }
+        answers.append(&mut self.wire.sent);
+        answers
     }
 
     /// The connection that has these ends.
@@ -147,6 +168,27 @@ impl Echo {
             let socket = self.sockets.get::<tcp::Socket<'_>>(connection.socket);
             socket.remote_endpoint() == Some(guest) && socket.local_endpoint() == Some(here)
         })
+    }
+
+    /// With which sequence number a connection between these ends has just been accepted.
+    fn answered(&self, guest: IpEndpoint, here: IpEndpoint) -> Option<TcpSeqNumber> {
+        self.wire.sent.iter().find_map(|packet| {
+            let segment = Segment::read(packet)?;
+            let accepts = segment.tcp.control == TcpControl::Syn
+                && (segment.to(), segment.from()) == (guest, here);
+            accepts.then_some(segment.tcp.seq_number)
+        })
+    }
+
+    /// `segment` has begun a connection, if it was accepted.
+    fn begin(&mut self, segment: &Segment<'_>) {
+        let (guest, here) = (segment.from(), segment.to());
+        let Some(answered) = self.answered(guest, here) else {
+            return;
+        };
+        if let Some(connection) = self.find(guest, here) {
+            connection.stream = Some(Stream::new(segment, answered));
+        }
     }
 
     /// What is sent because it is `now`: retransmissions.
@@ -161,6 +203,10 @@ impl Echo {
     /// When something is to be sent if nothing comes until then.
     pub(super) fn due(&mut self) -> Option<Instant> {
         let (start, last) = self.time?;
+        // The connections of another process have something to send from the beginning.
+        if !self.wire.sent.is_empty() {
+            return Some(last + TICK);
+        }
         let now = stack_time(start, last);
         let at = self.interface.poll_at(now, &self.sockets)?;
         let after = Duration::from_micros(u64::try_from(at.total_micros()).unwrap_or(0));
@@ -198,7 +244,11 @@ impl Echo {
     /// Lets the stack work until there is nothing to do.
     fn work(&mut self, now: smoltcp::time::Instant) {
         loop {
+            let before = self.wire.sent.len();
             self.interface.poll(now, &mut self.wire, &mut self.sockets);
+            for packet in self.wire.sent.iter_mut().skip(before) {
+                number(packet, &self.connections);
+            }
             let mut moved = false;
             for connection in &mut self.connections {
                 let socket = self.sockets.get_mut::<tcp::Socket<'_>>(connection.socket);
@@ -211,6 +261,24 @@ impl Echo {
                 return;
             }
         }
+    }
+}
+
+/// If the packet is of one of `connections` that the stack numbers in another way than the guest,
+/// it gets the guest's numbers.
+fn number(packet: &mut Vec<u8>, connections: &[Connection]) {
+    let mut streams = connections.iter().filter_map(|one| one.stream.as_ref());
+    if streams.all(|stream| stream.ahead == 0) {
+        return;
+    }
+    let Some(mut segment) = Segment::read(packet) else {
+        return;
+    };
+    let ends = (segment.to(), segment.from());
+    let mut streams = connections.iter().filter_map(|one| one.stream.as_ref());
+    if let Some(stream) = streams.find(|stream| stream.ends() == ends) {
+        stream.send(&mut segment.tcp);
+        *packet = segment.to_bytes();
     }
 }
 

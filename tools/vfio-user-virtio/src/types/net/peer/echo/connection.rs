@@ -5,6 +5,7 @@
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp;
 
+use super::stream::Stream;
 use super::{PATIENCE, PORT};
 
 /// One socket, which listens when it has no connection.
@@ -14,6 +15,8 @@ pub(super) struct Connection {
     /// The number of the last packet that it got.
     pub(super) last: u64,
     established: bool,
+    /// There is one from the first answer on, until the end.
+    pub(super) stream: Option<Stream>,
 }
 
 /// What a connection has done.
@@ -33,11 +36,15 @@ impl Connection {
             socket,
             last: 0,
             established: false,
+            stream: None,
         }
     }
 
     /// Does with its `socket` what there is to do after that number of `packets`.
     pub(super) fn work(&mut self, socket: &mut tcp::Socket<'_>, packets: u64) -> Progress {
+        if socket.remote_endpoint().is_none() {
+            self.stream = None;
+        }
         if !socket.is_open() && socket.remote_endpoint().is_none() {
             self.established = false;
             self.last = packets;
@@ -48,7 +55,13 @@ impl Connection {
         }
         let accepted = socket.may_send() && !self.established;
         self.established |= accepted;
+        if let Some(stream) = &mut self.stream {
+            stream.follow(socket);
+        }
         let echoed = echo(socket);
+        if let Some(stream) = &mut self.stream {
+            stream.echoed(echoed);
+        }
         // Where there is nothing to acknowledge, silence may last for ever.
         let idle = socket.state() == tcp::State::Established && socket.send_queue() == 0;
         socket.set_timeout((!idle).then_some(PATIENCE));

@@ -5,6 +5,7 @@
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     IpEndpoint, IpProtocol, Ipv4Address, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr,
+    TcpSeqNumber,
 };
 
 use super::PORT;
@@ -33,6 +34,17 @@ pub(in crate::types::net::peer) fn is_for_echo(packet: &[u8]) -> bool {
 }
 
 impl<'a> Segment<'a> {
+    pub(super) fn new(from: Ipv4Address, to: Ipv4Address, tcp: TcpRepr<'a>) -> Self {
+        let ip = Ipv4Repr {
+            src_addr: from,
+            dst_addr: to,
+            next_header: IpProtocol::Tcp,
+            payload_len: tcp.buffer_len(),
+            hop_limit: 64,
+        };
+        Self { ip, tcp }
+    }
+
     /// What is in a packet whose checksums are right.
     pub(super) fn read(packet: &'a [u8]) -> Option<Self> {
         let checksums = ChecksumCapabilities::default();
@@ -54,13 +66,18 @@ impl<'a> Segment<'a> {
         IpEndpoint::new(self.ip.dst_addr.into(), self.tcp.dst_port)
     }
 
+    /// Their addresses.
+    pub(super) fn addresses(&self) -> (Ipv4Address, Ipv4Address) {
+        (self.ip.src_addr, self.ip.dst_addr)
+    }
+
     /// Whether it begins a connection.
     pub(super) fn begins(&self) -> bool {
         self.tcp.control == TcpControl::Syn && self.tcp.ack_number.is_none()
     }
 
-    /// The same without what the stack can do without. With selective acknowledgements it computes sequence numbers in a way that
-    /// overflows (smoltcp 0.12, `AssemblerIter`).
+    /// The same without what the stack can do without. With selective acknowledgements it computes
+    /// sequence numbers in a way that overflows (smoltcp 0.12, `AssemblerIter`).
     pub(super) fn make_plain(&mut self) {
         self.tcp.sack_permitted = false;
         self.tcp.sack_ranges = [None; 3];
@@ -82,4 +99,9 @@ impl<'a> Segment<'a> {
         );
         bytes
     }
+}
+
+/// Adds `distance` to a sequence number.
+pub(super) fn shifted(number: TcpSeqNumber, distance: i32) -> TcpSeqNumber {
+    TcpSeqNumber(number.0.wrapping_add(distance))
 }

@@ -8,12 +8,13 @@ use smoltcp::wire::{
     IpProtocol, Ipv4Address, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
 };
 
+use super::saved::tests::handed_over;
 use super::{is_for_echo, Echo, CONNECTIONS, MOST_SENT, PORT};
 
 const GUEST: Ipv4Address = Ipv4Address::new(10, 0, 0, 2);
 const HERE: Ipv4Address = Ipv4Address::new(10, 0, 0, 1);
 
-fn packet(tcp: &TcpRepr<'_>) -> Vec<u8> {
+pub(super) fn packet(tcp: &TcpRepr<'_>) -> Vec<u8> {
     let checksums = ChecksumCapabilities::default();
     let ip = Ipv4Repr {
         src_addr: GUEST,
@@ -34,7 +35,12 @@ fn packet(tcp: &TcpRepr<'_>) -> Vec<u8> {
     bytes
 }
 
-fn segment(from: u16, control: TcpControl, seq: i32, ack: Option<i32>) -> TcpRepr<'static> {
+pub(super) fn segment(
+    from: u16,
+    control: TcpControl,
+    seq: i32,
+    ack: Option<i32>,
+) -> TcpRepr<'static> {
     TcpRepr {
         src_port: from,
         dst_port: PORT,
@@ -52,7 +58,7 @@ fn segment(from: u16, control: TcpControl, seq: i32, ack: Option<i32>) -> TcpRep
 }
 
 /// The flags of a packet, its number, and what it acknowledges.
-fn read(packet: &[u8]) -> (TcpControl, i32, Option<i32>) {
+pub(super) fn read(packet: &[u8]) -> (TcpControl, i32, Option<i32>) {
     let ip = Ipv4Packet::new_checked(packet).unwrap();
     assert_eq!((ip.src_addr(), ip.dst_addr()), (HERE, GUEST));
     let tcp = TcpPacket::new_checked(ip.payload()).unwrap();
@@ -70,7 +76,7 @@ fn read(packet: &[u8]) -> (TcpControl, i32, Option<i32>) {
     )
 }
 
-fn connect(echo: &mut Echo, from: u16, now: Instant) -> i32 {
+pub(super) fn connect(echo: &mut Echo, from: u16, now: Instant) -> i32 {
     let answers = echo.answer(&packet(&segment(from, TcpControl::Syn, 100, None)), now);
     let (control, seq, ack) = read(&answers[0]);
     assert_eq!(
@@ -181,6 +187,7 @@ proptest! {
                 (any::<u16>(), prop::option::of(any::<u8>()), prop::option::of(any::<u16>())),
                 prop_oneof![6 => 0usize..20, 1 => 0usize..1400],
                 0u64..2000,
+prop::bool::weighted(0.03),
             ),
             1..300,
         ),
@@ -188,7 +195,7 @@ proptest! {
         let (mut echo, mut now) = (Echo::default(), Instant::now());
         // What is next in either direction, by port.
         let mut next = std::collections::BTreeMap::<u16, (i32, i32)>::new();
-        for ((from, control, acks, sack), (seq, ack), (window, scale, mss), length, millis) in acts {
+        for ((from, control, acks, sack), (seq, ack), (window, scale, mss), length, millis, hands_over) in acts {
             let from = 1000 + from;
             let (ours, theirs) = *next.entry(from).or_insert((0, 0));
             let data = vec![7; length];
@@ -207,7 +214,10 @@ proptest! {
             tcp.sack_permitted = sack;
             tcp.payload = &data;
             let mut answers = echo.answer(&packet(&tcp), now);
-            prop_assert!(answers.len() <= MOST_SENT + 2);
+            prop_assert!(answers.len() <= 2 * MOST_SENT + 2);
+            if hands_over {
+                echo = handed_over(&echo);
+            }
             now += Duration::from_millis(millis);
             answers.extend(echo.pass(now));
             for answer in answers {
