@@ -64,10 +64,20 @@ struct State {
     waiting: Vec<VecDeque<Vec<u8>>>,
     #[serde(skip, default = "Instant::now")]
     now: Instant,
-    transmitted: u64,
-    received: u64,
+    /// For each pair.
+    traffic: Vec<Traffic>,
     too_long: u64,
     overflowed: u64,
+}
+
+/// Frames that have gone by one pair.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Traffic {
+    /// From the driver.
+    transmitted: u64,
+    /// To the driver.
+    received: u64,
 }
 
 impl State {
@@ -103,8 +113,7 @@ impl Net {
                 active: 1,
                 waiting: vec![VecDeque::new(); usize::from(pairs)],
                 now: Instant::now(),
-                transmitted: 0,
-                received: 0,
+                traffic: vec![Traffic::default(); usize::from(pairs)],
                 too_long: 0,
                 overflowed: 0,
             }),
@@ -218,13 +227,15 @@ impl Type for Net {
 
     fn report(&self) -> Value {
         let state = self.lock();
+        let count = |of: fn(&Traffic) -> u64| state.traffic.iter().map(of).sum::<u64>();
         json!({
             "link": state.link,
             "promiscuous": state.promiscuous,
             "vlans": state.vlans,
-            "transmitted": state.transmitted,
-            "received": state.received,
+            "transmitted": count(|pair| pair.transmitted),
+            "received": count(|pair| pair.received),
             "pairs": state.active,
+            "by_pair": state.traffic,
             "waiting": state.waiting.iter().map(VecDeque::len).sum::<usize>(),
             "too_long": state.too_long,
             "overflowed": state.overflowed,
@@ -239,7 +250,10 @@ impl Type for Net {
     fn restore(&mut self, saved: Value) -> Result<(), RestoreError> {
         let saved: State = parse(saved)?;
         let pairs = usize::from(self.pairs);
-        if saved.waiting.len() != pairs || !(1..=pairs).contains(&saved.active) {
+        if saved.waiting.len() != pairs
+            || saved.traffic.len() != pairs
+            || !(1..=pairs).contains(&saved.active)
+        {
             return Err(RestoreError::Fit("another number of pairs of virtqueues"));
         }
         *self.lock() = saved;

@@ -5,6 +5,7 @@
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
+use serde_json::json;
 use vfio_user_virtio::types::blk::Disk;
 use vfio_user_virtio::types::net::peer::NUMBERED;
 use vfio_user_virtio::types::net::Net;
@@ -315,6 +316,9 @@ fn net_answers_by_the_pair_that_was_asked() {
         transmit_by(&mut driver, 3, &numbered(u64::from(active)));
         assert_eq!(driver.used(receive), 1, "{active} active");
     }
+    let by_pair = driver.report().of_type["by_pair"].clone();
+    let traffic = |transmitted, received| json!({"transmitted": transmitted, "received": received});
+    assert_eq!(by_pair, json!([traffic(0, 1), traffic(2, 1)]));
     let mut command = vec![4, 0];
     command.extend(3_u16.to_le_bytes());
     assert_eq!(control_by(&mut driver, 4, &command), 1);

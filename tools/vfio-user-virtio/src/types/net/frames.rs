@@ -37,7 +37,9 @@ impl Net {
         state.too_long += u64::from(!fits);
         let ok = fits && state.link && !request.fail;
         if ok {
-            state.transmitted += 1;
+            if let Some(traffic) = state.traffic.get_mut(pair) {
+                traffic.transmitted += 1;
+            }
             let now = state.now;
             let answers = state.peer.answer(&frame, now);
             state.arrive(pair, answers);
@@ -71,7 +73,9 @@ impl Net {
                 .write_all(&header)
                 .and_then(|()| request.output.write_all(&frame))
                 .is_ok();
-        self.lock().received += u64::from(ok);
+        if let Some(traffic) = self.lock().traffic.get_mut(pair) {
+            traffic.received += u64::from(ok);
+        }
         Ok(Outcome {
             kind: "receive",
             ok,
