@@ -98,28 +98,47 @@ impl Guest<'_> {
         result
     }
 
-    /// Has `access` reach the memory. What is not there is waited for, once for a request: a part of it may have been carried out.
+    /// Has `access` reach the memory. What is not there is waited for, once for a request: a part of it may have been carried out. A driver
+    /// that takes the device's Bus Master Enable away is waited for in any case.
     fn reach(
         &self,
         mut access: impl FnMut(&GuestMemoryMmap) -> Result<(), GuestMemoryError>,
     ) -> io::Result<()> {
-        let start = Instant::now();
+        let mut missing = Missing::default();
         loop {
             self.wanted()?;
             if self.work.has_lost_memory() {
                 return Err(io::Error::other("a part of the request is lost"));
             }
             // The memory is not locked while this waits for it: the client could not map it.
-            let reached = access(&self.memory.lock());
+            let (reached, bus_master) = {
+                let memory = self.memory.lock();
+                (access(&memory), memory.is_bus_master())
+            };
             match reached {
                 Ok(()) => return Ok(()),
-                Err(error) if start.elapsed() >= PATIENCE => {
+                Err(error) if missing.for_too_long(bus_master, Instant::now()) => {
                     self.work.lost.store(true, Ordering::Relaxed);
                     return Err(io::Error::other(error));
                 }
                 Err(_) => thread::sleep(LOOK),
             }
         }
+    }
+}
+
+/// Since when a bus master misses something.
+#[derive(Debug, Default)]
+struct Missing(Option<Instant>);
+
+impl Missing {
+    /// It is still missing at `now`. Returns whether it has been for as long as [`PATIENCE`]. To be no bus master is no error, and ends it.
+    fn for_too_long(&mut self, bus_master: bool, now: Instant) -> bool {
+        if !bus_master {
+            self.0 = None;
+            return false;
+        }
+        now.saturating_duration_since(*self.0.get_or_insert(now)) >= PATIENCE
     }
 }
 
@@ -297,10 +316,10 @@ impl Write for Writer<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::tests::file;
+    use crate::memory::tests::{file, reachable};
 
     fn memory() -> Memory {
-        let memory = Memory::default();
+        let memory = reachable();
         memory.map(0, 0x1000, 0, file(0x1000)).unwrap();
         memory
     }
@@ -353,6 +372,46 @@ mod tests {
         assert!(!work.abandon());
         assert!(writer.write_all(&[1; 16]).is_err());
         assert_eq!(writer.bytes_written(), 16);
+    }
+
+    #[test]
+    fn only_a_bus_master_loses_patience() {
+        let (mut missing, begin) = (Missing::default(), Instant::now());
+        let mut at = |time, bus_master| missing.for_too_long(bus_master, begin + time);
+        assert!(!at(Duration::ZERO, true));
+        assert!(!at(PATIENCE, false));
+        assert!(!at(2 * PATIENCE, true), "it begins anew");
+        assert!(at(3 * PATIENCE, true));
+    }
+
+    #[test]
+    fn who_is_no_bus_master_in_the_middle_of_a_request_goes_on_when_it_is_one_again() {
+        let (memory, work) = (memory(), Work::default());
+        let guest = Guest {
+            memory: &memory,
+            work: &work,
+        };
+        let mut writer = Writer::new(guest, &buffers(&[(0, 0x1000)]));
+        writer.write_all(&[1; 16]).unwrap();
+        memory.set_bus_master(false);
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| writer.write_all(&[2; 16]));
+            memory.set_bus_master(true);
+            waits.join().unwrap().unwrap();
+        });
+        memory.set_bus_master(false);
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| writer.write_all(&[3; 16]));
+            work.abandon();
+            assert!(waits.join().unwrap().is_err(), "a reset ends it");
+        });
+        memory.set_bus_master(true);
+        let mut bytes = [0; 48];
+        memory
+            .lock()
+            .read_slice(&mut bytes, GuestAddress(0))
+            .unwrap();
+        assert_eq!(bytes, [[1; 16], [2; 16], [0; 16]].concat()[..]);
     }
 
     #[test]

@@ -166,6 +166,7 @@ impl Device {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         state.parts.pci.reset();
+        state.follow_command(&self.memory);
     }
 
     /// What the device has to tell.

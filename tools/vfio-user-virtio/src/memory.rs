@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The guest's memory, as far as the client lets the device reach it.
+//! The guest's memory, as far as the client, and the driver, let the device reach it.
 
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::ops::Deref;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use rustix::fs::{fcntl_get_seals, fstatfs, SealFlags};
 use rustix::io::Errno;
@@ -78,25 +79,68 @@ pub struct Map {
     pub offset: u64,
 }
 
-/// The memory that is mapped now. Whoever accesses it holds [`Memory::lock`], so that an unmap waits for the access to end.
+/// The memory that is mapped now. Whoever accesses it holds [`Memory::lock`], so that an unmap waits for the access to end. The device
+/// reaches it while it is a bus master, which it is not at first.
 #[derive(Debug, Default)]
-pub struct Memory(RwLock<Arc<GuestMemoryMmap>>);
+pub struct Memory(RwLock<Maps>);
+
+#[derive(Debug, Default)]
+struct Maps {
+    all: Arc<GuestMemoryMmap>,
+    none: GuestMemoryMmap,
+    bus_master: bool,
+}
+
+/// What the device can reach, for as long as this lives: all that is mapped, or nothing.
+#[derive(Debug)]
+pub struct Reachable<'a>(RwLockReadGuard<'a, Maps>);
+
+impl Deref for Reachable<'_> {
+    type Target = GuestMemoryMmap;
+
+    fn deref(&self) -> &GuestMemoryMmap {
+        match self.0.bus_master {
+            true => &self.0.all,
+            false => &self.0.none,
+        }
+    }
+}
+
+impl Reachable<'_> {
+    /// Whether what is missing is missing although the device is a bus master.
+    pub fn is_bus_master(&self) -> bool {
+        self.0.bus_master
+    }
+}
 
 impl Memory {
-    /// What is mapped, for as long as the guard lives.
-    pub fn lock(&self) -> RwLockReadGuard<'_, Arc<GuestMemoryMmap>> {
+    /// What the device can reach.
+    pub fn lock(&self) -> Reachable<'_> {
+        Reachable(self.read())
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Maps> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Maps> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the device reach the memory, or no more (PCI, Bus Master Enable). When it returns, nothing goes on that is not allowed.
+    pub fn set_bus_master(&self, enabled: bool) {
+        self.write().bus_master = enabled;
     }
 
     /// How many maps there are.
     pub fn maps(&self) -> usize {
-        self.lock().num_regions()
+        self.read().all.num_regions()
     }
 
     /// What is mapped, with the files.
     pub fn files(&self) -> io::Result<Vec<(Map, File)>> {
-        let memory = self.lock();
-        let files = memory.iter().filter_map(|region| {
+        let maps = self.read();
+        let files = maps.all.iter().filter_map(|region| {
             let file = region.file_offset()?;
             let map = Map {
                 address: region.start_addr().0,
@@ -120,7 +164,8 @@ impl Memory {
         if offset.checked_add(size).is_none_or(|end| end > length) {
             return Err(Error::Beyond);
         }
-        let mut memory = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut maps = self.write();
+        let memory = &mut maps.all;
         let there: u64 = memory.iter().map(|region| region.len()).sum();
         if memory.num_regions() >= MAX_MAPS || size > MAX_SIZE - there {
             return Err(Error::TooMany);
@@ -148,7 +193,8 @@ impl Memory {
     pub fn unmap(&self, address: u64, size: u64) -> Result<(), Error> {
         pages(address, size)?;
         let end = address.checked_add(size).ok_or(Error::Beyond)?;
-        let mut memory = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut maps = self.write();
+        let memory = &mut maps.all;
         let reached: Vec<_> = memory
             .iter()
             .map(|region| (region.start_addr(), region.len()))
@@ -170,7 +216,7 @@ impl Memory {
 
     /// Takes away everything.
     pub fn clear(&self) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+        self.write().all = Arc::default();
     }
 }
 
@@ -204,13 +250,20 @@ pub(crate) mod tests {
         file
     }
 
+    /// Memory that the device reaches as soon as it is mapped.
+    pub(crate) fn reachable() -> Memory {
+        let memory = Memory::default();
+        memory.set_bus_master(true);
+        memory
+    }
+
     fn is_reached(memory: &Memory, address: u64) -> bool {
         memory.lock().read_obj::<u32>(GuestAddress(address)).is_ok()
     }
 
     #[test]
     fn mapped_memory_is_reached_and_unmapped_memory_is_not() {
-        let memory = Memory::default();
+        let memory = reachable();
         memory.map(0x1_0000, 0x2000, 0x1000, file(0x3000)).unwrap();
         memory.map(0x8_0000, 0x1000, 0, file(0x1000)).unwrap();
         memory
@@ -226,8 +279,22 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn maps_are_taken_away_whole() {
+    fn only_a_bus_master_reaches_memory() {
         let memory = Memory::default();
+        memory.map(0, 0x1000, 0, file(0x1000)).unwrap();
+        for enabled in [false, true, false] {
+            memory.set_bus_master(enabled);
+            assert_eq!(memory.lock().is_bus_master(), enabled);
+            assert_eq!(is_reached(&memory, 0), enabled);
+            assert_eq!((memory.maps(), memory.files().unwrap().len()), (1, 1));
+        }
+        memory.unmap(0, 0x1000).unwrap();
+        assert_eq!(memory.maps(), 0);
+    }
+
+    #[test]
+    fn maps_are_taken_away_whole() {
+        let memory = reachable();
         memory.map(0x1000, 0x2000, 0, file(0x2000)).unwrap();
         memory.map(0x3000, 0x2000, 0, file(0x2000)).unwrap();
         for (address, size) in [
@@ -272,7 +339,7 @@ pub(crate) mod tests {
 
     #[test]
     fn files_that_can_be_cut_short_are_not_mapped() {
-        let memory = Memory::default();
+        let memory = reachable();
         let regular = tempfile::tempfile().unwrap();
         regular.set_len(0x1000).unwrap();
         for file in [unsealed(0x1000), regular] {

@@ -27,6 +27,9 @@ pub const DEVICE_SIZE: usize = 0x100;
 
 const VIRTIO_VENDOR: u16 = 0x1af4;
 const MODERN_DEVICE_BASE: u16 = 0x1040;
+/// The low byte of the command register, and a bit in it.
+const COMMAND: usize = 0x04;
+const BUS_MASTER: u8 = 1 << 2;
 /// The low byte of the status register, and a bit in it.
 const STATUS: usize = 0x06;
 const INTERRUPT_STATUS: u8 = 1 << 3;
@@ -141,7 +144,7 @@ impl Config {
         );
         config.virtio_cap(CAP_WINDOW, 0, 20, 5, 0, 0);
 
-        config.allow(0x04, &0x0406u16.to_le_bytes()); // Command: memory, bus master, no INTx.
+        config.allow(COMMAND, &0x0406u16.to_le_bytes()); // Command: memory, bus master, no INTx.
         config.allow(0x0c, &[0xff]);
         config.allow(0x10, &(!(BAR_SIZE as u32 - 1)).to_le_bytes());
         config.allow(0x14, &u32::MAX.to_le_bytes());
@@ -186,6 +189,13 @@ impl Config {
     pub fn reset(&mut self) {
         let cells = self.bytes.iter_mut().zip(&self.writable);
         cells.for_each(|(byte, mask)| *byte &= !mask);
+    }
+
+    /// Bus Master Enable: whether the driver lets the device reach memory, and send messages. 0 after power-on.
+    pub fn is_bus_master(&self) -> bool {
+        self.bytes
+            .get(COMMAND)
+            .is_some_and(|byte| byte & BUS_MASTER != 0)
     }
 
     /// Whether the driver has enabled MSI-X.
@@ -287,6 +297,19 @@ mod tests {
             !(MSIX_BAR_SIZE as u32 - 1)
         );
         assert_eq!(u32::from_le_bytes(read(&config, 0x1c)), 0);
+    }
+
+    #[test]
+    fn a_device_is_a_bus_master_when_the_driver_says_so() {
+        let mut config = Config::new(2, 0x01_0000, 3, SHORT_COMMON);
+        assert!(!config.is_bus_master());
+        config.write(COMMAND as u64, &[0x06, 0x00]);
+        assert!(config.is_bus_master());
+        config.write(COMMAND as u64, &[0x02]);
+        assert!(!config.is_bus_master());
+        config.write(COMMAND as u64, &[0x06]);
+        config.reset();
+        assert!(!config.is_bus_master());
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Report {
     pub device_id: u16,
     /// Whether a client is connected.
     pub connected: bool,
+    /// Whether the driver has set Bus Master Enable. Without it the device does nothing with its virtqueues.
+    pub bus_master: bool,
     /// The device status field, as it is (the driver may be shown another, see `show_status`).
     pub status: u8,
     /// Where the device is between serving and having stopped.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! What the device can't do now because memory is not there that the driver's virtqueues or buffers lie in. It may come back: see
-//! [`PATIENCE`]. All is tried again when the client has mapped something, and once more before the device gives up.
+//! [`PATIENCE`]. All is tried again when the client has mapped something, and once more before the device gives up. What waits because the
+//! device is no bus master waits here too, but is not missed: it may wait for as long as the driver likes.
 
 use std::time::Instant;
 
@@ -36,6 +37,11 @@ impl Absent {
         self.requests.len() + self.done.len()
     }
 
+    /// The device is no bus master any more. It misses nothing until it is one again.
+    pub(super) fn forgive(&mut self) {
+        self.since = None;
+    }
+
     /// The client has mapped something.
     pub(super) fn mapped(&mut self) {
         self.mapped = true;
@@ -48,8 +54,10 @@ impl Absent {
 
     /// Whether there is something to try by `now`.
     pub(super) fn has_work(&self, now: Instant) -> bool {
-        self.deadline()
-            .is_some_and(|deadline| self.mapped || deadline <= now)
+        match self.deadline() {
+            Some(deadline) => self.mapped || deadline <= now,
+            None => self.len() != 0,
+        }
     }
 
     /// When patience ends.
@@ -105,6 +113,26 @@ impl Absent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::chain::Chain;
+
+    #[test]
+    fn what_is_not_missed_waits_without_an_end_and_is_tried_at_once() {
+        let (mut absent, now) = (Absent::default(), Instant::now());
+        absent.begin(now);
+        absent.miss(now);
+        absent.forgive();
+        absent.requests.push(Taken {
+            queue: 0,
+            chain: Chain::default(),
+            fail: false,
+        });
+        let later = now + 2 * PATIENCE;
+        assert!(!absent.end());
+        assert_eq!((absent.deadline(), absent.has_work(later)), (None, true));
+        absent.begin(later);
+        assert_eq!(absent.take_requests().len(), 1);
+        assert!(!absent.end() && absent.is_idle());
+    }
 
     #[test]
     fn what_is_mapped_while_the_worker_misses_it_is_not_waited_for() {

@@ -30,7 +30,12 @@ impl Device {
     pub fn write_config(&self, offset: u64, data: &[u8], now: Instant) {
         let window = {
             let mut state = self.lock();
+            let bus_master = state.parts.pci.is_bus_master();
             state.parts.pci.write(offset, data);
+            if state.parts.pci.is_bus_master() != bus_master {
+                state.follow_command(&self.memory);
+                self.wake.notify_all();
+            }
             state.parts.pci.window(offset)
         };
         if let Some(window) = window {

@@ -173,6 +173,7 @@ impl Device {
             state.interrupts.restore_intx(eventfd(file)?);
         }
         let memory = Memory::default();
+        memory.set_bus_master(state.parts.pci.is_bus_master());
         for (map, file) in files.maps {
             memory.map(map.address, map.size, map.offset, file)?;
         }

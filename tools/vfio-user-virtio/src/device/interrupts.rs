@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
 
 use crate::eventfd::Eventfd;
+use crate::pci;
 use crate::registers::NO_VECTOR;
 
 /// What the driver is told of.
@@ -30,6 +31,8 @@ pub(super) struct Interrupts {
     /// INTx was signalled: the client unmasks it when the driver has looked.
     masked: bool,
     isr: u8,
+    /// The configuration has changed, and the device was no bus master, so that no message could tell of it.
+    untold: bool,
 }
 
 impl Interrupts {
@@ -78,7 +81,7 @@ impl Interrupts {
 
     /// Goes on as those that were saved, which have no files.
     pub(super) fn restore(&mut self, saved: Self) {
-        (self.masked, self.isr) = (saved.masked, saved.isr);
+        (self.masked, self.isr, self.untold) = (saved.masked, saved.isr, saved.untold);
     }
 
     /// The file to signal INTx by, as before: masked or not.
@@ -94,6 +97,12 @@ impl Interrupts {
     /// Back to the state after power-on.
     pub(super) fn reset(&mut self) {
         self.isr = 0;
+        self.untold = false;
+    }
+
+    /// Whether the driver is still to be told that the configuration has changed.
+    pub(super) fn is_untold(&self) -> bool {
+        self.untold
     }
 
     /// Whether the interrupt status is not 0.
@@ -102,18 +111,24 @@ impl Interrupts {
     }
 
     /// Interrupts the driver, by MSI-X vector `vector` if the device has any. Returns whether anybody could be told. 4.1.4.5.1: the
-    /// interrupt status tells of a change of the configuration in any case, of used buffers only if MSI-X is not enabled.
-    pub(super) fn raise(&mut self, cause: Cause, vector: u16, msix_enabled: bool) -> bool {
+    /// interrupt status tells of a change of the configuration in any case, of used buffers only if MSI-X is not enabled. A message is a
+    /// write to memory, which only a bus master can do. INTx is not.
+    pub(super) fn raise(&mut self, cause: Cause, vector: u16, pci: &pci::Config) -> bool {
         self.isr |= match cause {
-            Cause::Queue if msix_enabled => 0,
+            Cause::Queue if pci.msix_enabled() => 0,
             Cause::Queue => 1,
             Cause::Configuration => 2,
         };
         if self.vectors.is_empty() {
             return self.signal_intx();
         }
+        // Who reaches no memory uses no buffers: there are no other messages to be kept.
+        self.untold = match cause {
+            Cause::Queue => self.untold,
+            Cause::Configuration => !pci.is_bus_master(),
+        };
         match self.vectors.get(usize::from(vector)) {
-            Some(Some(eventfd)) if vector != NO_VECTOR => is_told(eventfd),
+            Some(Some(eventfd)) if vector != NO_VECTOR && pci.is_bus_master() => is_told(eventfd),
             _ => false,
         }
     }
@@ -147,6 +162,14 @@ mod tests {
         (Eventfd::try_from(file.try_clone().unwrap()).unwrap(), file)
     }
 
+    /// Of a device that is a bus master.
+    fn msix(enabled: bool) -> pci::Config {
+        let mut config = pci::Config::new(9, 0, 2, pci::SHORT_COMMON);
+        config.write(4, &[6]);
+        config.write(0x42, &[0, if enabled { 0x80 } else { 0 }]);
+        config
+    }
+
     /// The signals since the last look.
     fn signals(file: &OwnedFd) -> u64 {
         let mut count = [0; 8];
@@ -160,14 +183,17 @@ mod tests {
     fn a_vector_is_signalled_where_there_is_one() {
         let mut interrupts = Interrupts::new(2);
         let (file, signalled) = eventfd();
-        assert!(!interrupts.raise(Cause::Queue, 1, true), "nobody listens");
+        assert!(
+            !interrupts.raise(Cause::Queue, 1, &msix(true)),
+            "nobody listens"
+        );
         interrupts.set_vectors(1, 1, vec![file]);
-        assert!(interrupts.raise(Cause::Queue, 1, true));
-        assert!(!interrupts.raise(Cause::Queue, 0, true));
-        assert!(!interrupts.raise(Cause::Queue, NO_VECTOR, true));
+        assert!(interrupts.raise(Cause::Queue, 1, &msix(true)));
+        assert!(!interrupts.raise(Cause::Queue, 0, &msix(true)));
+        assert!(!interrupts.raise(Cause::Queue, NO_VECTOR, &msix(true)));
         assert_eq!(signals(&signalled), 1);
         interrupts.set_vectors(0, 2, Vec::new());
-        assert!(!interrupts.raise(Cause::Queue, 1, true));
+        assert!(!interrupts.raise(Cause::Queue, 1, &msix(true)));
         assert_eq!(interrupts.read_isr(), 0, "it is told by vectors");
     }
 
@@ -176,15 +202,15 @@ mod tests {
         let mut interrupts = Interrupts::new(0);
         let (file, signalled) = eventfd();
         interrupts.set_intx(Some(file));
-        interrupts.raise(Cause::Queue, NO_VECTOR, false);
-        interrupts.raise(Cause::Configuration, NO_VECTOR, false);
+        interrupts.raise(Cause::Queue, NO_VECTOR, &msix(false));
+        interrupts.raise(Cause::Configuration, NO_VECTOR, &msix(false));
         assert_eq!(signals(&signalled), 1);
         interrupts.unmask_intx();
         assert_eq!(signals(&signalled), 1, "the status was not read");
         assert_eq!((interrupts.read_isr(), interrupts.read_isr()), (3, 0));
         interrupts.unmask_intx();
         assert_eq!(signals(&signalled), 0);
-        interrupts.raise(Cause::Queue, NO_VECTOR, false);
+        interrupts.raise(Cause::Queue, NO_VECTOR, &msix(false));
         assert_eq!(signals(&signalled), 1);
     }
 
@@ -194,7 +220,7 @@ mod tests {
         let (file, signalled) = eventfd();
         interrupts.set_intx(Some(file));
         interrupts.mask_intx();
-        interrupts.raise(Cause::Queue, NO_VECTOR, false);
+        interrupts.raise(Cause::Queue, NO_VECTOR, &msix(false));
         assert_eq!(signals(&signalled), 0);
         interrupts.unmask_intx();
         assert_eq!(signals(&signalled), 1);
@@ -203,7 +229,7 @@ mod tests {
     #[test]
     fn what_came_before_anybody_listened_is_told_then() {
         let mut interrupts = Interrupts::new(0);
-        assert!(!interrupts.raise(Cause::Queue, NO_VECTOR, false));
+        assert!(!interrupts.raise(Cause::Queue, NO_VECTOR, &msix(false)));
         let (file, signalled) = eventfd();
         interrupts.set_intx(Some(file));
         assert_eq!(signals(&signalled), 1);

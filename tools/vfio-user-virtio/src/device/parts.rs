@@ -107,9 +107,10 @@ impl Parts {
         self.requests.len() < self.settings.io_depth
     }
 
-    /// S-DEV-2, whether or not the setting that left something there is still set.
+    /// Nothing is carried out, and nothing given back. S-DEV-2, whether or not the setting that left something there is still set; and a
+    /// device that is no bus master can't reach it.
     pub(super) fn holds_all(&self) -> bool {
-        self.is_suspended() && !self.settings.take_while_stopped
+        self.is_suspended() && !self.settings.take_while_stopped || !self.pci.is_bus_master()
     }
 
     /// Which requests are kept although their time has come.

@@ -17,6 +17,7 @@ use crate::memory::Memory;
 use crate::report::Report;
 use crate::types::Type;
 
+mod bus_master;
 mod configuration;
 mod queue_reset;
 mod reset;
@@ -70,6 +71,7 @@ impl State {
             r#type: description.name,
             device_id: description.device_id,
             connected: self.client.is_some(),
+            bus_master: self.parts.pci.is_bus_master(),
             status: self.parts.status.value(),
             stop: self.parts.status.stop(),
             offered: self.parts.registers.offered(),
@@ -118,8 +120,7 @@ impl State {
     }
 
     fn interrupt(&mut self, cause: Cause, vector: u16) {
-        let msix_enabled = self.parts.pci.msix_enabled();
-        self.parts.tally.counters.interrupts +=
-            u64::from(self.interrupts.raise(cause, vector, msix_enabled));
+        let told = self.interrupts.raise(cause, vector, &self.parts.pci);
+        self.parts.tally.counters.interrupts += u64::from(told);
     }
 }

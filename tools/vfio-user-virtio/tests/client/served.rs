@@ -43,14 +43,21 @@ impl Served {
         Path::new(self.folder.path()).join("socket")
     }
 
-    /// Whether the device reaches that guest address.
+    /// The driver has set Bus Master Enable.
+    fn set_bus_master(&self) {
+        self.device.write_config(4, &[6, 0], Instant::now());
+    }
+
+    /// Whether the device, as a bus master, reaches that guest address.
     pub(crate) fn reaches(&self, address: u64) -> bool {
+        self.set_bus_master();
         let memory = self.device.memory().lock();
         memory.read_obj::<u8>(GuestAddress(address)).is_ok()
     }
 
     /// Its only interrupt is raised, if there is a way.
     pub(crate) fn interrupt(&self) {
+        self.set_bus_master();
         self.device.act("needs-reset").unwrap();
     }
 }

@@ -207,8 +207,16 @@ impl Driver {
         self.avail[usize::from(queue)] = 0;
     }
 
+    /// Writes the PCI command register: memory, and, if it may reach the driver's memory, bus master.
+    pub(crate) fn set_bus_master(&self, enabled: bool) {
+        let command = if enabled { 6u16 } else { 2 };
+        let bytes = command.to_le_bytes();
+        self.device.write_config(4, &bytes, self.now);
+    }
+
     /// Resets the device and negotiates features, without FEATURES_OK's being looked at.
     pub(crate) fn negotiate(&mut self, features: u64) {
+        self.set_bus_master(true);
         self.set_status(0);
         self.set_status(1);
         self.set_status(3);

@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod block;
 #[cfg(test)]
+mod bus_master;
+#[cfg(test)]
 mod driver;
 #[cfg(test)]
 mod echo;

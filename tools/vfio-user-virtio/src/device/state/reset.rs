@@ -22,6 +22,11 @@ impl State {
             .iter()
             .map(|registers| Virtqueue::new(registers, accepted))
             .collect();
+        if !self.parts.pci.is_bus_master() {
+            tracing::warn!(
+                "DRIVER_OK without Bus Master Enable: nothing is done until that is set"
+            );
+        }
         let valid = queues.iter().all(|(_, valid)| *valid);
         self.parts.queues = queues.into_iter().map(|(queue, _)| queue).collect();
         self.laid_out(valid);

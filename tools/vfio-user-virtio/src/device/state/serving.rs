@@ -72,6 +72,7 @@ impl State {
                 .is_some_and(|(due, _)| now >= due);
         let bug = self.parts.settings.take_while_stopped && self.parts.status.is_live();
         !self.parts.resetting
+            && self.parts.pci.is_bus_master()
             && !self.parts.requests.absent.is_waiting()
             && (bug || self.parts.status.may_serve() && !stopping)
     }
@@ -218,7 +219,9 @@ impl State {
                 Executed::Done(done) => all.push(done),
                 Executed::Missed(taken) => {
                     self.parts.requests.absent.requests.push(taken);
-                    self.parts.requests.absent.miss(now);
+                    if memory.is_bus_master() {
+                        self.parts.requests.absent.miss(now);
+                    }
                 }
             }
         }
@@ -231,7 +234,9 @@ impl State {
             };
             if done.outcome.is_some() && !virtqueue.is_in(&memory) {
                 self.parts.requests.absent.done.push(done);
-                self.parts.requests.absent.miss(now);
+                if memory.is_bus_master() {
+                    self.parts.requests.absent.miss(now);
+                }
                 continue;
             }
             virtqueue.done_with(1);
@@ -296,7 +301,7 @@ mod tests {
     use crate::device::offer::Offer;
     use crate::device::parts::Parts;
     use crate::device::queues::{Done, Virtqueue};
-    use crate::memory::tests::file;
+    use crate::memory::tests::{file, reachable};
     use crate::pci;
     use crate::registers::{QueueRegisters, Registers};
     use crate::settings::Settings;
@@ -312,7 +317,7 @@ mod tests {
             Settings::default(),
         );
         let mut state = State::new(Arc::new(Null::new(9, 1)), parts, Interrupts::new(0));
-        let memory = Memory::default();
+        let memory = reachable();
         memory.map(0, 0x1_0000, 0, file(0x1_0000)).unwrap();
         let registers = QueueRegisters {
             size: 16,

@@ -92,5 +92,6 @@ impl State {
         } else if withheld.needs_reset {
             self.interrupt(Cause::Configuration, self.parts.registers.config_vector);
         }
+        self.tell_of_changes();
     }
 }
