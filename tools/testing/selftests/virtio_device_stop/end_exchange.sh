@@ -12,6 +12,9 @@ DEVICE=disk
 
 CYCLES=$1
 PATIENCE=300
+PEER=10.0.1.1
+# The first number in the TCP session. All have as many digits.
+FIRST=1000000
 
 # exchange [WHAT]: another process takes the devices over.
 exchange() {
@@ -41,6 +44,8 @@ more_numbers() {
 all_go_on() {
 	DEVICE=nic
 	wait_until more_numbers "$(device_get of_type.peer.numbered)"
+	wait_until lines_are_back 0
+	wait_until lines_are_back $((back + 1))
 	for DEVICE in disk host other; do
 		more_complete
 	done
@@ -55,8 +60,48 @@ numbered_frames() {
 	touch /tmp/frames_are_over
 }
 
+# One TCP session with the echo, from before the first exchange until after the last: numbered lines. Not more of them are on their way
+# than both ends can keep: nc does not read while it waits to write.
+session() {
+	rm -f /tmp/lines
+	mkfifo /tmp/lines
+	nc $PEER 7 </tmp/lines | check_lines &
+	exec 8>/tmp/lines
+	line=$FIRST
+	while [ ! -e /tmp/enough ]; do
+		seq $line $((line + 499)) >&8
+		line=$((line + 500))
+		wait_until lines_are_back $((line - 2000))
+	done
+	exec 8>&-
+	wait
+	expect "lines that have come back" "$(cat /tmp/lines_back)" $line
+	touch /tmp/session_is_over
+}
+
+# Each line is to be the next number. Tells which one is, from time to time.
+check_lines() {
+	awk -v expected=$FIRST '
+		function tell() { print expected >"/tmp/lines_back"; close("/tmp/lines_back") }
+		$0 != expected { print "the echo sends \"" $0 "\" instead of " expected; exit }
+		++expected % 500 == 0 { tell() }
+		END { tell() }'
+}
+
+# lines_are_back UNTIL: sets back to the next one.
+# shellcheck disable=SC2317 # called by wait_until
+lines_are_back() {
+	[ -s /tmp/lines_back ] && read -r back </tmp/lines_back && [ "$back" -ge "$1" ]
+}
+
+# shellcheck disable=SC2317 # called by wait_until
+session_has_ended() {
+	[ -e /tmp/session_is_over ] || [ -s /tmp/wrong_lines ]
+}
+
 start_load() {
 	rm -f /tmp/enough
+	echo $FIRST >/tmp/lines_back
 	mkdir -p /tmp/mount
 	mkfs.ext4 -q "/dev/$DISK" && mount "/dev/$DISK" /tmp/mount || fail "no file system"
 	printf '[%s]\nfilename=%s\n' disk /tmp/mount/file host /dev/sda unit1 /dev/sdb other "/dev/$(disk other)" >/tmp/jobs
@@ -64,12 +109,21 @@ start_load() {
 		--verify_backlog=64 --verify_async=0 --time_based --runtime=7200 --eta=never --thread /tmp/jobs >/tmp/fio 2>&1 &
 	FIO=$!
 	numbered_frames &
+	session >/tmp/wrong_lines 2>&1 &
 }
 
 end_load() {
 	touch /tmp/enough
 	wait_until test -e /tmp/frames_are_over
 	[ ! -s /tmp/wrong_frames ] || fail "$(cat /tmp/wrong_frames)"
+	wait_until session_has_ended
+	[ ! -s /tmp/wrong_lines ] || fail "$(cat /tmp/wrong_lines)"
+	wait_until lines_are_back 0
+	DEVICE=nic
+	expect "TCP connections" "$(device_get of_type.peer.tcp_connections)" 1
+	expect "bytes echoed" "$(device_get of_type.peer.tcp_echoed)" $(((back - FIRST) * (${#back} + 1)))
+	echo "# $((back - FIRST)) lines have come back by one TCP session"
+	DEVICE=disk
 	kill -INT $FIO
 	wait_until fio_is_over
 	fio_found_no_error || fail "fio found an error"
