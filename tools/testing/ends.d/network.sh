@@ -18,6 +18,7 @@ use_network_card() {
 		--copy "$top/build/bin/frames:/bin/" --copy "$top/build/selftests/attach_xdp:/selftests/$suite/" \
 		--copy "$top/build/selftests/bind_xsk:/selftests/$suite/"
 	check "nothing is lost under load" guest_says 'ok load$'
+	check "each pair is busy, in both directions" guest_says 'ok pairs$'
 	check "the link may change" guest_says 'ok link_changes$'
 	check "who does not care whether it is stopped does no harm" guest_says 'ok disturbances$'
 	check "native XDP is refused meanwhile" guest_says 'ok native_xdp$'

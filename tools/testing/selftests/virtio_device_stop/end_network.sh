@@ -60,6 +60,15 @@ echoed_bytes() {
 	done 2>/tmp/echo
 }
 
+# echoed_from CPU: by the pair of that processor, in a session after another.
+echoed_from() {
+	while [ ! -e /tmp/enough ]; do
+		# shellcheck disable=SC2094 # nothing is written
+		taskset -c "$1" nc $PEER 7 </tmp/data | cmp - /tmp/data || return
+		echo >>"/tmp/echoed_from_$1"
+	done 2>>/tmp/echo
+}
+
 # Each ping is sent as soon as one has come back, and waited for in the end.
 flood() {
 	while [ ! -e /tmp/enough ]; do
@@ -129,6 +138,44 @@ test_load() {
 	end
 	nothing_is_dropped
 	echo "# $(device_get of_type.transmitted) frames sent, $(wc -l </tmp/echoed) times $(wc -c </tmp/data) bytes echoed"
+}
+
+# frames_of PAIR: that have come, and that have gone.
+frames_of() {
+	echo "$(device_get "of_type.by_pair.$1.transmitted") $(device_get "of_type.by_pair.$1.received")"
+}
+
+# Whether both are more.
+are_more() {
+	[ "${2% *}" -gt "${1% *}" ] && [ "${2#* }" -gt "${1#* }" ]
+}
+
+# A session from each processor at the same time, over stops and resumes: all pairs are busy, in both directions.
+test_pairs() {
+	rm -f /tmp/echoed_from_*
+	pairs=$(seq 0 $(($(nproc) - 1)))
+	for pair in $pairs; do
+		frames_of "$pair" >"/tmp/pair_$pair"
+	done
+	rm -f /tmp/enough
+	for pair in $pairs; do
+		echoed_from "$pair" &
+		parts="$parts $!"
+	done
+	cycles=0
+	while [ $cycles -lt 10 ]; do
+		cycle :
+		wait_until more_is_sent "$sent"
+	done
+	for pair in $pairs; do
+		wait_until test -s "/tmp/echoed_from_$pair"
+	done
+	end
+	nothing_is_dropped
+	for pair in $pairs; do
+		are_more "$(cat "/tmp/pair_$pair")" "$(frames_of "$pair")" || fail "pair $pair was idle: $(device_get of_type.by_pair)"
+	done
+	echo "# $(cat /tmp/echoed_from_* | wc -l) sessions by $(nproc) pairs: $(device_get of_type.by_pair)"
 }
 
 change_link() {
@@ -347,7 +394,7 @@ echo 600000 >"$STOP/timeout_ms"
 echo 600000 >"$STOP/lease_ms"
 # Not more than the other end can keep: nc does not read while it waits to write.
 dd if=/dev/urandom of=/tmp/data bs=1k count=64 2>/dev/null
-for test in load link_changes disturbances native_xdp xsk netpoll moved_and_renamed_while_stopped; do
+for test in load pairs link_changes disturbances native_xdp xsk netpoll moved_and_renamed_while_stopped; do
 	if ("test_$test") && (no_breach) && (wait_until nobody_hangs) && dmesg_is_clean; then
 		echo "ok $test"
 	else
