@@ -31,6 +31,7 @@ mod access;
 mod chain;
 mod image;
 mod interrupts;
+mod lookout;
 mod offer;
 mod packed;
 mod parts;

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use rustix::fs::{fcntl_get_seals, fstatfs, SealFlags};
@@ -12,7 +13,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use vm_memory::mmap::{FromRangesError, MmapRegionError};
 use vm_memory::{
-    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
     GuestRegionCollectionError, GuestRegionMmap,
 };
 
@@ -113,7 +114,30 @@ impl Reachable<'_> {
     }
 }
 
+/// What is mapped, for an observer from outside, such as a debugger is: whether the device could reach it makes no difference, and nothing
+/// can be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed<'a>(&'a GuestMemoryMmap);
+
+impl<'a> Observed<'a> {
+    /// A view of `memory`.
+    pub fn new(memory: &'a GuestMemoryMmap) -> Self {
+        Self(memory)
+    }
+
+    /// The little-endian word at `address`. What was written before it can be seen then. None: it is not there, or not aligned.
+    pub fn load(&self, address: GuestAddress) -> Option<u16> {
+        let word = self.0.load(address, Ordering::Acquire);
+        word.ok().map(u16::from_le)
+    }
+}
+
 impl Memory {
+    /// Has an observer look. An unmap waits for it.
+    pub fn observe<T>(&self, look: impl FnOnce(Observed<'_>) -> T) -> T {
+        look(Observed::new(&self.read().all))
+    }
+
     /// What the device can reach.
     pub fn lock(&self) -> Reachable<'_> {
         Reachable(self.read())
@@ -235,7 +259,6 @@ fn is_safe(file: &File) -> bool {
 pub(crate) mod tests {
     use super::*;
     use rustix::fs::{fcntl_add_seals, memfd_create, MemfdFlags};
-    use vm_memory::Bytes;
 
     fn unsealed(size: u64) -> File {
         let file = File::from(memfd_create("memory", MemfdFlags::ALLOW_SEALING).unwrap());
@@ -287,6 +310,11 @@ pub(crate) mod tests {
             assert_eq!(memory.lock().is_bus_master(), enabled);
             assert_eq!(is_reached(&memory, 0), enabled);
             assert_eq!((memory.maps(), memory.files().unwrap().len()), (1, 1));
+            let observed = |at| memory.observe(|memory| memory.load(GuestAddress(at)));
+            assert_eq!(
+                (observed(0), observed(1), observed(0x1000)),
+                (Some(0), None, None)
+            );
         }
         memory.unmap(0, 0x1000).unwrap();
         assert_eq!(memory.maps(), 0);

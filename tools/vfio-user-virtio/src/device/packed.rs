@@ -15,6 +15,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
 
 use super::chain::{Chain, Descriptor, Error};
 use super::offer::MAX_QUEUE_SIZE;
+use crate::memory::Observed;
 
 const AVAIL: u16 = 1 << VRING_PACKED_DESC_F_AVAIL;
 const USED: u16 = 1 << VRING_PACKED_DESC_F_USED;
@@ -165,8 +166,10 @@ impl Packed {
     /// Whether the driver has made the descriptor available (2.8.1). What it has written before can be read then.
     fn is_available(&self, memory: &GuestMemoryMmap, at: Position) -> Result<bool, Error> {
         let flags = memory.load(self.address(at, FLAGS), Ordering::Acquire);
-        let flags = u16::from_le(flags.map_err(|_| Error::Gone)?);
-        Ok((flags & AVAIL != 0) == at.wrap && (flags & USED != 0) != at.wrap)
+        Ok(says_available(
+            u16::from_le(flags.map_err(|_| Error::Gone)?),
+            at.wrap,
+        ))
     }
 
     /// Takes the next chain. With none, notifications are on.
@@ -284,12 +287,13 @@ impl Packed {
         }
     }
 
-    /// Up to where the driver has made descriptors available, as a number of its own in two rounds. None: it can't be told now.
-    pub(super) fn available(&self, memory: &GuestMemoryMmap) -> Option<u16> {
+    /// For an observer: up to where the driver has made descriptors available, as a number of its own in two rounds. None: it can't be
+    /// told now.
+    pub(super) fn available(&self, memory: Observed<'_>) -> Option<u16> {
         let size = self.state.size;
         let mut at = self.state.next_avail;
         for _ in self.outstanding()..size {
-            if !self.is_available(memory, at).ok()? {
+            if !says_available(memory.load(self.address(at, FLAGS))?, at.wrap) {
                 break;
             }
             at = at.advanced(1, size);
@@ -305,6 +309,11 @@ impl Packed {
             forwards => forwards.wrapping_sub(2 * size),
         }
     }
+}
+
+/// Whether a descriptor with such flags is available where the wrap counter is `wrap` (2.8.1).
+fn says_available(flags: u16, wrap: bool) -> bool {
+    (flags & AVAIL != 0) == wrap && (flags & USED != 0) != wrap
 }
 
 #[cfg(test)]

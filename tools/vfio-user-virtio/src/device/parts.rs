@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::lookout::Lookout;
 use super::offer::{Offer, VIRTIO_F_39, VIRTIO_F_SUSPEND};
 use super::queues::Virtqueue;
 use super::requests::{Held, Requests};
@@ -43,6 +44,7 @@ pub(super) struct Parts {
     pub(super) settings: Settings,
     pub(super) tally: Tally,
     pub(super) judge: Judge,
+    pub(super) lookout: Lookout,
 }
 
 impl Parts {
@@ -64,6 +66,7 @@ impl Parts {
             settings,
             tally: Tally::default(),
             judge: Judge::default(),
+            lookout: Lookout::default(),
         }
     }
 

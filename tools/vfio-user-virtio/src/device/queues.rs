@@ -12,6 +12,7 @@ use super::chain::{Chain, Error};
 use super::offer::MAX_QUEUE_SIZE;
 use super::packed::{Packed, PackedState, Position};
 use super::split::{Split, SplitState};
+use crate::memory::Observed;
 use crate::registers::QueueRegisters;
 use crate::types::{Outcome, Type, Wants};
 
@@ -125,8 +126,6 @@ pub(super) struct Virtqueue {
     pub(super) notified: bool,
     /// Taken and not given back.
     in_flight: usize,
-    /// Up to where there were buffers at the last look on behalf of the judge.
-    judged: u16,
 }
 
 impl Virtqueue {
@@ -142,7 +141,6 @@ impl Virtqueue {
             ring: ring.unwrap_or_default(),
             notified: true,
             in_flight: 0,
-            judged: 0,
         };
         (virtqueue, valid)
     }
@@ -218,20 +216,20 @@ impl Virtqueue {
         }
     }
 
-    /// How many buffers the driver has added since the last look; in a packed virtqueue, how many descriptors.
-    pub(super) fn added(&mut self, memory: &GuestMemoryMmap) -> u16 {
-        let available = match &self.ring {
+    /// For an observer: up to where there are buffers. None: it can't be told now.
+    pub(super) fn available(&self, memory: Observed<'_>) -> Option<u16> {
+        match &self.ring {
             None => None,
             Some(Ring::Split(split)) => split.available(memory),
             Some(Ring::Packed(packed)) => packed.available(memory),
-        };
-        let Some(available) = available else {
-            return 0;
-        };
-        let judged = std::mem::replace(&mut self.judged, available);
+        }
+    }
+
+    /// How many buffers there are between two results of [`Self::available`]; in a packed virtqueue, how many descriptors.
+    pub(super) fn added(&self, from: u16, to: u16) -> u16 {
         match &self.ring {
-            Some(Ring::Packed(packed)) => packed.added(judged, available),
-            _ => available.wrapping_sub(judged),
+            Some(Ring::Packed(packed)) => packed.added(from, to),
+            _ => to.wrapping_sub(from),
         }
     }
 }

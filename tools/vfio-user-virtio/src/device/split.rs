@@ -10,6 +10,7 @@ use virtio_queue::{Queue, QueueOwnedT, QueueState, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
 
 use super::chain::{Chain, Error};
+use crate::memory::Observed;
 
 const AVAILABLE: Error = Error::Malformed("an available ring that makes no sense");
 
@@ -110,9 +111,9 @@ impl Split {
         })
     }
 
-    /// The available index. None: it can't be told now.
-    pub(super) fn available(&self, memory: &GuestMemoryMmap) -> Option<u16> {
-        let index = self.0.avail_idx(memory, Ordering::Acquire);
-        index.ok().map(|index| index.0)
+    /// For an observer: the available index. None: it can't be told now.
+    pub(super) fn available(&self, memory: Observed<'_>) -> Option<u16> {
+        let index = self.0.avail_ring().checked_add(2)?;
+        memory.load(GuestAddress(index))
     }
 }

@@ -93,14 +93,16 @@ impl State {
         }
     }
 
-    /// S-DRV-2, S-DRV-3, S-DRV-4: buffers that the driver adds, or takes back, when it must not. The judge looks, not the device.
+    /// S-DRV-2, S-DRV-3, S-DRV-4: buffers that the driver adds, or takes back, when it must not. See [`Lookout`](super::lookout::Lookout).
     fn look_for_added_buffers(&mut self, memory: &Memory) {
         if !self.parts.judge.forbids_buffers() {
             return;
         }
-        let memory = memory.lock();
-        for (index, queue) in self.parts.queues.iter_mut().enumerate() {
-            let added = queue.added(&memory);
+        let Parts {
+            lookout, queues, ..
+        } = &mut self.parts;
+        let added = memory.observe(|memory| lookout.added(queues, memory));
+        for (index, added) in added.into_iter().enumerate() {
             if added != 0 {
                 self.parts.judge.buffers_added(index, added);
             }

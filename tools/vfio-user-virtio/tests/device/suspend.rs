@@ -12,7 +12,7 @@ use vfio_user_virtio::eventfd::Eventfd;
 use vfio_user_virtio::status::{Protocol, Stop};
 
 use crate::driver::{
-    disk, Driver, D, NEEDS_RESET, READY, S, SUSPEND, SUSPENDED, VERSION_1, VIRTIO_F_39,
+    disk, Driver, D, MEMORY, NEEDS_RESET, READY, S, SUSPEND, SUSPENDED, VERSION_1, VIRTIO_F_39,
     VIRTIO_F_SUSPEND,
 };
 
@@ -493,6 +493,41 @@ fn s_drv_2_buffers_added_without_a_notification_are_seen() {
         driver.report().breaches[0].seen,
         "1 buffers added to virtqueue 0 after setting SUSPEND"
     );
+}
+
+/// S-DEV-2 holds for the device; the judge is none, and may not do what the device would.
+#[test]
+fn the_judge_looks_and_touches_nothing() {
+    for bus_master in [true, false] {
+        let mut driver = Driver::suspendable();
+        driver.submit_read(0);
+        driver.serve();
+        assert_eq!(driver.stop(), SUSPENDED);
+        driver.set_bus_master(bus_master);
+        let at = [(); 2].map(|()| {
+            let (at, buffers) = driver.request(0, 0, 512);
+            driver.add(0, &buffers, false);
+            at
+        });
+        let queues = |driver: &Driver| {
+            let image = driver.device.freeze().unwrap().image().unwrap();
+            image["parts"]["queues"].clone()
+        };
+        let all = |driver: &Driver| (driver.bytes(0, MEMORY as usize), queues(driver));
+        let before = all(&driver);
+        driver.status();
+        driver.write16(0x16, 0);
+        assert!(all(&driver) == before);
+        assert_eq!(
+            driver.report().breaches[0].seen,
+            "2 buffers added to virtqueue 0 after setting SUSPEND"
+        );
+        assert_eq!(driver.report().breach_count, 1, "seen once");
+        driver.resume();
+        driver.set_bus_master(true);
+        driver.serve();
+        assert_eq!(at.map(|at| driver.outcome(at)), [0; 2]);
+    }
 }
 
 #[test]

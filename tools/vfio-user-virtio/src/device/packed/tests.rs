@@ -231,7 +231,7 @@ proptest! {
                     asked = Some(used);
                 }
                 Act::Judge => {
-                    let now = packed.available(&driver.memory).unwrap();
+                    let now = packed.available(Observed::new(&driver.memory)).unwrap();
                     // What was both added and taken away again in between is not looked for.
                     if added - judged <= size {
                         prop_assert_eq!(packed.added(seen, now), added - judged);
@@ -262,7 +262,7 @@ proptest! {
                 packed.give_back(chain.head, chain.descriptors, 1, &driver.memory).unwrap();
             }
             packed.wants_interrupt(&driver.memory);
-            let now = packed.available(&driver.memory).unwrap();
+            let now = packed.available(Observed::new(&driver.memory)).unwrap();
             prop_assert!(now < 2 * size && packed.outstanding() <= size);
         }
     }
@@ -325,7 +325,7 @@ fn what_is_gone_is_found_when_it_is_back() {
     assert_eq!(packed.next(&gone), Err(Error::Gone), "its table");
     let gone = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RING as usize)]).unwrap();
     assert_eq!(packed.next(&gone), Err(Error::Gone), "its ring");
-    assert_eq!(packed.available(&gone), None);
+    assert_eq!(packed.available(Observed::new(&gone)), None);
     assert!(packed.next(&driver.memory).unwrap().is_some());
 }
 

@@ -56,6 +56,7 @@ impl State {
         tracing::info!(index, was = ?*virtqueue, "a virtqueue is laid out anew");
         let (laid_out, valid) = Virtqueue::new(laid_out, registers.accepted());
         *virtqueue = laid_out;
+        self.parts.lookout.forget(index);
         valid
     }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 
 use super::State;
+use crate::device::parts::Parts;
 use crate::judge::Write;
 use crate::memory::Memory;
 use crate::settings::{HangUp, ShowStatus};
@@ -41,11 +42,10 @@ impl State {
             protocol,
         });
         if !fenced && self.parts.judge.forbids_buffers() {
-            // What is there by now is not held against the driver.
-            let memory = memory.lock();
-            for queue in &mut self.parts.queues {
-                queue.added(&memory);
-            }
+            let Parts {
+                lookout, queues, ..
+            } = &mut self.parts;
+            memory.observe(|memory| lookout.begin(queues, memory));
         }
         if written == 0 {
             self.reset();
