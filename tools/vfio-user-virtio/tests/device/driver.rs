@@ -214,13 +214,17 @@ impl Driver {
         self.device.write_config(4, &bytes, self.now);
     }
 
-    /// Resets the device and negotiates features, without FEATURES_OK's being looked at.
+    /// Resets the device and accepts those of the features that it offers, without FEATURES_OK's being looked at.
     pub(crate) fn negotiate(&mut self, features: u64) {
+        self.accept(self.offered() & features);
+    }
+
+    /// Resets the device and accepts features, offered or not, without FEATURES_OK's being looked at.
+    pub(crate) fn accept(&mut self, accepted: u64) {
         self.set_bus_master(true);
         self.set_status(0);
         self.set_status(1);
         self.set_status(3);
-        let accepted = self.offered() & features;
         for (select, half) in [(0u32, accepted as u32), (1, (accepted >> 32) as u32)] {
             self.write32(0x08, select);
             self.write32(0x0c, half);

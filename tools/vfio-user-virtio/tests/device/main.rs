@@ -25,6 +25,8 @@ mod scsi;
 #[cfg(test)]
 mod stop;
 #[cfg(test)]
+mod strict;
+#[cfg(test)]
 mod suspend;
 #[cfg(test)]
 mod types;
