@@ -117,6 +117,9 @@ pub struct Serve {
     /// guests' memory, all that the devices are. They have to be stopped. If this fails, that server goes on as if nothing had been
     #[arg(long, value_name = "SOCKET", conflicts_with_all = ["devices", "control", "scenario", "restore"])]
     pub take_over: Option<PathBuf>,
+    /// Wait that long for the devices to stop, and take over then, at once
+    #[arg(long, value_name = "SECONDS", requires = "take_over", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub wait: Option<u32>,
     /// Go on with devices as `save` has written them, which wait for clients
     #[arg(long, value_name = "FILE", conflicts_with_all = ["devices", "control", "scenario"])]
     pub restore: Option<PathBuf>,

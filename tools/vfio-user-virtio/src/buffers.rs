@@ -24,6 +24,7 @@ const MOST_AT_ONCE: usize = 64 * 1024;
 
 /// A buffer: where it is, and how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Buffer {
     /// The guest's address.
     pub address: u64,

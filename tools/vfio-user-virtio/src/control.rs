@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -31,6 +31,8 @@ use clients::{Client, Clients};
 mod clients;
 
 const MAX_LINE: u64 = 64 * 1024;
+/// The longest that the devices are waited for.
+const MOST_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,6 +46,8 @@ struct Request {
     set: Option<Changes>,
     #[serde(rename = "do")]
     action: Option<String>,
+    /// How long 'hand-over' waits for the devices to stop.
+    wait_ms: Option<u64>,
 }
 
 impl Request {
@@ -59,6 +63,12 @@ impl Request {
             } => Some(action),
             _ => None,
         }
+    }
+
+    /// How long the devices are waited for, if they are to be handed over.
+    fn hand_over(&self) -> Option<Duration> {
+        let wait = Duration::from_millis(self.wait_ms.unwrap_or(0)).min(MOST_PATIENCE);
+        (self.of_process() == Some(HAND_OVER)).then_some(wait)
     }
 }
 
@@ -85,6 +95,8 @@ enum Error {
     Version(u32),
     #[error("one of 'get', 'set' and 'do' is wanted")]
     Verb,
+    #[error("'wait_ms' is for 'hand-over'")]
+    Wait,
     #[error("'set' and 'do' need a device: there are {0}")]
     WhichDevice(String),
     #[error("no device '{0}': there are {1}")]
@@ -145,9 +157,9 @@ fn serve(stream: &UnixStream, service: &Service, asked: impl Fn()) -> io::Result
         }
         asked();
         let (id, request) = parse(&line);
-        if let Ok(Some(HAND_OVER)) = request.as_ref().map(Request::of_process) {
+        if let Some(patience) = request.as_ref().ok().and_then(Request::hand_over) {
             // What comes next is no request.
-            return give::give(service, stream, &id);
+            return give::give(service, stream, &id, patience);
         }
         let mut reply = serde_json::to_vec(&answer(id, request, service))?;
         reply.push(b'\n');
@@ -188,6 +200,9 @@ fn names(devices: &Devices) -> String {
 }
 
 fn perform(request: Request, service: &Service) -> Result<Value, Error> {
+    if request.wait_ms.is_some() {
+        return Err(Error::Wait);
+    }
     if request.of_process() == Some("save") {
         return Ok(give::snapshot(service)?);
     }
@@ -277,7 +292,8 @@ mod tests {
     fn a_client_whose_thread_panics_is_told_of() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control");
-        let control = Control::listen(path.clone()).unwrap();
+        let listener = socket::listen(&path).unwrap();
+        let control = Control::new(path.clone(), listener).unwrap();
         let device = Device::new(Arc::new(Wrong), Offer::default(), Settings::default());
         let socket = folder.path().join("a");
         let spec = format!("null,name=a,id=9,socket={}", socket.display());
@@ -304,7 +320,7 @@ mod tests {
             let spec = format!("null,name={name},id={id},socket={}", socket.display());
             spec.parse().unwrap()
         });
-        Service::open(&specs, None).unwrap()
+        Service::open(&specs, None).unwrap().0
     }
 
     fn ask(request: &str) -> (Value, Option<Value>, Option<String>) {
@@ -330,6 +346,10 @@ mod tests {
     fn requests_that_make_no_sense_are_answered_with_an_error_under_their_id() {
         for (request, expected) in [
             (r#"{"v":2,"id":7,"get":""}"#, "version 2"),
+            (
+                r#"{"v":1,"id":7,"do":"save","wait_ms":1}"#,
+                "'wait_ms' is for 'hand-over'",
+            ),
             (r#"{"v":1,"id":7}"#, "one of 'get', 'set' and 'do'"),
             (
                 r#"{"v":1,"id":7,"get":"","do":"x"}"#,
@@ -369,7 +389,8 @@ mod tests {
     fn silent_clients_lock_nobody_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control");
-        let control = Control::listen(path.clone()).unwrap();
+        let listener = socket::listen(&path).unwrap();
+        let control = Control::new(path.clone(), listener).unwrap();
         thread::spawn(move || run(&control, &Arc::new(service()), &Threads::new().0));
         let silent: Vec<UnixStream> = (0..100)
             .map(|_| UnixStream::connect(&path).unwrap())

@@ -3,8 +3,8 @@
 //! The client's files for interrupts.
 
 use std::fs::read_link;
-use std::io::{self, IoSliceMut};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::thread;
@@ -136,12 +136,13 @@ impl TryFrom<OwnedFd> for Eventfd {
     }
 }
 
-impl Eventfd {
-    /// The file, once more.
-    pub fn file(&self) -> io::Result<OwnedFd> {
-        self.0.file.try_clone()
+impl AsFd for Eventfd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.file.as_fd()
     }
+}
 
+impl Eventfd {
     /// Signals whoever waits for it. One whose count is at its limit is signalled already.
     ///
     /// O_NONBLOCK belongs to the client's open file too, and is the client's to choose. So this looks before it writes. Only the same

@@ -65,6 +65,7 @@ pub struct Write {
 
 /// The judge of one driver.
 #[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Judge {
     /// The bits that the driver knows of: what it last read or wrote. A bit that the device set since can't be held against it.
     seen: u8,

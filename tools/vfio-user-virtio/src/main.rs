@@ -23,6 +23,7 @@ use vfio_user_virtio::handover::{self, show, take};
 use vfio_user_virtio::log::Log;
 use vfio_user_virtio::scenario;
 use vfio_user_virtio::service::{Devices, Service};
+use vfio_user_virtio::socket::Made;
 use vfio_user_virtio::threads::{self, Ended, Threads};
 
 /// Why the program can't go on.
@@ -171,13 +172,19 @@ fn report(control: &Path, device: Option<&str>, json: bool) -> Result<ExitCode, 
 /// Starts the devices, and returns while they work.
 fn serve(args: &Serve, log: &Log, threads: &Threads) -> Result<(), Error> {
     let new_files = args.new_files.iter().cloned().collect();
-    let (service, predecessor) = match (&args.take_over, &args.restore) {
+    let patience = Duration::from_secs(args.wait.unwrap_or(0).into());
+    let (service, made, predecessor) = match (&args.take_over, &args.restore) {
         (Some(control), _) => {
-            let (service, predecessor) = take::take(control, &new_files)?;
-            (service, Some(predecessor))
+            let (service, predecessor) = take::take(control, &new_files, patience)?;
+            (service, Made::default(), Some(predecessor))
         }
-        (None, Some(file)) => (take::restore(file, &new_files)?, None),
-        (None, None) => (Service::open(&args.devices, args.control.as_deref())?, None),
+        (None, restored) => {
+            let (service, made) = match restored {
+                Some(file) => take::restore(file, &new_files)?,
+                None => Service::open(&args.devices, args.control.clone())?,
+            };
+            (service, made, None)
+        }
     };
     if let Some(file) = &args.scenario {
         apply(file, service.devices())?;
@@ -235,6 +242,7 @@ fn serve(args: &Serve, log: &Log, threads: &Threads) -> Result<(), Error> {
     }
     let threads = threads.clone();
     service.set_in_charge(move || threads.finish());
+    made.keep();
     *wait = true;
     Ok(())
 }

@@ -3,8 +3,8 @@
 //! The guest's memory, as far as the client, and the driver, let the device reach it.
 
 use std::fs::File;
-use std::io;
 use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -161,19 +161,9 @@ impl Memory {
         self.read().all.num_regions()
     }
 
-    /// What is mapped, with the files.
-    pub fn files(&self) -> io::Result<Vec<(Map, File)>> {
-        let maps = self.read();
-        let files = maps.all.iter().filter_map(|region| {
-            let file = region.file_offset()?;
-            let map = Map {
-                address: region.start_addr().0,
-                size: region.len(),
-                offset: file.start(),
-            };
-            Some(file.file().try_clone().map(|file| (map, file)))
-        });
-        files.collect()
+    /// All that is mapped, whether or not the device may reach it now.
+    pub fn all(&self) -> Arc<GuestMemoryMmap> {
+        Arc::clone(&self.read().all)
     }
 
     /// Maps `size` bytes of `file` from `offset` on at the guest address `address`.
@@ -244,6 +234,20 @@ impl Memory {
     }
 }
 
+/// What is mapped there, with the files.
+pub fn files(memory: &GuestMemoryMmap) -> Vec<(Map, BorrowedFd<'_>)> {
+    let files = memory.iter().filter_map(|region| {
+        let file = region.file_offset()?;
+        let map = Map {
+            address: region.start_addr().0,
+            size: region.len(),
+            offset: file.start(),
+        };
+        Some((map, file.file().as_fd()))
+    });
+    files.collect()
+}
+
 fn pages(start: u64, size: u64) -> Result<(), Error> {
     let whole = start % PAGE_SIZE == 0 && size % PAGE_SIZE == 0 && size > 0;
     whole.then_some(()).ok_or(Error::Pages)
@@ -309,7 +313,7 @@ pub(crate) mod tests {
             memory.set_bus_master(enabled);
             assert_eq!(memory.lock().is_bus_master(), enabled);
             assert_eq!(is_reached(&memory, 0), enabled);
-            assert_eq!((memory.maps(), memory.files().unwrap().len()), (1, 1));
+            assert_eq!((memory.maps(), files(&memory.all()).len()), (1, 1));
             let observed = |at| memory.observe(|memory| memory.load(GuestAddress(at)));
             assert_eq!(
                 (observed(0), observed(1), observed(0x1000)),

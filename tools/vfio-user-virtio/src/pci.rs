@@ -90,6 +90,7 @@ pub struct Window {
 
 /// The configuration space.
 #[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Config {
     #[serde(with = "portable::hex")]
     bytes: [u8; CONFIG_SIZE],

@@ -22,6 +22,7 @@ pub const DEVICE_STATUS: u64 = 0x14;
 
 /// What the driver has set up of one virtqueue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct QueueRegisters {
     /// `queue_size`.
     pub size: u16,
@@ -56,6 +57,7 @@ impl QueueRegisters {
 
 /// The registers.
 #[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Registers {
     offered: u64,
     device_feature_select: u32,

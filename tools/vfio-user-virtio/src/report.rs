@@ -50,7 +50,7 @@ pub struct Report {
 
 /// What a device has counted since it was started.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
+#[serde(deny_unknown_fields)]
 pub struct Counters {
     /// Requests.
     pub requests: Requests,
@@ -81,7 +81,7 @@ pub struct Counters {
 
 /// Requests, by what has become of them.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
+#[serde(deny_unknown_fields)]
 pub struct Requests {
     /// Taken from a virtqueue.
     pub taken: u64,
@@ -103,7 +103,7 @@ pub struct Requests {
 
 /// Stops and resumes, by what has become of them. Times are in microseconds.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
+#[serde(deny_unknown_fields)]
 pub struct Stops {
     /// Asked for by the driver.
     pub requested: u64,

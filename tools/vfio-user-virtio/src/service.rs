@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use crate::boundary::Boundary;
 use crate::device::Device;
-use crate::handover::{take, Error};
+use crate::handover::Error;
+use crate::socket::Made;
 use crate::spec::Spec;
-use crate::vfio_user::Server;
+use crate::vfio_user::{Server, Standing};
 
 /// Devices by name.
 pub type Devices = BTreeMap<String, Arc<Device>>;
@@ -130,7 +131,7 @@ impl Service {
     }
 
     /// The devices that `specs` describe, and a control socket.
-    pub fn open(specs: &[Spec], control: Option<&Path>) -> Result<Self, Error> {
+    pub fn open(specs: &[Spec], control: Option<PathBuf>) -> Result<(Self, Made), Error> {
         let devices = specs
             .iter()
             .map(|spec| {
@@ -138,10 +139,18 @@ impl Service {
                     name: spec.name.clone(),
                     source,
                 })?;
-                Ok((spec.clone(), Arc::new(device)))
+                Ok((spec.clone(), device))
             })
-            .collect::<Result<Vec<_>, Error>>()?;
-        let mut names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+            .collect::<Result<_, Error>>()?;
+        Self::listen(devices, control)
+    }
+
+    /// These devices, and a control socket. The sockets are made now.
+    pub fn listen(
+        devices: Vec<(Spec, Device)>,
+        control: Option<PathBuf>,
+    ) -> Result<(Self, Made), Error> {
+        let mut names: Vec<&str> = devices.iter().map(|(spec, _)| &*spec.name).collect();
         names.sort_unstable();
         if let Some(twice) = names
             .windows(2)
@@ -150,19 +159,27 @@ impl Service {
         {
             return Err(Error::SameName((*twice).to_owned()));
         }
-        let control = control
-            .map(|path| Control::listen(path.to_owned()))
-            .transpose()?;
+        let mut made = Made::default();
+        let mut listen = |path: &Path| {
+            made.listen(path).map_err(|source| Error::Listen {
+                path: path.to_owned(),
+                source,
+            })
+        };
+        let control = match control {
+            None => None,
+            Some(path) => Some(Control::new(path.clone(), listen(&path)?)?),
+        };
         let endpoint = |(spec, device): (Spec, _)| {
-            let server = take::listen(&spec.socket)?;
-            Ok(Endpoint::new(spec, device, server))
+            let server = Server::new(listen(&spec.socket)?, Standing::Listening)?;
+            Ok(Endpoint::new(spec, Arc::new(device), server))
         };
         // Whoever sees the last socket may connect to all.
         let endpoints = devices
             .into_iter()
             .map(endpoint)
             .collect::<Result<_, Error>>()?;
-        Self::new(endpoints, control)
+        Ok((Self::new(endpoints, control)?, made))
     }
 
     /// Where the devices are served.

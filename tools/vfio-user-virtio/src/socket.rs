@@ -5,7 +5,7 @@
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -25,6 +25,32 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
         std::fs::remove_file(path)?;
     }
     UnixListener::bind(path)
+}
+
+/// Sockets that were made to listen on. They are removed when this is dropped.
+#[derive(Debug, Default)]
+pub struct Made(Vec<PathBuf>);
+
+impl Made {
+    /// Listens on `path`, too. A socket that a dead process has left there is replaced.
+    pub fn listen(&mut self, path: &Path) -> io::Result<UnixListener> {
+        let listener = listen(path)?;
+        self.0.push(path.to_owned());
+        Ok(listener)
+    }
+
+    /// They are not removed: clients may connect to them.
+    pub fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// The next client. None: there is none after all. Who is accepted is waited for, whatever the listener's mode.

@@ -105,6 +105,7 @@ pub enum Effect {
 
 /// The device status field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Status {
     value: u8,
     stop: Stop,

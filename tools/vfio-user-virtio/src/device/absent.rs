@@ -6,19 +6,28 @@
 
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use super::queues::{Done, Taken};
 use crate::buffers::PATIENCE;
+use crate::portable;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Absent {
     /// Since when something is missing. Meanwhile the device takes nothing, and carries nothing out.
+    #[serde(with = "portable::instant::option")]
     since: Option<Instant>,
-    /// Something was mapped since the worker began: what it has missed may be there now.
+    /// Something was mapped since the worker began: what it has missed may be there now. A successor does not know, and tries.
+    #[serde(skip, default = "yes")]
     mapped: bool,
     /// The worker tries now, and this is its last time.
+    #[serde(skip)]
     trying: bool,
+    #[serde(skip)]
     last: bool,
     /// It has missed something again.
+    #[serde(skip)]
     missed: bool,
     /// Requests whose buffers are missing.
     pub(super) requests: Vec<Taken>,
@@ -26,12 +35,11 @@ pub(super) struct Absent {
     pub(super) done: Vec<Done>,
 }
 
-impl Absent {
-    /// Whether nothing is missing.
-    pub(super) fn is_idle(&self) -> bool {
-        self.since.is_none() && self.len() == 0
-    }
+fn yes() -> bool {
+    true
+}
 
+impl Absent {
     /// Taken, and waiting for memory.
     pub(super) fn len(&self) -> usize {
         self.requests.len() + self.done.len()
@@ -131,7 +139,7 @@ mod tests {
         assert_eq!((absent.deadline(), absent.has_work(later)), (None, true));
         absent.begin(later);
         assert_eq!(absent.take_requests().len(), 1);
-        assert!(!absent.end() && absent.is_idle());
+        assert!(!absent.end() && absent.since.is_none() && absent.len() == 0);
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub(super) enum Error {
 
 /// The buffers of a chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Chain {
     /// The index of its first descriptor; in a packed virtqueue its buffer ID.
     pub(super) head: u16,

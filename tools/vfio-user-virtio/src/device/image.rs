@@ -3,13 +3,13 @@
 //! The device as another process can go on with it: an image of all that it is, and the files by which it reaches the guest.
 
 use std::fs::File;
-use std::io;
-use std::os::fd::OwnedFd;
-use std::sync::{Arc, MutexGuard};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use vm_memory::GuestMemoryMmap;
 
 use super::interrupts::Interrupts;
 use super::parts::Parts;
@@ -35,9 +35,6 @@ pub enum Busy {
     /// The worker has requests in hand.
     #[error("it is carrying out requests")]
     Executing,
-    /// Memory is away, see [`PATIENCE`](crate::buffers::PATIENCE).
-    #[error("it waits for memory of the guest's")]
-    Waiting,
 }
 
 /// Why an image can't be gone on with.
@@ -76,14 +73,25 @@ struct Image<Parts, Interrupts, Schedule> {
 }
 
 /// By what the device reaches the guest.
-#[derive(Debug, Default)]
-pub struct Files {
+#[derive(Debug)]
+pub struct Files<File = OwnedFd> {
     /// The guest's memory.
     pub maps: Vec<(Map, File)>,
     /// A file for each MSI-X vector that is signalled.
-    pub vectors: Vec<Option<OwnedFd>>,
+    pub vectors: Vec<Option<File>>,
     /// That for INTx.
-    pub intx: Option<OwnedFd>,
+    pub intx: Option<File>,
+}
+
+impl<File> Default for Files<File> {
+    /// It does not.
+    fn default() -> Self {
+        Self {
+            maps: Vec::new(),
+            vectors: Vec::new(),
+            intx: None,
+        }
+    }
 }
 
 /// A device that does nothing as long as this lives.
@@ -91,6 +99,7 @@ pub struct Files {
 pub struct Frozen<'a> {
     device: &'a Device,
     state: MutexGuard<'a, State>,
+    memory: Arc<GuestMemoryMmap>,
 }
 
 impl Frozen<'_> {
@@ -105,14 +114,14 @@ impl Frozen<'_> {
         })
     }
 
-    /// The files. They are this process's still.
-    pub fn files(&self) -> io::Result<Files> {
-        let (vectors, intx) = self.state.interrupts.files()?;
-        Ok(Files {
-            maps: self.device.memory.files()?,
+    /// The files.
+    pub fn files(&self) -> Files<BorrowedFd<'_>> {
+        let (vectors, intx) = self.state.interrupts.files();
+        Files {
+            maps: memory::files(&self.memory),
             vectors,
             intx,
-        })
+        }
     }
 }
 
@@ -120,24 +129,26 @@ impl Device {
     /// Has the device do nothing for a while, if it does nothing anyway: it has stopped, or there is no driver.
     pub fn freeze(&self) -> Result<Frozen<'_>, Busy> {
         let state = self.lock();
-        let parts = &state.parts;
-        if parts.resetting {
-            return Err(Busy::Resetting);
-        }
-        if parts.status.is_live() && parts.status.stop() != Stop::Stopped {
-            return Err(Busy::Running);
-        }
-        // A reset does not wait for a file, and what the worker still does to it has to come before what a successor does.
-        if state.worker_is_busy {
-            return Err(Busy::Executing);
-        }
-        if !parts.requests.absent.is_idle() {
-            return Err(Busy::Waiting);
-        }
+        is_still(&state)?;
         Ok(Frozen {
             device: self,
+            memory: self.memory.all(),
             state,
         })
+    }
+
+    /// Waits until it could be frozen, but not beyond `deadline`. Returns whether it could.
+    pub fn wait_until_still(&self, deadline: Instant) -> bool {
+        let mut state = self.lock();
+        while is_still(&state).is_err() {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return false;
+            }
+            let woken = self.wake.wait_timeout(state, rest);
+            (state, _) = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        true
     }
 
     /// A device of that type that goes on as the one of the image did. `taken_over`: by the same client and guest.
@@ -154,7 +165,7 @@ impl Device {
         let state = device
             .state
             .get_mut()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+            .unwrap_or_else(PoisonError::into_inner);
         check(&state.parts, &image.parts)?;
         state.parts = image.parts;
         state.parts.tally.counters.takeovers += u64::from(taken_over);
@@ -175,11 +186,27 @@ impl Device {
         let memory = Memory::default();
         memory.set_bus_master(state.parts.pci.is_bus_master());
         for (map, file) in files.maps {
-            memory.map(map.address, map.size, map.offset, file)?;
+            memory.map(map.address, map.size, map.offset, File::from(file))?;
         }
         device.memory = memory;
         Ok(device)
     }
+}
+
+/// Whether the device does nothing.
+fn is_still(state: &State) -> Result<(), Busy> {
+    let parts = &state.parts;
+    if parts.resetting {
+        return Err(Busy::Resetting);
+    }
+    if parts.status.is_live() && parts.status.stop() != Stop::Stopped {
+        return Err(Busy::Running);
+    }
+    // A reset does not wait for a file, and what the worker still does to it has to come before what a successor does.
+    if state.worker_is_busy {
+        return Err(Busy::Executing);
+    }
+    Ok(())
 }
 
 /// Whether a device that is made like `fresh` can go on as `saved`.
@@ -203,8 +230,8 @@ fn check(fresh: &Parts, saved: &Parts) -> Result<(), Error> {
         return Err(Error::Features(unknown));
     }
     let queues = saved.registers.queues.len();
-    let reached = saved.requests.taken().map(|taken| taken.queue);
-    if saved.queues.len() > queues || reached.into_iter().any(|queue| queue >= saved.queues.len()) {
+    let mut reached = saved.requests.queues();
+    if saved.queues.len() > queues || reached.any(|queue| queue >= saved.queues.len()) {
         return Err(Error::Differs("its virtqueues"));
     }
     Ok(())

@@ -2,8 +2,7 @@
 
 //! Interrupts to the driver, by way of the client: MSI-X vectors, or INTx and its status register.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use serde::{Deserialize, Serialize};
 
@@ -73,10 +72,9 @@ impl Interrupts {
     }
 
     /// The files of the MSI-X vectors, and that of INTx.
-    pub(super) fn files(&self) -> io::Result<(Vec<Option<OwnedFd>>, Option<OwnedFd>)> {
-        let file = |eventfd: &Option<Eventfd>| eventfd.as_ref().map(Eventfd::file).transpose();
-        let vectors = self.vectors.iter().map(file).collect::<io::Result<_>>()?;
-        Ok((vectors, file(&self.intx)?))
+    pub(super) fn files(&self) -> (Vec<Option<BorrowedFd<'_>>>, Option<BorrowedFd<'_>>) {
+        let vectors = self.vectors.iter().map(file).collect();
+        (vectors, file(&self.intx))
     }
 
     /// Goes on as those that were saved, which have no files.
@@ -142,6 +140,10 @@ impl Interrupts {
             _ => false,
         }
     }
+}
+
+fn file(eventfd: &Option<Eventfd>) -> Option<BorrowedFd<'_>> {
+    eventfd.as_ref().map(Eventfd::as_fd)
 }
 
 fn is_told(eventfd: &Eventfd) -> bool {

@@ -20,6 +20,7 @@ pub(super) const MAX_QUEUE_SIZE: u16 = 256;
 
 /// What the device offers besides the features of its type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Offer {
     /// VIRTIO_F_DEVICE_STOP.
     pub device_stop: bool,

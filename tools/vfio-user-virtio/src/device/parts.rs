@@ -19,6 +19,7 @@ use crate::status::{Protocol, Status, Stop, FEATURES_OK};
 
 /// What the driver is not shown, or not told, until the device runs again.
 #[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Withheld {
     /// D-DEV-3, S-DEV-2: what the driver sees of the configuration while the device is stopped.
     #[serde(with = "portable::hex::option")]

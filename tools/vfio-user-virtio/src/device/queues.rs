@@ -2,6 +2,8 @@
 
 //! The virtqueues: what the driver has made available is taken, and given back.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize, Serializer};
 use virtio_bindings::virtio_config::VIRTIO_F_RING_PACKED;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
@@ -18,6 +20,7 @@ use crate::types::{Outcome, Type, Wants};
 
 /// A request that was taken from a virtqueue.
 #[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Taken {
     pub(super) queue: usize,
     pub(super) chain: Chain,
@@ -42,13 +45,33 @@ impl Executed {
 }
 
 /// A request that was carried out. Without an outcome its buffers made no sense.
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Done {
     pub(super) queue: usize,
     /// As its chain has them.
     pub(super) head: u16,
     pub(super) descriptors: u16,
-    pub(super) outcome: Option<Outcome>,
+    pub(super) outcome: Option<Ended>,
+}
+
+/// An [`Outcome`], which another process may have come to.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ended {
+    pub(super) kind: Cow<'static, str>,
+    pub(super) ok: bool,
+    pub(super) written: u32,
+}
+
+impl From<Outcome> for Ended {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            kind: outcome.kind.into(),
+            ok: outcome.ok,
+            written: outcome.written,
+        }
+    }
 }
 
 /// A ring as plain data: where it lies, and how far the device has got.
@@ -119,6 +142,7 @@ impl Serialize for Ring {
 
 /// One virtqueue.
 #[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Virtqueue {
     /// None: the driver has not enabled it, or it can't be used.
     ring: Option<Ring>,

@@ -19,6 +19,7 @@ pub(super) struct Waiting(BTreeMap<(Instant, u64, u64), Taken>);
 
 /// One of them, as it is written.
 #[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 struct Entry {
     #[serde(with = "portable::instant")]
     due: Instant,
@@ -96,7 +97,6 @@ pub(super) struct Requests {
     /// Those that were not finished when the device was suspended.
     left: Waiting,
     /// Those that wait for memory.
-    #[serde(skip)]
     pub(super) absent: Absent,
     /// How many the worker is carrying out.
     #[serde(skip)]
@@ -109,10 +109,13 @@ impl Requests {
         (waiting + self.absent.len() + self.executing) as u64
     }
 
-    /// Those that wait for their time.
-    pub(super) fn taken(&self) -> impl Iterator<Item = &Taken> {
-        let all = [&self.waiting, &self.saying, &self.left];
-        all.into_iter().flat_map(|waiting| waiting.0.values())
+    /// Whose they are, but for those that are being carried out.
+    pub(super) fn queues(&self) -> impl Iterator<Item = usize> + '_ {
+        let waiting = [&self.waiting, &self.saying, &self.left];
+        let waiting = waiting.into_iter().flat_map(|waiting| waiting.0.values());
+        let taken = waiting.chain(&self.absent.requests);
+        let done = self.absent.done.iter().map(|done| done.queue);
+        taken.map(|taken| taken.queue).chain(done)
     }
 
     /// Whether the worker is carrying any out.

@@ -24,6 +24,7 @@ pub(super) enum Event {
 
 /// The answers that the device has yet to give.
 #[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Schedule {
     /// When the driver asked for the stop or the resume that is pending, or the device acknowledged the stop that stands.
     #[serde(with = "portable::instant::option")]

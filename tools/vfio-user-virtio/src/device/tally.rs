@@ -11,6 +11,7 @@ use crate::report::Counters;
 use crate::status::Stop;
 
 #[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Tally {
     pub(super) counters: Counters,
     /// From the driver's write for a stop until it sees that the device has stopped.

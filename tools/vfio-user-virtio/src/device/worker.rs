@@ -96,7 +96,7 @@ impl Device {
             queue: taken.queue,
             head: *head,
             descriptors: *descriptors,
-            outcome,
+            outcome: outcome.map(Into::into),
         })
     }
 }

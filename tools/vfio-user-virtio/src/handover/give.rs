@@ -5,19 +5,21 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{memfd_create, MemfdFlags};
 use serde_json::{json, Value};
 
-use super::{transfer, ClientSnapshot, DeviceSnapshot, Error, Snapshot, PATIENCE, TAKEN};
+use super::{transfer, wait, ClientSnapshot, DeviceSnapshot, Error, Snapshot, PATIENCE, TAKEN};
 use crate::boundary::Closed;
 use crate::device::{Files, Frozen};
+use crate::portable;
 use crate::report;
-use crate::service::{Endpoint, Service};
-use crate::vfio_user::Standing;
+use crate::service::{Control, Endpoint, Service};
+use crate::vfio_user::{Limits, Standing};
 
 /// The snapshot alone, for who wants to look at it. The devices have to stand still for that, too.
 pub fn snapshot(service: &Service) -> Result<Value, Error> {
@@ -42,87 +44,138 @@ fn freeze(endpoint: &Endpoint) -> Result<Frozen<'_>, Error> {
     })
 }
 
-/// All that stands still, for as long as this lives, and what is handed over.
+/// All that stands still, for as long as this lives.
 #[derive(Debug)]
-struct Ready<'a> {
-    files: Vec<OwnedFd>,
-    _frozen: Vec<Frozen<'a>>,
-    _servers: Vec<Closed<'a, Standing>>,
-    _control: Option<Closed<'a, ()>>,
+struct Still<'a> {
+    devices: Vec<StillDevice<'a>>,
+    control: Option<(&'a Control, Closed<'a, ()>)>,
 }
 
-fn prepare(service: &Service, deadline: Instant) -> Result<Ready<'_>, Error> {
-    if !service.is_in_charge() {
-        return Err(Error::Ending);
+#[derive(Debug)]
+struct StillDevice<'a> {
+    endpoint: &'a Endpoint,
+    device: Frozen<'a>,
+    client: Option<(Arc<UnixStream>, Option<Limits>)>,
+    /// That the data is in.
+    file: Option<Arc<File>>,
+    _server: Closed<'a, Standing>,
+}
+
+impl<'a> Still<'a> {
+    fn new(service: &'a Service, deadline: Instant) -> Result<Self, Error> {
+        if !service.is_in_charge() {
+            return Err(Error::Ending);
+        }
+        // Nobody asks any more while this is being prepared.
+        let close = |control: &'a Control| {
+            let closed = control.boundary().close(deadline);
+            closed.map(|closed| (control, closed))
+        };
+        let control = service.control().map(close).transpose();
+        let mut still = Self {
+            devices: Vec::new(),
+            control: control.map_err(io::Error::from)?,
+        };
+        for endpoint in service.endpoints() {
+            let server = endpoint.server().boundary().close(deadline);
+            let server = server.map_err(|_| Error::Boundary(endpoint.spec().name.clone()))?;
+            let client = match server.standing() {
+                Some(Standing::InSession { client, limits }) => Some((client, limits)),
+                _ => None,
+            };
+            still.devices.push(StillDevice {
+                device: freeze(endpoint)?,
+                client,
+                file: endpoint.device().file(),
+                endpoint,
+                _server: server,
+            });
+        }
+        Ok(still)
     }
-    let mut files = Vec::new();
-    let (mut frozen, mut servers, mut devices) = (Vec::new(), Vec::new(), Vec::new());
-    // Nobody asks any more while this is being prepared.
-    let control = service
-        .control()
-        .map(|control| control.boundary().close(deadline))
-        .transpose()
-        .map_err(io::Error::from)?;
-    for endpoint in service.endpoints() {
-        let closed = endpoint
-            .server()
-            .boundary()
-            .close(deadline)
-            .map_err(|_| Error::Boundary(endpoint.spec().name.clone()))?;
-        let device = freeze(endpoint)?;
-        let mut snapshot = DeviceSnapshot::new(endpoint.spec(), &device)?;
-        files.push(endpoint.server().listener().try_clone()?.into());
-        if let Some(Standing::InSession { client, limits }) = closed.standing() {
-            snapshot.client = Some(ClientSnapshot { limits });
-            files.push(client.try_clone()?.into());
+
+    /// What it is, and the files. They are this process's still, and not duplicated: it may have no room for any more.
+    fn hand_over(&self) -> Result<(Snapshot, Vec<BorrowedFd<'_>>), Error> {
+        let (mut devices, mut files) = (Vec::new(), Vec::new());
+        for still in &self.devices {
+            let mut snapshot = DeviceSnapshot::new(still.endpoint.spec(), &still.device)?;
+            files.push(still.endpoint.server().listener().as_fd());
+            if let Some((client, limits)) = &still.client {
+                snapshot.client = Some(ClientSnapshot { limits: *limits });
+                files.push(client.as_fd());
+            }
+            snapshot.file = still.file.is_some();
+            files.extend(still.file.as_ref().map(AsFd::as_fd));
+            let Files {
+                maps,
+                vectors,
+                intx,
+            } = still.device.files();
+            for (map, file) in maps {
+                snapshot.maps.push(map);
+                files.push(file);
+            }
+            snapshot.vectors = vectors.iter().map(Option::is_some).collect();
+            snapshot.intx = intx.is_some();
+            files.extend(vectors.into_iter().flatten().chain(intx));
+            devices.push(snapshot);
         }
-        if let Some(file) = endpoint.device().file() {
-            snapshot.file = true;
-            files.push(file.try_clone()?.into());
-        }
-        let Files {
-            maps,
-            vectors,
-            intx,
-        } = device.files()?;
-        for (map, file) in maps {
-            snapshot.maps.push(map);
-            files.push(file.into());
-        }
-        snapshot.vectors = vectors.iter().map(Option::is_some).collect();
-        snapshot.intx = intx.is_some();
-        files.extend(vectors.into_iter().flatten().chain(intx));
-        devices.push(snapshot);
-        servers.push(closed);
-        frozen.push(device);
+        let control = self.control.as_ref().map(|(control, _)| control);
+        files.extend(control.map(|control| control.listener().as_fd()));
+        let path = control.map(|control| control.path().to_owned());
+        Ok((Snapshot::new(path, devices)?, files))
     }
-    let path = match service.control() {
-        None => None,
-        Some(control) => {
-            files.push(control.listener().try_clone()?.into());
-            Some(control.path().to_owned())
-        }
-    };
+}
+
+fn in_memory(snapshot: &Snapshot) -> Result<File, Error> {
     let memfd = memfd_create("snapshot", MemfdFlags::CLOEXEC).map_err(io::Error::from)?;
-    let mut first = File::from(memfd);
-    first.write_all(&serde_json::to_vec(&Snapshot::new(path, devices)?)?)?;
-    files.insert(0, first.into());
-    if Instant::now() >= deadline {
-        return Err(io::Error::from(ErrorKind::TimedOut).into());
-    }
-    Ok(Ready {
-        files,
-        _frozen: frozen,
-        _servers: servers,
-        _control: control,
-    })
+    let mut file = File::from(memfd);
+    file.write_all(&serde_json::to_vec(snapshot)?)?;
+    Ok(file)
 }
 
-/// Hands over to whoever is on `stream`, and has asked with the request `id`. Returns only if that comes to nothing: whoever takes over
-/// has this process end.
-pub fn give(service: &Service, stream: &UnixStream, id: &Value) -> io::Result<()> {
+fn in_time(deadline: Instant) -> io::Result<()> {
+    if Instant::now() >= deadline {
+        return Err(ErrorKind::TimedOut.into());
+    }
+    Ok(())
+}
+
+/// Hands over to whoever is on `stream`, and has asked with the request `id`, as soon as the devices have stopped, if that is within
+/// `patience`. Returns only if that comes to nothing: whoever takes over has this process end.
+pub fn give(
+    service: &Service,
+    stream: &UnixStream,
+    id: &Value,
+    patience: Duration,
+) -> io::Result<()> {
+    let end = Instant::now() + patience;
+    loop {
+        wait::wait(service, stream, end)?;
+        if try_to_give(service, stream, id, end)? == Outcome::Answered {
+            return Ok(());
+        }
+    }
+}
+
+/// What has become of it.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It was refused.
+    Answered,
+    /// A device has gone on just now. The successor still waits.
+    TooLate,
+}
+
+fn try_to_give(
+    service: &Service,
+    stream: &UnixStream,
+    id: &Value,
+    end: Instant,
+) -> io::Result<Outcome> {
     let _turn = service.stand_still();
-    let deadline = Instant::now() + PATIENCE;
+    let since = Instant::now();
+    let deadline = since + PATIENCE;
     let answer = |result: Value| {
         let mut line = json!({ "v": report::VERSION, "id": id });
         if let (Some(line), Value::Object(result)) = (line.as_object_mut(), result) {
@@ -132,13 +185,29 @@ pub fn give(service: &Service, stream: &UnixStream, id: &Value) -> io::Result<()
         let mut stream = stream;
         stream.write_all(format!("{line}\n").as_bytes())
     };
-    let ready = match prepare(service, deadline) {
-        Ok(ready) => ready,
-        Err(error) => return answer(json!({ "error": reasons(&error) })),
+    let refuse = |error: &Error| {
+        answer(json!({ "error": reasons(error) }))?;
+        Ok(Outcome::Answered)
     };
-    answer(json!({ "value": { "files": ready.files.len() } }))?;
+    let still = match Still::new(service, deadline) {
+        Ok(still) => still,
+        Err(Error::Busy { .. }) if Instant::now() < end => return Ok(Outcome::TooLate),
+        Err(error) => return refuse(&error),
+    };
+    let prepared = still.hand_over().and_then(|(snapshot, files)| {
+        let first = in_memory(&snapshot)?;
+        in_time(deadline)?;
+        Ok((first, files))
+    });
+    let (first, mut files) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return refuse(&error),
+    };
+    files.insert(0, first.as_fd());
+    let since = portable::instant::serialize(&since, serde_json::value::Serializer)?;
+    answer(json!({ "value": { "files": files.len(), "since": since } }))?;
     limit(stream, deadline)?;
-    transfer::send(stream, &ready.files)?;
+    transfer::send(stream, &files)?;
     if !is_taken(stream, deadline) {
         tracing::warn!("a successor has not taken over: this process goes on");
         return Err(io::Error::other("a successor that did not take over"));

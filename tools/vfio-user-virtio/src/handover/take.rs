@@ -16,9 +16,10 @@ use serde_json::{json, Value};
 
 use super::{boot, transfer, DeviceSnapshot, Error, Snapshot, HAND_OVER, PATIENCE, TAKEN};
 use crate::device::{Device, Files};
+use crate::portable;
 use crate::report;
 use crate::service::{Control, Endpoint, Service};
-use crate::socket;
+use crate::socket::Made;
 use crate::spec::{self, Spec};
 use crate::vfio_user::{Server, Standing};
 
@@ -29,65 +30,70 @@ const MAX_LINE: u64 = 4096;
 #[derive(Debug)]
 pub struct Predecessor {
     stream: UnixStream,
-    asked: Instant,
+    since: Instant,
 }
 
 impl Predecessor {
-    /// Takes over. Returns how long that has taken, from the request for it. With an error the server goes on, and this process is not
+    /// Takes over. Returns how long that has taken, from when all had stopped. With an error the server goes on, and this process is not
     /// to.
     pub fn take_over(mut self) -> Result<Duration, Error> {
         self.stream.write_all(TAKEN)?;
-        Ok(self.asked.elapsed())
+        Ok(self.since.elapsed())
     }
 }
 
 /// Where devices have their data from now on, by name.
 pub type NewFiles = BTreeMap<String, PathBuf>;
 
-/// Asks the server on the control socket `path` to hand over. Its devices do nothing until [`Predecessor::take_over`].
-pub fn take(path: &Path, new_files: &NewFiles) -> Result<(Service, Predecessor), Error> {
+/// Asks the server on the control socket `path` to hand over, as soon as its devices have stopped, if that is within `patience`. They
+/// do nothing from then until [`Predecessor::take_over`].
+pub fn take(
+    path: &Path,
+    new_files: &NewFiles,
+    patience: Duration,
+) -> Result<(Service, Predecessor), Error> {
     let mut stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(2 * PATIENCE))?;
+    stream.set_read_timeout(Some(patience + 2 * PATIENCE))?;
     stream.set_write_timeout(Some(2 * PATIENCE))?;
-    let asked = Instant::now();
-    let request = json!({ "v": report::VERSION, "id": 1, "do": HAND_OVER });
+    let wait_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+    // An older server does not know the key, and is to say what else does not fit.
+    let request = if wait_ms == 0 {
+        json!({ "v": report::VERSION, "id": 1, "do": HAND_OVER })
+    } else {
+        json!({ "v": report::VERSION, "id": 1, "do": HAND_OVER, "wait_ms": wait_ms })
+    };
     stream.write_all(format!("{request}\n").as_bytes())?;
-    let count = count(&read_line(&mut stream)?)?;
+    let (count, since) = accepted(&read_line(&mut stream)?)?;
+    stream.set_read_timeout(Some(2 * PATIENCE))?;
     let mut files = transfer::receive(&stream, count)?.into_iter();
     let snapshot = read_snapshot(files.next().ok_or(Error::Files)?.into())?;
     let snapshot = Snapshot::parse(&snapshot)?;
-    let endpoints = endpoints(snapshot.devices, new_files, |device, spec, moved| {
+    let devices = restored(snapshot.devices, new_files, |device, spec, moved| {
         receive(device, spec, moved, &mut files)
     })?;
+    let endpoint = |(spec, (device, server))| Endpoint::new(spec, Arc::new(device), server);
+    let endpoints = devices.into_iter().map(endpoint).collect();
     let mut next = || files.next().ok_or(Error::Files);
     let control = match snapshot.control {
         None => None,
         Some(path) => Some(Control::new(path, next()?.into())?),
     };
     let service = Service::new(endpoints, control)?;
-    Ok((service, Predecessor { stream, asked }))
+    Ok((service, Predecessor { stream, since }))
 }
 
-/// Goes on with what was saved in the file `path`: the devices are as they were, and wait for clients.
-pub fn restore(path: &Path, new_files: &NewFiles) -> Result<Service, Error> {
+/// Goes on with what was saved in the file `path`: the devices are as they were, and wait for clients. What was due meanwhile happens
+/// at once.
+pub fn restore(path: &Path, new_files: &NewFiles) -> Result<(Service, Made), Error> {
     let snapshot = Snapshot::parse(&std::fs::read(path)?)?;
     if snapshot.boot != boot()? {
         return Err(Error::Boot);
     }
-    let control = snapshot.control.map(Control::listen).transpose()?;
-    let endpoints = endpoints(snapshot.devices, new_files, |device, spec, _| {
+    let devices = restored(snapshot.devices, new_files, |device, spec, _| {
         let restored = spec.restore(device.image, Files::default(), None, false);
-        Ok((restored.map_err(cant_restore(spec))?, listen(&spec.socket)?))
+        restored.map_err(cant_restore(spec))
     })?;
-    Service::new(endpoints, control)
-}
-
-/// Listens where the devices do.
-pub(crate) fn listen(path: &Path) -> Result<Server, Error> {
-    Server::listen(path).map_err(|source| Error::Listen {
-        path: path.to_owned(),
-        source,
-    })
+    Service::listen(devices, snapshot.control)
 }
 
 fn cant_restore(spec: &Spec) -> impl FnOnce(spec::Error) -> Error + '_ {
@@ -97,11 +103,12 @@ fn cant_restore(spec: &Spec) -> impl FnOnce(spec::Error) -> Error + '_ {
     }
 }
 
-fn endpoints(
+/// What `restore` makes of each of the devices, and its description, in which those of `new_files` have moved.
+fn restored<T>(
     devices: Vec<DeviceSnapshot>,
     new_files: &NewFiles,
-    mut restore: impl FnMut(DeviceSnapshot, &Spec, bool) -> Result<(Device, Server), Error>,
-) -> Result<Vec<Endpoint>, Error> {
+    mut restore: impl FnMut(DeviceSnapshot, &Spec, bool) -> Result<T, Error>,
+) -> Result<Vec<(Spec, T)>, Error> {
     let names = |devices: &[DeviceSnapshot]| {
         let names = devices.iter().map(|device| device.spec.name.clone());
         names.collect::<Vec<_>>()
@@ -110,17 +117,17 @@ fn endpoints(
     if let Some(name) = new_files.keys().find(|name| !known.contains(name)) {
         return Err(Error::NoDevice(name.clone(), known.join(", ")));
     }
-    let mut endpoints = Vec::new();
+    let mut restored = Vec::new();
     for device in devices {
         let mut spec = device.spec.clone();
         let new_file = new_files.get(&spec.name);
         if let Some(path) = new_file {
             spec.set_file(path).map_err(cant_restore(&device.spec))?;
         }
-        let (restored, server) = restore(device, &spec, new_file.is_some())?;
-        endpoints.push(Endpoint::new(spec, Arc::new(restored), server));
+        let made = restore(device, &spec, new_file.is_some())?;
+        restored.push((spec, made));
     }
-    Ok(endpoints)
+    Ok(restored)
 }
 
 /// One device, and its server, with its share of `files`. Data that have `moved` are opened where they are now.
@@ -142,7 +149,7 @@ fn receive(
     let file: Option<File> = snapshot.file.then(&mut next).transpose()?.map(File::from);
     let maps = snapshot.maps.into_iter();
     let maps = maps
-        .map(|map| Ok((map, next()?.into())))
+        .map(|map| Ok((map, next()?)))
         .collect::<Result<_, Error>>()?;
     let vectors = snapshot.vectors.into_iter();
     let vectors = vectors
@@ -161,17 +168,19 @@ fn receive(
     Ok((device, Server::new(listener, standing)?))
 }
 
-/// How many files will come, if any.
-fn count(line: &[u8]) -> Result<usize, Error> {
+/// How many files will come, if any, and since when the devices have been frozen.
+fn accepted(line: &[u8]) -> Result<(usize, Instant), Error> {
     let reply: Value = serde_json::from_slice(line)?;
     if let Some(error) = reply.get("error").and_then(Value::as_str) {
         return Err(Error::Refused(error.to_owned()));
     }
-    reply
-        .pointer("/value/files")
-        .and_then(Value::as_u64)
-        .and_then(|count| usize::try_from(count).ok())
-        .ok_or(Error::Protocol("it does not say how many files there are"))
+    let files = reply.pointer("/value/files").and_then(Value::as_u64);
+    let files = files.and_then(|count| usize::try_from(count).ok());
+    let files = files.ok_or(Error::Protocol("it does not say how many files there are"))?;
+    let since = reply.pointer("/value/since").cloned().unwrap_or_default();
+    // A build from before does not say. What is handed over says whether this one can go on with it.
+    let since = portable::instant::deserialize(since).unwrap_or_else(|_| Instant::now());
+    Ok((files, since))
 }
 
 /// A line, and nothing beyond it: files come with what follows.
@@ -191,14 +200,4 @@ fn read_snapshot(file: File) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; size];
     file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
-}
-
-impl Control {
-    /// Listens on `path`.
-    pub fn listen(path: PathBuf) -> Result<Self, Error> {
-        match socket::listen(&path) {
-            Ok(listener) => Ok(Self::new(path, listener)?),
-            Err(source) => Err(Error::Listen { path, source }),
-        }
-    }
 }

@@ -4,7 +4,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::io::retry_on_intr;
@@ -19,12 +19,11 @@ const AT_ONCE: usize = 253;
 const BYTE: [u8; 1] = [b'\n'];
 
 /// Sends them, in order.
-pub(super) fn send(stream: &UnixStream, files: &[OwnedFd]) -> io::Result<()> {
+pub(super) fn send(stream: &UnixStream, files: &[BorrowedFd<'_>]) -> io::Result<()> {
     for files in files.chunks(AT_ONCE) {
-        let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        if !control.push(SendAncillaryMessage::ScmRights(&files)) {
+        if !control.push(SendAncillaryMessage::ScmRights(files)) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         retry_on_intr(|| {
@@ -75,6 +74,7 @@ pub(super) fn receive(stream: &UnixStream, count: usize) -> io::Result<Vec<Owned
 mod tests {
     use super::*;
     use std::fs::File;
+    use std::os::fd::AsFd;
     use std::os::unix::fs::FileExt;
 
     #[test]
@@ -87,7 +87,8 @@ mod tests {
                 file.into()
             })
             .collect();
-        send(&one, &files).unwrap();
+        let borrowed: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        send(&one, &borrowed).unwrap();
         let received = receive(&other, files.len()).unwrap();
         assert_eq!(received.len(), 300);
         for (number, file) in (0..300u16).zip(received) {

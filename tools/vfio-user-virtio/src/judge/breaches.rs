@@ -13,6 +13,7 @@ pub(super) const KEPT: usize = 64;
 
 /// A rule that was broken.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Breach {
     /// Which rule, for example `D-DRV-2`.
     pub rule: Cow<'static, str>,

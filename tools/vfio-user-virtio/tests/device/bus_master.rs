@@ -17,7 +17,7 @@ use vfio_user_virtio::types::null::Null;
 use vfio_user_virtio::types::{Description, Malformed, Outcome, Request, Type};
 
 use crate::driver::{
-    disk, Driver, D, DEVICE_STOPPED, MEMORY, NEEDS_RESET, READY, S, SUSPEND, SUSPENDED,
+    disk, files_of, Driver, D, DEVICE_STOPPED, MEMORY, NEEDS_RESET, READY, S, SUSPEND, SUSPENDED,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -374,7 +374,7 @@ fn who_goes_on_with_the_device_is_a_bus_master_as_it_was() {
         driver.set_bus_master(enabled);
         driver.device.act("needs-reset").unwrap();
         let frozen = driver.device.freeze().unwrap();
-        let (image, files) = (frozen.image().unwrap(), frozen.files().unwrap());
+        let (image, files) = (frozen.image().unwrap(), files_of(&frozen));
         drop(frozen);
         driver.device = Device::restore(Box::new(null()), D, image, files, true).unwrap();
         assert_eq!(driver.report().bus_master, enabled);
@@ -397,7 +397,7 @@ fn a_successor_goes_on_with_what_waits_for_the_bit() {
     driver.make_available(&[(at, 16, true)], false);
     driver.stop();
     let frozen = driver.device.freeze().unwrap();
-    let (image, files) = (frozen.image().unwrap(), frozen.files().unwrap());
+    let (image, files) = (frozen.image().unwrap(), files_of(&frozen));
     drop(frozen);
     driver.device = Device::restore(Box::new(null()), D, image, files, true).unwrap();
     driver.resume();

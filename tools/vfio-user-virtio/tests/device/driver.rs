@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{fcntl_add_seals, memfd_create, MemfdFlags, SealFlags};
-use vfio_user_virtio::device::{Device, Offer};
+use vfio_user_virtio::device::{Device, Files, Frozen, Offer};
 use vfio_user_virtio::report::Report;
 use vfio_user_virtio::settings::{Error, Settings};
 use vfio_user_virtio::types::blk::Disk;
@@ -140,7 +141,7 @@ impl Driver {
     /// Another process goes on with the stopped device, which is of this type.
     pub(crate) fn hand_over(&mut self, of_type: Box<dyn Type>, offer: Offer) {
         let frozen = self.device.freeze().unwrap();
-        let (image, files) = (frozen.image().unwrap().to_string(), frozen.files().unwrap());
+        let (image, files) = (frozen.image().unwrap().to_string(), files_of(&frozen));
         drop(frozen);
         let image = serde_json::from_str(&image).unwrap();
         self.device = Device::restore(of_type, offer, image, files, true).unwrap();
@@ -483,4 +484,23 @@ impl Driver {
 /// Where a part of a virtqueue lies.
 pub(crate) fn ring(queue: u16, part: u64) -> u64 {
     RINGS + u64::from(queue) * 0x4000 + part
+}
+
+/// By what a frozen device reaches the guest, once more.
+pub(crate) fn files_of(frozen: &Frozen<'_>) -> Files {
+    let owned = |file: BorrowedFd<'_>| file.try_clone_to_owned().unwrap();
+    let files = frozen.files();
+    Files {
+        maps: files
+            .maps
+            .into_iter()
+            .map(|(map, file)| (map, owned(file)))
+            .collect(),
+        vectors: files
+            .vectors
+            .into_iter()
+            .map(|file| file.map(owned))
+            .collect(),
+        intx: files.intx.map(owned),
+    }
 }

@@ -11,6 +11,8 @@ mod driver;
 #[cfg(test)]
 mod echo;
 #[cfg(test)]
+mod handover;
+#[cfg(test)]
 mod misbehaviour;
 #[cfg(test)]
 mod notifications;

@@ -255,7 +255,7 @@ impl State {
             }
             requests.completed += 1;
             requests.failed += u64::from(!outcome.ok);
-            *requests.kinds.entry(outcome.kind.into()).or_default() += 1;
+            *requests.kinds.entry(outcome.kind).or_default() += 1;
             *used = true;
         }
         let wanting: Vec<usize> = self
@@ -300,13 +300,12 @@ mod tests {
     use crate::device::interrupts::Interrupts;
     use crate::device::offer::Offer;
     use crate::device::parts::Parts;
-    use crate::device::queues::{Done, Virtqueue};
+    use crate::device::queues::{Done, Ended, Virtqueue};
     use crate::memory::tests::{file, reachable};
     use crate::pci;
     use crate::registers::{QueueRegisters, Registers};
     use crate::settings::Settings;
     use crate::types::null::Null;
-    use crate::types::Outcome;
 
     #[test]
     fn what_can_not_be_given_back_is_not_completed() {
@@ -335,8 +334,8 @@ mod tests {
                 queue: 0,
                 head,
                 descriptors: 1,
-                outcome: Some(Outcome {
-                    kind: "any",
+                outcome: Some(Ended {
+                    kind: "any".into(),
                     ok: true,
                     written: 0,
                 }),

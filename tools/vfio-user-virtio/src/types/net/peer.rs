@@ -44,6 +44,7 @@ pub struct Peer {
 
 /// What the peer has seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Report {
     /// ARP requests that it has answered.
     pub arp: u64,

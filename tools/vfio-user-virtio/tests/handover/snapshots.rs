@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What is saved is gone on with.
+
+use std::fs;
+
+use serde_json::{json, Value};
+use vfio_user_virtio::handover::VERSION;
+
+use crate::driver::Driver;
+use crate::servers::Servers;
+
+#[test]
+fn what_is_saved_is_shown_and_gone_on_with() {
+    let mut servers = Servers::start();
+    servers.run(&["set", "control", "x", "io_delay_us=7"]);
+    assert!(servers.run(&["save", "control", "saved"]).status.success());
+    let shown = servers.run(&["show", "saved"]).stdout;
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(
+        shown.contains("running, status 0x00") && !shown.contains('?'),
+        "{shown}"
+    );
+    // Somebody listens there.
+    let complaint = servers.complaint(&["serve", "--restore", "saved"]);
+    assert!(complaint.contains("can't listen"), "{complaint}");
+    servers.children[0].kill().unwrap();
+    servers.serve(&["--restore", "saved"]);
+    servers.wait_until(|servers| servers.try_get("settings.io_delay_us").as_deref() == Some("7"));
+    assert_eq!(servers.try_get("counters.takeovers").unwrap(), "0");
+}
+
+#[test]
+fn a_snapshot_of_another_version_is_refused() {
+    let mut servers = Servers::start();
+    assert!(servers.run(&["save", "control", "saved"]).status.success());
+    let saved = fs::read_to_string(servers.path("saved")).unwrap();
+    servers.children[0].kill().unwrap();
+    servers.end(0);
+    for (from, to, expected) in [
+        (
+            &format!("\"version\": {VERSION}")[..],
+            "\"version\": 0",
+            "version 0",
+        ),
+        ("vfio-user-virtio snapshot", "picture", "no snapshot"),
+        (
+            "\"boot\": \"",
+            "\"boot\": \"no-",
+            "before the machine was started",
+        ),
+        (
+            "\"resetting\": false",
+            "\"more\": 1, \"resetting\": false",
+            "image makes no sense",
+        ),
+    ] {
+        assert!(saved.contains(from), "{from} in {saved}");
+        fs::write(servers.path("other"), saved.replace(from, to)).unwrap();
+        let complaint = servers.complaint(&["serve", "--restore", "other"]);
+        assert!(complaint.contains(expected), "{complaint}");
+    }
+}
+
+#[test]
+fn what_was_due_meanwhile_happens_at_once() {
+    let mut servers = Servers::start();
+    servers.run(&["set", "control", "x", "drop_stop=after:600000"]);
+    let mut driver = Driver::connect(&servers);
+    driver.bring_up((1 << 32) | (1 << 39));
+    assert_eq!(driver.set_status(15 | 32), 15 | 32);
+    assert!(servers.run(&["save", "control", "saved"]).status.success());
+    servers.children[0].kill().unwrap();
+    servers.end(0);
+    let saved = fs::read(servers.path("saved")).unwrap();
+    let mut saved: Value = serde_json::from_slice(&saved).unwrap();
+    let due = saved.pointer_mut("/devices/0/image/schedule/due").unwrap();
+    assert!(due.is_i64());
+    // A time before this boot is one of the past, too.
+    for past in [1, i64::MIN] {
+        *saved.pointer_mut("/devices/0/image/schedule/due").unwrap() = json!(past);
+        fs::write(servers.path("past"), saved.to_string()).unwrap();
+        servers.serve(&["--restore", "past"]);
+        let dropped = |servers: &mut Servers| {
+            servers.try_get("counters.stops.dropped").as_deref() == Some("1")
+        };
+        servers.wait_until(dropped);
+        assert_eq!(servers.try_get("stop").unwrap(), "running");
+        let last = servers.children.len() - 1;
+        servers.children[last].kill().unwrap();
+        servers.end(last);
+    }
+}
+
+#[test]
+fn a_server_that_does_not_begin_leaves_no_socket() {
+    let mut servers = Servers::start();
+    assert!(servers.run(&["save", "control", "saved"]).status.success());
+    servers.children[0].kill().unwrap();
+    servers.end(0);
+    for socket in ["control", "device"] {
+        fs::remove_file(servers.path(socket)).unwrap();
+    }
+    fs::write(servers.path("scenario"), "[nobody]").unwrap();
+    let device = "blk,name=x,file=disk,socket=device";
+    let start = ["serve", "--control", "control", "--device", device];
+    let complaints = [
+        (
+            &["serve", "--restore", "saved", "--file", "x=nowhere"][..],
+            "can't open",
+        ),
+        (
+            &[&start[..], &["--device", "rng,socket=disk"]].concat(),
+            "can't listen",
+        ),
+        (
+            &[&start[..], &["--scenario", "scenario"]].concat(),
+            "no device 'nobody'",
+        ),
+    ];
+    for (args, expected) in complaints {
+        let complaint = servers.complaint(args);
+        assert!(complaint.contains(expected), "{complaint}");
+        let left = ["control", "device"].map(|socket| servers.path(socket).exists());
+        assert_eq!(left, [false, false], "{expected}");
+    }
+    assert!(servers.path("disk").is_file());
+}
