@@ -17,6 +17,7 @@ trap end_devices EXIT
 
 # start_devices TYPE,KEY=VALUE,...,name=NAME...: starts the devices, in one process, for tools/vm/boot "${boot_options[@]}". A blk
 # or scsi gets the file $devices/NAME, of 64 MiB unless it is there. The control socket is $devices/control.
+# The program is $first_server, or that of this tree.
 start_devices() {
 	local spec name socket sockets=() options=(--control "$devices/control") waited=0
 	for spec; do
@@ -32,7 +33,7 @@ start_devices() {
 		boot_options+=(--vfio-user "$socket")
 	done
 	# shellcheck disable=SC2154 # of the script that has this
-	"$top/build/bin/vfio-user-virtio" serve "${options[@]}" 2>"$devices/log" &
+	"${first_server:-$top/build/bin/vfio-user-virtio}" serve "${options[@]}" 2>"$devices/log" &
 	servers+=($!)
 	while [ ! -S "${sockets[-1]}" ]; do
 		if ! kill -0 "${servers[-1]}" 2>/dev/null || [ "$waited" -ge 1000 ]; then

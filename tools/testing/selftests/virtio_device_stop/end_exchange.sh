@@ -9,6 +9,8 @@
 
 DEVICE=disk
 . ./functions.sh
+# shellcheck source=tools/testing/selftests/virtio_device_stop/taken_over.sh
+. ./taken_over.sh
 
 CYCLES=$1
 PATIENCE=300
@@ -28,11 +30,27 @@ for_all() {
 	done
 }
 
-# cycle [WHAT]: a stop of all, an exchange, a resume.
+# A successor is there before, and waits: all stand still for the exchange alone, and while they do this shell starts nothing.
 cycle() {
+	echo "exchange the server as soon as it has stopped"
+	all_go_on
+	TAKEOVERS=$((TAKEOVERS + 1))
 	for_all stop
-	exchange "$1"
+	wait_for_takeover $TAKEOVERS || fail "no exchange"
 	for_all resume
+	all_go_on
+	stood_still
+}
+
+# For how long, from the first device's stop to the last one's resume at most.
+stood_still() {
+	longest=0
+	for DEVICE in disk host nic other; do
+		time=$(device_get counters.stops.last_stopped_us)
+		[ "$time" -le "$longest" ] || longest=$time
+	done
+	DEVICE=disk
+	echo "# stood still for $longest us"
 }
 
 # shellcheck disable=SC2317 # called by wait_until
@@ -150,8 +168,6 @@ test_exchange() {
 	number=0
 	while [ $number -lt "$CYCLES" ]; do
 		cycle
-		echo "# stood still for $(device_get counters.stops.last_stopped_us) us"
-		all_go_on
 		number=$((number + 1))
 	done
 	counted
@@ -168,7 +184,9 @@ test_refusal() {
 }
 
 test_moved_data() {
-	cycle " with moved data"
+	for_all stop
+	exchange " with moved data"
+	for_all resume
 	all_go_on
 	counted
 }

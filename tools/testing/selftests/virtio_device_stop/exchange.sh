@@ -4,22 +4,12 @@
 #
 # usage: exchange.sh NUMBER [WHAT]
 #
-# Asks the host to have another process take the devices over, and waits until one has, for the NUMBERth time. Quickly: they are stopped.
+# Asks the host to have another process take the devices over, and waits until one has, for the NUMBERth time.
+
+# shellcheck source=tools/testing/selftests/virtio_device_stop/taken_over.sh
+. ./taken_over.sh
 
 exec 3<>/dev/vds/device
 
 echo "exchange the server$2" >/dev/vds/output
-request=0
-# The request may be lost with the connection: nobody waits for its answer for long.
-while [ $request -lt 3000 ]; do
-	request=$((request + 1))
-	echo "{\"v\":1,\"id\":\"exchange-$request\",\"device\":\"disk\",\"get\":\"counters.takeovers\"}" >&3
-	while read -r -t 0.1 answer <&3; do
-		case $answer in
-		*"\"value\":$1}") exit ;;
-		*"\"exchange-$request\""*) break ;;
-		esac
-	done
-done
-echo "nobody has taken over: $answer" >&2
-exit 1
+wait_for_takeover "$1"
