@@ -80,6 +80,14 @@ struct Reply {
     result: Answer,
 }
 
+impl Reply {
+    fn line(&self) -> io::Result<Vec<u8>> {
+        let mut line = serde_json::to_vec(self)?;
+        line.push(b'\n');
+        Ok(line)
+    }
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Answer {
@@ -161,10 +169,14 @@ fn serve(stream: &UnixStream, service: &Service, asked: impl Fn()) -> io::Result
             // What comes next is no request.
             return give::give(service, stream, &id, patience);
         }
-        let mut reply = serde_json::to_vec(&answer(id, request, service))?;
-        reply.push(b'\n');
-        output.write_all(&reply)?;
+        output.write_all(&answer(id, request, service).line()?)?;
     }
+}
+
+/// The reply to a request, which is a line, with or without its end: another line. Hands nothing over.
+pub fn reply(line: &[u8], service: &Service) -> io::Result<Vec<u8>> {
+    let (id, request) = parse(line);
+    answer(id, request, service).line()
 }
 
 /// A request, and its id: even one that makes no sense is answered under its own id, if it has one.

@@ -101,15 +101,25 @@ impl Server {
                     (Arc::new(client), None)
                 }
             };
-            device.connected(Arc::clone(&client));
-            let connection = Connection::new(Arc::clone(&client));
-            match Session::new(device, connection, limits).run(&self.boundary) {
-                Ok(()) => tracing::info!("the client has disconnected"),
-                Err(error) => tracing::info!(%error, "the connection ended"),
-            }
-            // Another process may have it open, too: a successor that did not take over.
-            let _ = client.shutdown(Shutdown::Both);
-            device.disconnected();
+            serve(device, &client, limits, &self.boundary);
         }
     }
+}
+
+/// Serves one client until it is gone. `limits` are what was agreed on with it, if that was done.
+pub fn serve(
+    device: &Device,
+    client: &Arc<UnixStream>,
+    limits: Option<Limits>,
+    boundary: &Boundary<Standing>,
+) {
+    device.connected(Arc::clone(client));
+    let connection = Connection::new(Arc::clone(client));
+    match Session::new(device, connection, limits).run(boundary) {
+        Ok(()) => tracing::info!("the client has disconnected"),
+        Err(error) => tracing::info!(%error, "the connection ended"),
+    }
+    // Another process may have it open, too: a successor that did not take over.
+    let _ = client.shutdown(Shutdown::Both);
+    device.disconnected();
 }
