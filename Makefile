@@ -12,7 +12,7 @@ jobs := -j$(shell nproc)
 in_root := tools/vm/enter
 cargo := cd tools && vm/enter
 tools := vfio-user-virtio virtio-stop frames test-runner bench bench-guest
-programs := at_once attach_xdp bind_xsk fuzz_owner owner poll_file reset_unit
+programs := at_once attach_xdp bind_xsk fuzz_owner hostile owner poll_file reset_unit
 cargo_static := --setenv RUSTFLAGS "-C target-feature=+crt-static"
 
 # The prepared kernel to build for: stock, or debug for `make test-debug`.
@@ -56,8 +56,9 @@ tools: ## build the tools, as static binaries, into build/bin
 	@$(MAKE) $(addprefix build/selftests/,$(programs)) $(addprefix build/firmware/,boot_sector efi_program.efi)
 	@echo $(addprefix build/bin/,$(tools))
 
-# The programs of the kselftest suite.
-build/selftests/%: tools/testing/selftests/virtio_device_stop/%.c src/uapi/virtio_device_stop.h
+# The programs of the kselftest suites.
+vpath %.c $(wildcard tools/testing/selftests/*)
+build/selftests/%: %.c src/uapi/virtio_device_stop.h
 	@mkdir -p build/selftests
 	@$(in_root) -- gcc -static -O2 -Wall -Wextra -Werror -Isrc/uapi -o $@ $<
 
