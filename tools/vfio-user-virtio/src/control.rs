@@ -398,6 +398,16 @@ mod tests {
     }
 
     #[test]
+    fn an_id_is_the_same_number_in_the_reply() {
+        // By the parser's quicker way the first of them is the second.
+        for id in ["9.999999999999999e+47", "1e+48"] {
+            let reply = reply(format!("{{\"v\":1,\"id\":{id}}}").as_bytes(), &service()).unwrap();
+            let reply = String::from_utf8(reply).unwrap();
+            assert!(reply.contains(&format!("\"id\":{id},")), "{reply}");
+        }
+    }
+
+    #[test]
     fn silent_clients_lock_nobody_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control");
