@@ -85,8 +85,12 @@ test-debug: ## 11 min: KUnit and the module's guest tests on a debug kernel, who
 	@tools/testing/tier test-debug
 
 .PHONY: test-all
-test-all: ## hours: everything, with all cycles, on both kernels
+test-all: ## hours: everything, with all cycles, on both kernels, and fuzz
 	@tools/testing/tier test-all
+
+.PHONY: fuzz
+fuzz: ## 4 min: fuzz the reference device, a minute each target, as test-all does (FUZZ=control: only that)
+	@tools/fuzz/run 60 $(FUZZ)
 
 .PHONY: bench
 bench: modules tools ## 10 min: what a stop costs, a table, and pictures in build/bench (BENCH=stop: only that)

@@ -1,0 +1,426 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A guest: requests to disks, of which only the buffers make sense.
+
+use std::sync::Arc;
+
+use arbitrary::Arbitrary;
+use vfio_user_virtio::buffers::{Buffer, Guest, Reader, Work, Writer};
+use vfio_user_virtio::memory::Memory;
+use vfio_user_virtio::types::{Request, Type};
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::guest::{self, Kind, MEMORY};
+
+/// What the device may read lies below, what it may write above.
+const WRITABLE: u64 = MEMORY / 2;
+/// Sectors that the model of a disk keeps: a disk is not made larger.
+const MODEL: usize = (guest::SECTORS * 512) as usize;
+
+/// A disk, and what it is asked for.
+#[derive(Arbitrary, Debug)]
+pub struct Input {
+    disk: Disk,
+    commands: Vec<Command>,
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Disk {
+    Blk { read_only: bool, zoned: bool },
+    Scsi,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Command {
+    Blk {
+        kind: BlkKind,
+        sector: Number,
+        data: Vec<u8>,
+        layout: Layout,
+    },
+    Ranges {
+        zeroes: bool,
+        ranges: Vec<(Number, Number, u8)>,
+        layout: Layout,
+    },
+    Scsi {
+        unit: u8,
+        operation: Operation,
+        rest: [u8; 15],
+        block: Number,
+        blocks: u8,
+        data: Vec<u8>,
+        layout: Layout,
+    },
+    Event(Layout),
+    Raw {
+        queue: u8,
+        data: Vec<u8>,
+        layout: Layout,
+    },
+    Configuration {
+        offset: u8,
+        value: u32,
+    },
+    Negotiated(u64),
+    Resize {
+        unit: u8,
+        sectors: u8,
+    },
+    Reset,
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum BlkKind {
+    In,
+    Out,
+    Flush,
+    GetId,
+    ZoneReport,
+    Other(u32),
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Operation {
+    TestUnitReady,
+    RequestSense,
+    Inquiry,
+    ModeSense6,
+    ReadCapacity10,
+    Read10,
+    Write10,
+    Synchronize10,
+    ModeSense10,
+    Read16,
+    Write16,
+    Synchronize16,
+    ServiceActionIn,
+    ReportLuns,
+    Other(u8),
+}
+
+/// Small, or any.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Number {
+    Small(u8),
+    Any(u64),
+}
+
+impl Number {
+    fn value(self) -> u64 {
+        match self {
+            Self::Small(number) => number.into(),
+            Self::Any(number) => number,
+        }
+    }
+}
+
+/// How long the buffers are, in which the request lies, and those for the answer.
+#[derive(Arbitrary, Debug)]
+struct Layout {
+    input: Vec<u16>,
+    output: Vec<u16>,
+    /// Room for the answer in one more buffer.
+    room: u16,
+    fail: bool,
+}
+
+impl BlkKind {
+    fn number(self) -> u32 {
+        match self {
+            Self::In => 0,
+            Self::Out => 1,
+            Self::Flush => 4,
+            Self::GetId => 8,
+            Self::ZoneReport => 16,
+            Self::Other(number) => number,
+        }
+    }
+}
+
+impl Operation {
+    fn code(self) -> u8 {
+        match self {
+            Self::TestUnitReady => 0x00,
+            Self::RequestSense => 0x03,
+            Self::Inquiry => 0x12,
+            Self::ModeSense6 => 0x1a,
+            Self::ReadCapacity10 => 0x25,
+            Self::Read10 => 0x28,
+            Self::Write10 => 0x2a,
+            Self::Synchronize10 => 0x35,
+            Self::ModeSense10 => 0x5a,
+            Self::Read16 => 0x88,
+            Self::Write16 => 0x8a,
+            Self::Synchronize16 => 0x91,
+            Self::ServiceActionIn => 0x9e,
+            Self::ReportLuns => 0xa0,
+            Self::Other(code) => code,
+        }
+    }
+}
+
+fn blk_header(kind: u32, sector: u64) -> Vec<u8> {
+    let words = [kind.to_le_bytes(), [0; 4]].concat();
+    [words, sector.to_le_bytes().to_vec()].concat()
+}
+
+/// A command for that unit, with the CDB that a request has after power-on.
+fn scsi_request(unit: u8, operation: Operation, rest: [u8; 15], block: u64, blocks: u8) -> Vec<u8> {
+    let mut cdb = [&[operation.code()][..], &rest, &[0; 16]].concat();
+    match operation {
+        Operation::Read10 | Operation::Write10 => {
+            cdb[2..6].copy_from_slice(&(block as u32).to_be_bytes());
+            cdb[7..9].copy_from_slice(&u16::from(blocks).to_be_bytes());
+        }
+        Operation::Read16 | Operation::Write16 => {
+            cdb[2..10].copy_from_slice(&block.to_be_bytes());
+            cdb[10..14].copy_from_slice(&u32::from(blocks).to_be_bytes());
+        }
+        _ => {}
+    }
+    [&[1, 0, 0x40, unit, 0, 0, 0, 0][..], &[0; 11], &cdb].concat()
+}
+
+impl Command {
+    /// Virtqueue, what the device is to read, and where that lies.
+    fn request(&self) -> Option<(usize, Vec<u8>, &Layout)> {
+        Some(match self {
+            Self::Blk {
+                kind,
+                sector,
+                data,
+                layout,
+            } => {
+                let header = blk_header(kind.number(), sector.value());
+                (0, [header, data.clone()].concat(), layout)
+            }
+            Self::Ranges {
+                zeroes,
+                ranges,
+                layout,
+            } => {
+                let mut bytes = blk_header(if *zeroes { 13 } else { 11 }, 0);
+                for (sector, sectors, flags) in ranges {
+                    bytes.extend(sector.value().to_le_bytes());
+                    bytes.extend((sectors.value() as u32).to_le_bytes());
+                    bytes.extend(u32::from(*flags).to_le_bytes());
+                }
+                (0, bytes, layout)
+            }
+            Self::Scsi {
+                unit,
+                operation,
+                rest,
+                block,
+                blocks,
+                data,
+                layout,
+            } => {
+                let request = scsi_request(*unit, *operation, *rest, block.value(), *blocks);
+                (2, [request, data.clone()].concat(), layout)
+            }
+            Self::Event(layout) => (1, Vec::new(), layout),
+            Self::Raw {
+                queue,
+                data,
+                layout,
+            } => (usize::from(queue % 3), data.clone(), layout),
+            _ => return None,
+        })
+    }
+}
+
+/// `lengths` as buffers one after the other from `start` on, as far as there are `bytes` for them.
+fn buffers(start: u64, lengths: impl IntoIterator<Item = u16>, bytes: u64) -> Vec<Buffer> {
+    let mut at = start;
+    let mut buffers = Vec::new();
+    for length in lengths {
+        let length = u64::from(length).min(start + bytes - at);
+        buffers.push(Buffer {
+            address: at,
+            length: length as u32,
+        });
+        at += length;
+    }
+    buffers
+}
+
+/// Two disks of the same type that are asked for the same. What is in the buffers that they may write is the other's, with all bits
+/// inverted, so that each byte that they have written is known: it is the same for both.
+struct Twins {
+    disks: [Arc<dyn Type>; 2],
+    memory: Memory,
+    is_blk: bool,
+    /// What the disk has, if that is known.
+    contents: Option<Vec<u8>>,
+}
+
+/// Asks the disk for all of it.
+///
+/// # Panics
+///
+/// If it touches what is not its own, says that it has written what it has not, or reads something other than what was written.
+pub fn run(mut input: Input) {
+    input.commands.truncate(32);
+    let kind = match input.disk {
+        Disk::Blk { read_only, zoned } => Kind::Blk {
+            queues: false,
+            read_only,
+            zoned,
+        },
+        Disk::Scsi => Kind::Scsi,
+    };
+    let memory = Memory::default();
+    let file = guest::memory_file();
+    memory.map(0, MEMORY, 0, file).expect("memory");
+    memory.set_bus_master(true);
+    let mut twins = Twins {
+        disks: [kind.make(), kind.make()],
+        memory,
+        is_blk: !matches!(kind, Kind::Scsi),
+        contents: matches!(kind, Kind::Blk { .. }).then(|| vec![0; MODEL]),
+    };
+    for command in &input.commands {
+        if let Some((queue, bytes, layout)) = command.request() {
+            twins.execute(queue, &bytes, layout);
+        }
+        if matches!(command, Command::Resize { .. }) {
+            twins.contents = None;
+        }
+        for disk in &twins.disks {
+            configure(&**disk, command, twins.is_blk);
+        }
+    }
+}
+
+fn configure(disk: &dyn Type, command: &Command, is_blk: bool) {
+    match command {
+        Command::Configuration { offset, value } => {
+            disk.write_configuration((*offset).into(), &value.to_le_bytes());
+        }
+        Command::Negotiated(features) => disk.negotiated(*features),
+        Command::Resize { unit, sectors } => {
+            let action = if is_blk {
+                format!("resize:{sectors}")
+            } else {
+                format!("resize:{unit}:{sectors}")
+            };
+            // It may be refused.
+            let _ = disk.act(&action);
+        }
+        Command::Reset => disk.reset(),
+        _ => {}
+    }
+    let mut config = [0; 256];
+    disk.configuration(&mut config);
+    disk.report();
+}
+
+/// What lies where a disk may write, before it does: never the same for both.
+fn canary(twin: usize) -> Vec<u8> {
+    let inverted = if twin == 0 { 0 } else { 0xff };
+    let bytes = (0..MEMORY - WRITABLE).map(|at| (at * 167 + (at >> 8)) as u8 ^ inverted);
+    bytes.collect()
+}
+
+impl Twins {
+    fn execute(&mut self, queue: usize, bytes: &[u8], layout: &Layout) {
+        let bytes = bytes.get(..WRITABLE as usize).unwrap_or(bytes);
+        let rest = [u16::MAX];
+        let input = layout.input.iter().take(8).copied().chain(rest);
+        let input = buffers(0, input, bytes.len() as u64);
+        let output = layout.output.iter().take(8).copied().chain([layout.room]);
+        // Bytes at the end of the memory are nobody's.
+        let output = buffers(WRITABLE, output, WRITABLE - 0x1000);
+        let room: usize = output.iter().map(|buffer| buffer.length as usize).sum();
+        let work = Work::default();
+        let guest = Guest {
+            memory: &self.memory,
+            work: &work,
+        };
+        let mut after = Vec::new();
+        for (twin, disk) in self.disks.iter().enumerate() {
+            let canary = canary(twin);
+            let writable = GuestAddress(WRITABLE);
+            let guest_memory = self.memory.lock();
+            guest_memory
+                .write_slice(bytes, GuestAddress(0))
+                .and_then(|()| guest_memory.write_slice(&canary, writable))
+                .expect("memory");
+            drop(guest_memory);
+            let outcome = disk.execute(Request {
+                queue,
+                input: Reader::new(guest, &input),
+                output: Writer::new(guest, &output),
+                fail: layout.fail,
+            });
+            let mut all = vec![0; MEMORY as usize];
+            let guest_memory = self.memory.lock();
+            guest_memory
+                .read_slice(&mut all, GuestAddress(0))
+                .expect("memory");
+            drop(guest_memory);
+            let (readable, written) = all.split_at(WRITABLE as usize);
+            assert_eq!(&readable[..bytes.len()], bytes, "what the driver has made");
+            assert_eq!(written[room..], canary[room..], "what is nobody's");
+            let outcome = outcome.map(|outcome| (outcome.kind, outcome.ok, outcome.written));
+            after.push((outcome.ok(), written[..room].to_vec()));
+        }
+        let [(outcome, one), (other_outcome, other)] = &after[..] else {
+            panic!("there are two");
+        };
+        assert_eq!(outcome, other_outcome, "the twins differ");
+        let Some((kind, ok, claimed)) = *outcome else {
+            // The device would need a reset.
+            self.contents = None;
+            return;
+        };
+        let written = one.iter().zip(other).take_while(|(a, b)| a == b).count();
+        assert_eq!(
+            claimed as usize, written,
+            "bytes said to be written: {kind}"
+        );
+        if self.is_blk {
+            let (status, data) = one.split_last().expect("it is given back");
+            assert_eq!(Some(status), other.last(), "no status");
+            assert_eq!(*status == 0, ok, "{kind} and {status}");
+            assert!(*status <= 2, "a status of {status}");
+            assert!(!(ok && layout.fail), "what is to fail: {kind}");
+            self.check_contents(kind, ok, bytes, data);
+        }
+    }
+
+    /// What is read is what was written.
+    fn check_contents(&mut self, kind: &str, ok: bool, request: &[u8], read: &[u8]) {
+        let Some(contents) = &mut self.contents else {
+            return;
+        };
+        if !ok {
+            // A part of it may have been done.
+            if matches!(kind, "write" | "discard" | "write_zeroes") {
+                self.contents = None;
+            }
+            return;
+        }
+        let (header, data) = request.split_at(16);
+        let number = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .rev()
+                .fold(0, |all, byte| (all << 8) | usize::from(*byte))
+        };
+        let at = || number(&header[8..]) * 512;
+        match kind {
+            "write" => contents[at()..][..data.len()].copy_from_slice(data),
+            "read" => assert!(contents[at()..][..read.len()] == *read, "what was read"),
+            "discard" | "write_zeroes" => {
+                for range in data.chunks_exact(16) {
+                    let (at, sectors) = (number(&range[..8]), number(&range[8..12]));
+                    contents[at * 512..][..sectors * 512].fill(0);
+                }
+            }
+            _ => {}
+        }
+    }
+}
