@@ -460,6 +460,19 @@ static int is_reset(void)
 	return 1;
 }
 
+/* To the console, too: what is seen of a guest that gets no further. */
+static void tell(const char *device, unsigned long round, __u64 seed)
+{
+	static int log = -1;
+
+	if (log < 0)
+		log = open("/dev/kmsg", O_WRONLY);
+	printf("%s: round %lu, seed %llu\n", device, round, (unsigned long long)seed);
+	fflush(stdout);
+	dprintf(log, "<5>hostile: %s: round %lu, seed %llu\n", device, round,
+		(unsigned long long)seed);
+}
+
 static int open_file(const char *device, const char *name)
 {
 	char path[256];
@@ -501,6 +514,8 @@ int main(int argc, char **argv)
 	for (round = 0; round < rounds && reset; round++) {
 		unsigned int harm = 10 + below(&seed, 60);
 
+		if (round % 100 == 0)
+			tell(argv[1], round, seed);
 		set_up(&seed);
 		while (harm--)
 			do_harm(&seed);
