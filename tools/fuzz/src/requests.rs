@@ -183,6 +183,18 @@ fn scsi_request(unit: u8, operation: Operation, rest: [u8; 15], block: u64, bloc
 }
 
 impl Command {
+    /// How much room there is altogether for the answer, if it is not as the layout says: for whole sectors and the status, mostly.
+    fn room(&self) -> Option<u64> {
+        match self {
+            Self::Blk {
+                kind: BlkKind::In,
+                layout,
+                ..
+            } if layout.room % 8 != 7 => Some(u64::from(layout.room % 8) * 512 + 1),
+            _ => None,
+        }
+    }
+
     /// Virtqueue, what the device is to read, and where that lies.
     fn request(&self) -> Option<(usize, Vec<u8>, &Layout)> {
         Some(match self {
@@ -193,7 +205,15 @@ impl Command {
                 layout,
             } => {
                 let header = blk_header(kind.number(), sector.value());
-                (0, [header, data.clone()].concat(), layout)
+                // Whole sectors, mostly.
+                let length = match data.len() {
+                    length if matches!(kind, BlkKind::Out) && length % 8 != 7 => {
+                        length.next_multiple_of(512)
+                    }
+                    length => length,
+                };
+                let data = data.iter().copied().cycle().take(length).collect();
+                (0, [header, data].concat(), layout)
             }
             Self::Ranges {
                 zeroes,
@@ -206,6 +226,9 @@ impl Command {
                     bytes.extend((sectors.value() as u32).to_le_bytes());
                     bytes.extend(u32::from(*flags).to_le_bytes());
                 }
+                // The last one is cut off now and then.
+                let cut = usize::from(layout.room % 64).saturating_sub(48);
+                bytes.truncate(bytes.len() - cut);
                 (0, bytes, layout)
             }
             Self::Scsi {
@@ -283,7 +306,7 @@ pub fn run(mut input: Input) {
     };
     for command in &input.commands {
         if let Some((queue, bytes, layout)) = command.request() {
-            twins.execute(queue, &bytes, layout);
+            twins.execute(queue, &bytes, layout, command.room());
         }
         if matches!(command, Command::Resize { .. }) {
             twins.contents = None;
@@ -325,14 +348,17 @@ fn canary(twin: usize) -> Vec<u8> {
 }
 
 impl Twins {
-    fn execute(&mut self, queue: usize, bytes: &[u8], layout: &Layout) {
+    fn execute(&mut self, queue: usize, bytes: &[u8], layout: &Layout, room: Option<u64>) {
         let bytes = bytes.get(..WRITABLE as usize).unwrap_or(bytes);
         let rest = [u16::MAX];
         let input = layout.input.iter().take(8).copied().chain(rest);
         let input = buffers(0, input, bytes.len() as u64);
-        let output = layout.output.iter().take(8).copied().chain([layout.room]);
+        let output = layout.output.iter().take(8).copied();
         // Bytes at the end of the memory are nobody's.
-        let output = buffers(WRITABLE, output, WRITABLE - 0x1000);
+        let output = match room {
+            Some(room) => buffers(WRITABLE, output.chain(rest), room),
+            None => buffers(WRITABLE, output.chain([layout.room]), WRITABLE - 0x1000),
+        };
         let room: usize = output.iter().map(|buffer| buffer.length as usize).sum();
         let work = Work::default();
         let guest = Guest {
