@@ -6,7 +6,7 @@ use std::fs::read_link;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -46,9 +46,21 @@ impl Watched {
         (self.begun.load(Ordering::SeqCst) != ended).then_some(ended)
     }
 
+    /// Whether there is room for a signal.
+    fn has_room(&self) -> Result<bool, Errno> {
+        let mut files = [PollFd::new(&self.file, PollFlags::OUT)];
+        retry_on_intr(|| poll(&mut files, Some(&Timespec::default())))?;
+        let [file] = files;
+        Ok(file.revents().contains(PollFlags::OUT))
+    }
+
     /// Takes its count away, so that there is room for a signal. A write can't be told not to wait where the file is not (RWF_NOWAIT), but a
-    /// read can.
+    /// read can. Where there is room nobody waits for any: whoever writes has not been running since, and the count is the client's to
+    /// take.
     fn make_room(&self) {
+        if self.has_room() != Ok(false) {
+            return;
+        }
         let mut count = [0; 8];
         // Where a vector of the file's own position is read, that is -1.
         let taken = preadv2(
@@ -74,13 +86,18 @@ struct Watch {
 impl Watch {
     /// The one of this process.
     fn get() -> Result<&'static Self, Errno> {
-        static WATCH: OnceLock<Option<&Watch>> = OnceLock::new();
-        let start = || {
-            let watch: &'static Self = Box::leak(Box::default());
-            let thread = thread::Builder::new().name("eventfd".to_owned());
-            thread.spawn(|| watch.run()).ok().map(|_| watch)
+        static WATCH: Mutex<Option<&Watch>> = Mutex::new(None);
+        let mut started = WATCH.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watch) = *started {
+            return Ok(watch);
+        }
+        static FILES: Watch = Watch {
+            files: Mutex::new(Vec::new()),
+            added: Condvar::new(),
         };
-        WATCH.get_or_init(start).ok_or(Errno::AGAIN)
+        let thread = thread::Builder::new().name("eventfd".to_owned());
+        thread.spawn(|| FILES.run()).map_err(|_| Errno::AGAIN)?;
+        Ok(started.insert(&FILES))
     }
 
     fn add(&self, file: &Arc<Watched>) {
@@ -148,13 +165,11 @@ impl Eventfd {
     /// O_NONBLOCK belongs to the client's open file too, and is the client's to choose. So this looks before it writes. Only the same
     /// client can fill the count between the two: [`Watch`] ends that.
     pub fn signal(&self) -> Result<(), Errno> {
-        let mut files = [PollFd::new(&self.0.file, PollFlags::OUT)];
-        retry_on_intr(|| poll(&mut files, Some(&Timespec::default())))?;
-        let [file] = files;
-        if !file.revents().contains(PollFlags::OUT) {
-            return Ok(());
+        if self.0.has_room()? {
+            self.0.write()
+        } else {
+            Ok(())
         }
-        self.0.write()
     }
 }
 
@@ -207,6 +222,18 @@ mod tests {
             assert_eq!(written, Ok(Ok(())));
             assert_eq!(count(&file), 1);
         }
+    }
+
+    /// Whoever writes may not be running any more, and has written.
+    #[test]
+    fn what_the_client_has_not_seen_yet_is_not_taken_away() {
+        // Nobody waits for a count that is not there.
+        let file = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
+        let eventfd = Eventfd::try_from(file.try_clone().unwrap()).unwrap();
+        eventfd.0.begun.fetch_add(1, Ordering::SeqCst);
+        eventfd.signal().unwrap();
+        eventfd.0.make_room();
+        assert_eq!(count(&file), 1);
     }
 
     #[test]
