@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,12 +51,36 @@ pub struct Work {
     away: AtomicBool,
     /// A part of the request that is being carried out was not there, and did not come back.
     lost: AtomicBool,
+    /// Whose virtqueue's request is being carried out.
+    queue: AtomicUsize,
+    /// The driver has reset these virtqueues, a bit for each: their requests are not to be gone on with, either.
+    abandoned_queues: AtomicU64,
+}
+
+/// The bit of a virtqueue. There are no more than 64.
+fn bit(queue: usize) -> u64 {
+    u32::try_from(queue)
+        .ok()
+        .and_then(|queue| 1u64.checked_shl(queue))
+        .unwrap_or(0)
 }
 
 impl Work {
-    /// The next request is being carried out.
-    pub fn begin(&self) {
+    /// The next request, of that virtqueue, is being carried out.
+    pub fn begin(&self, queue: usize) {
+        self.queue.store(queue, Ordering::SeqCst);
         self.lost.store(false, Ordering::Relaxed);
+    }
+
+    /// Nobody wants requests of that virtqueue any more.
+    pub fn abandon_queue(&self, queue: usize) {
+        self.abandoned_queues.fetch_or(bit(queue), Ordering::SeqCst);
+    }
+
+    /// None of them is in the worker's hands any more, and there may be others.
+    pub fn queue_is_reset(&self, queue: usize) {
+        self.abandoned_queues
+            .fetch_and(!bit(queue), Ordering::SeqCst);
     }
 
     /// Whether the request has missed memory for as long as [`PATIENCE`]: whatever was made of that, it can't be used.
@@ -85,6 +109,10 @@ impl Guest<'_> {
     pub fn wanted(&self) -> io::Result<()> {
         if self.work.abandoned.load(Ordering::SeqCst) {
             return Err(io::Error::other("the device was reset"));
+        }
+        let queue = bit(self.work.queue.load(Ordering::SeqCst));
+        if self.work.abandoned_queues.load(Ordering::SeqCst) & queue != 0 {
+            return Err(io::Error::other("the virtqueue was reset"));
         }
         Ok(())
     }

@@ -45,7 +45,7 @@ impl Absent {
         self.requests.len() + self.done.len()
     }
 
-    /// The device is no bus master any more. It misses nothing until it is one again.
+    /// The device may not look for what is missing, or might not until now: patience begins anew when it is missed again.
     pub(super) fn forgive(&mut self) {
         self.since = None;
     }

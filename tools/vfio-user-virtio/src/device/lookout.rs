@@ -19,10 +19,10 @@ impl Lookout {
         self.0 = queues.iter().map(available).collect();
     }
 
-    /// Virtqueue `index` is another one now.
-    pub(super) fn forget(&mut self, index: usize) {
+    /// Virtqueue `index` is another one now, or none, if it is not enabled. It begins without buffers.
+    pub(super) fn starts_anew(&mut self, index: usize, is_enabled: bool) {
         if let Some(seen) = self.0.get_mut(index) {
-            *seen = None;
+            *seen = is_enabled.then_some(0);
         }
     }
 

@@ -248,6 +248,9 @@ impl Packed {
         written: u32,
         memory: &GuestMemoryMmap,
     ) -> Result<(), Error> {
+        if descriptors == 0 || descriptors > self.outstanding() {
+            return Err(Error::Malformed("more than was taken"));
+        }
         let at = self.state.next_used;
         let mut flags = if at.wrap { AVAIL | USED } else { 0 };
         if written > 0 {
@@ -301,11 +304,13 @@ impl Packed {
         Some(at.number(size))
     }
 
-    /// How many descriptors there are between two results of [`Self::available`]: more than half of what fits means backwards.
+    /// How many descriptors there are between two results of [`Self::available`], of which `to` is the newer one. More than half of what
+    /// fits means backwards, and so does a whole ring when none is left.
     pub(super) fn added(&self, from: u16, to: u16) -> u16 {
         let size = self.state.size;
+        let none_left = to == self.state.next_avail.number(size);
         match distance(from, to, size) {
-            forwards if forwards <= size => forwards,
+            forwards if forwards < size || forwards == size && !none_left => forwards,
             forwards => forwards.wrapping_sub(2 * size),
         }
     }

@@ -74,7 +74,7 @@ impl Device {
         if !taken.chain.is_in(&self.memory.lock()) {
             return Executed::Missed(taken);
         }
-        work.begin();
+        work.begin(taken.queue);
         let outcome = guest.wanted().ok().map(|()| {
             self.of_type.execute(Request {
                 queue: taken.queue,

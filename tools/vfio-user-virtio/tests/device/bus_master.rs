@@ -348,6 +348,36 @@ fn what_is_being_carried_out_stands_still_and_is_no_error() {
 }
 
 #[test]
+fn a_virtqueue_can_be_reset_meanwhile() {
+    let minute = Duration::from_secs(60);
+    let (stands, has_stood) = channel();
+    let (go, go_on) = channel();
+    let go_on = Mutex::new(go_on);
+    let offer = Offer {
+        ring_reset: true,
+        long_common: true,
+        ..D
+    };
+    let mut driver = Driver::of(Arc::new(Steps { stands, go_on }), offer);
+    let at = driver.buffer();
+    driver.make_available(&[(at, 16, true)], false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| driver.device.serve(driver.now));
+        has_stood.recv_timeout(minute).unwrap();
+        driver.set_bus_master(false);
+        // It reaches for the memory, in vain, and has nobody to tell.
+        go.send(()).unwrap();
+        go.send(()).unwrap();
+        driver.write16(0x16, 0);
+        driver.write16(0x3a, 1);
+    });
+    assert_eq!(driver.read(0x3a, 2), 0);
+    let requests = driver.report().counters.requests;
+    assert_eq!((requests.dropped, requests.in_flight), (1, 0));
+    assert_eq!(driver.bytes(at, 16), [0; 16]);
+}
+
+#[test]
 fn the_worker_hears_of_the_bit() {
     let mut driver = Driver::ready();
     driver.set_bus_master(false);

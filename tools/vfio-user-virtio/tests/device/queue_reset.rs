@@ -2,7 +2,7 @@
 
 //! VIRTIO_F_RING_RESET: one virtqueue is reset, and enabled again (virtio 1.4, 2.6.1).
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use vfio_user_virtio::device::Offer;
 use vfio_user_virtio::types::null::Null;
 use vfio_user_virtio::types::{Description, Malformed, Outcome, Request, Type};
 
-use crate::driver::{disk, Driver, D, NEEDS_RESET, QUEUE_SIZE, READY, S};
+use crate::driver::{disk, Driver, D, MEMORY, NEEDS_RESET, QUEUE_SIZE, READY, S, SUSPENDED};
 
 const MS: Duration = Duration::from_millis(1);
 const RING_RESET: u64 = 1 << 40;
@@ -136,6 +136,20 @@ fn a_virtqueue_that_waits_for_memory_can_be_reset() {
 }
 
 #[test]
+fn what_was_missing_for_a_virtqueue_is_not_waited_for_after_its_reset() {
+    let mut driver = Driver::of(disk(1, false).0, offer(D));
+    reset_queue(&driver, 0);
+    driver.lay_out_queue(0, QUEUE_SIZE, Some((0x20, MEMORY)));
+    driver.notify(0);
+    driver.serve();
+    reset_queue(&driver, 0);
+    driver.lay_out_queue(0, QUEUE_SIZE, None);
+    let at = driver.submit_read(0);
+    driver.serve();
+    assert_eq!((driver.outcome(at), driver.used(0)), (0, 1), "at once");
+}
+
+#[test]
 fn a_virtqueue_that_is_enabled_again_has_to_be_aligned() {
     let mut driver = Driver::of(disk(1, false).0, offer(D));
     reset_queue(&driver, 0);
@@ -160,6 +174,7 @@ fn s_drv_4_a_virtqueue_of_a_suspended_device_must_not_be_reset() {
 struct Gate {
     begun: AtomicBool,
     open: AtomicBool,
+    executed: AtomicUsize,
 }
 
 impl Type for Gate {
@@ -172,6 +187,7 @@ impl Type for Gate {
     }
 
     fn execute(&self, _request: Request<'_>) -> Result<Outcome, Malformed> {
+        self.executed.fetch_add(1, Ordering::Relaxed);
         self.begun.store(true, Ordering::Relaxed);
         while !self.open.load(Ordering::Relaxed) {
             std::thread::yield_now();
@@ -184,11 +200,8 @@ impl Type for Gate {
     }
 }
 
-#[test]
-fn the_reset_lasts_until_what_is_being_carried_out_has_ended() {
-    let gate = Arc::new(Gate::default());
-    let mut driver = Driver::of(Arc::clone(&gate) as Arc<dyn Type>, offer(D));
-    driver.submit_read(0);
+/// Has the device carry a request out, `meanwhile` do something, and the request end then.
+fn in_the_middle(driver: Driver, gate: &Gate, meanwhile: impl FnOnce(&Driver)) -> Driver {
     let (driver, started) = (Arc::new(driver), Instant::now());
     let worker = Arc::clone(&driver);
     let works = std::thread::spawn(move || worker.device.serve(worker.now));
@@ -196,21 +209,64 @@ fn the_reset_lasts_until_what_is_being_carried_out_has_ended() {
         assert!(started.elapsed() < Duration::from_secs(60));
         std::thread::yield_now();
     }
-    reset_queue(&driver, 0);
-    assert_eq!(driver.read(QUEUE_RESET, 2), 1);
-    driver.write16(QUEUE_RESET, 0);
-    driver.write16(QUEUE_ENABLE, 1);
-    assert_eq!(
-        driver.read(QUEUE_RESET, 2),
-        1,
-        "whatever is written meanwhile"
-    );
+    meanwhile(&driver);
     gate.open.store(true, Ordering::Relaxed);
     works.join().unwrap();
+    Arc::into_inner(driver).unwrap()
+}
+
+#[test]
+fn the_reset_lasts_until_what_is_being_carried_out_has_ended() {
+    let gate = Arc::new(Gate::default());
+    let mut driver = Driver::of(Arc::clone(&gate) as Arc<dyn Type>, offer(D));
+    driver.submit_read(0);
+    let driver = in_the_middle(driver, &gate, |driver| {
+        reset_queue(driver, 0);
+        assert_eq!(driver.read(QUEUE_RESET, 2), 1);
+        driver.write16(QUEUE_RESET, 0);
+        driver.write16(QUEUE_ENABLE, 1);
+        assert_eq!(
+            driver.read(QUEUE_RESET, 2),
+            1,
+            "whatever is written meanwhile"
+        );
+    });
     assert!(is_reset(&driver));
     let counters = driver.report().counters;
     let requests = counters.requests;
     assert_eq!((driver.used(0), requests.completed), (0, 0));
     assert_eq!((requests.dropped, requests.in_flight), (1, 0));
     assert_eq!(counters.interrupts, 0);
+}
+
+#[test]
+fn requests_that_are_due_are_not_begun_after_the_reset() {
+    let gate = Arc::new(Gate::default());
+    let mut driver = Driver::of(Arc::clone(&gate) as Arc<dyn Type>, offer(D));
+    for _ in 0..3 {
+        driver.submit_read(0);
+    }
+    let driver = in_the_middle(driver, &gate, |driver| reset_queue(driver, 0));
+    assert!(is_reset(&driver));
+    assert_eq!(gate.executed.load(Ordering::Relaxed), 1);
+    let requests = driver.report().counters.requests;
+    assert_eq!((requests.dropped, requests.in_flight), (3, 0));
+}
+
+/// S-DEV-2, whatever a setting was before.
+#[test]
+fn a_suspended_device_gives_nothing_back_that_it_was_carrying_out() {
+    let gate = Arc::new(Gate::default());
+    let mut driver = Driver::of(Arc::clone(&gate) as Arc<dyn Type>, S);
+    driver.set("take_while_stopped", "true");
+    driver.submit_read(0);
+    let mut driver = in_the_middle(driver, &gate, |driver| {
+        assert_eq!(driver.stop(), SUSPENDED);
+        driver.set("take_while_stopped", "false");
+    });
+    assert_eq!((driver.status(), driver.used(0)), (SUSPENDED, 0));
+    assert_eq!(driver.report().counters.interrupts, 0);
+    driver.resume();
+    driver.serve();
+    assert_eq!((driver.status(), driver.used(0)), (READY, 1));
 }

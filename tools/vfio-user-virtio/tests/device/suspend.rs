@@ -200,6 +200,32 @@ fn the_planted_bug_takes_requests_while_suspended() {
 }
 
 #[test]
+fn patience_does_not_run_out_while_the_device_is_suspended() {
+    let mut driver = Driver::suspendable();
+    driver.device.memory().clear();
+    let at = driver.submit_read(0);
+    driver.serve();
+    assert_eq!(driver.stop(), SUSPENDED);
+    driver.advance(Duration::from_secs(60));
+    driver.resume();
+    driver.serve();
+    assert_eq!(driver.status(), READY, "it has missed it just now");
+    driver.map_all();
+    driver.serve();
+    assert_eq!((driver.status(), driver.outcome(at)), (READY, 0));
+}
+
+#[test]
+fn a_write_of_nothing_is_none_of_the_drivers() {
+    let driver = Driver::suspendable();
+    driver.stop();
+    for offset in [0x14, 0x2000, 0x3000] {
+        driver.device.write_bar(offset, &[], driver.now);
+    }
+    assert!(driver.breaches().is_empty());
+}
+
+#[test]
 fn s_dev_2_a_change_of_the_configuration_is_told_at_the_resume() {
     let driver = Driver::suspendable();
     let before = driver.config();

@@ -8,8 +8,8 @@ use super::State;
 use crate::device::queues::Virtqueue;
 
 impl State {
-    /// The driver has written `queue_reset`. Nothing more is given back: what was taken is dropped, and what is being carried out is
-    /// waited for.
+    /// The driver has written `queue_reset`. Nothing more is given back: what was taken is dropped, also if it waits for memory. Only what
+    /// is being done to a file is waited for.
     pub(super) fn reset_selected_queue(&mut self) {
         let Some((index, true)) = self
             .parts
@@ -19,6 +19,7 @@ impl State {
         else {
             return;
         };
+        self.work.abandon_queue(index);
         let dropped = self.parts.requests.drop_queue(index);
         self.drop_requests(index, dropped);
         self.finish_queue_reset(index);
@@ -37,6 +38,7 @@ impl State {
         match self.parts.queues.get(index) {
             Some(virtqueue) if !virtqueue.is_idle() => {}
             _ => {
+                self.work.queue_is_reset(index);
                 self.parts.registers.reset_queue(index);
                 self.parts.tally.counters.queue_resets += 1;
                 self.lay_out(index);
@@ -56,7 +58,11 @@ impl State {
         tracing::info!(index, was = ?*virtqueue, "a virtqueue is laid out anew");
         let (laid_out, valid) = Virtqueue::new(laid_out, registers.accepted());
         *virtqueue = laid_out;
-        self.parts.lookout.forget(index);
+        self.parts
+            .lookout
+            .starts_anew(index, virtqueue.is_enabled());
+        // What was missing for it is wanted no more, and nobody knows what else is missing.
+        self.parts.requests.absent.mapped();
         valid
     }
 

@@ -225,6 +225,7 @@ impl State {
                 }
             }
         }
+        let holds = self.parts.holds_all();
         for done in all {
             let (Some(virtqueue), Some(used)) = (
                 self.parts.queues.get_mut(done.queue),
@@ -232,9 +233,9 @@ impl State {
             ) else {
                 continue;
             };
-            if done.outcome.is_some() && !virtqueue.is_in(&memory) {
+            if done.outcome.is_some() && (holds || !virtqueue.is_in(&memory)) {
                 self.parts.requests.absent.done.push(done);
-                if memory.is_bus_master() {
+                if memory.is_bus_master() && !holds {
                     self.parts.requests.absent.miss(now);
                 }
                 continue;
@@ -309,12 +310,13 @@ mod tests {
 
     #[test]
     fn what_can_not_be_given_back_is_not_completed() {
-        let parts = Parts::new(
+        let mut parts = Parts::new(
             Offer::default(),
             Registers::new(0, 1, 256, 0),
             pci::Config::new(9, 0, 0, 56),
             Settings::default(),
         );
+        parts.pci.write(4, &[6, 0]);
         let mut state = State::new(Arc::new(Null::new(9, 1)), parts, Interrupts::new(0));
         let memory = reachable();
         memory.map(0, 0x1_0000, 0, file(0x1_0000)).unwrap();

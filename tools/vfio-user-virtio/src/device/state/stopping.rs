@@ -86,6 +86,8 @@ impl State {
         for queue in &mut self.parts.queues {
             queue.notified = !self.parts.settings.forget_notifications;
         }
+        // While it had stopped nothing was looked for.
+        self.parts.requests.absent.forgive();
         let withheld = std::mem::take(&mut self.parts.withheld);
         if withheld.change {
             self.show_change();
