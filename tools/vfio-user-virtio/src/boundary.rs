@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags};
+use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::io::{read, retry_on_intr, write, Errno};
 
 /// The boundary of one thread. `T` is what it has come to.
@@ -21,6 +21,8 @@ pub struct Boundary<T> {
 #[derive(Debug)]
 struct State<T> {
     closed: bool,
+    /// How often it was opened again.
+    opened: u64,
     /// The thread stands there.
     standing: Option<T>,
 }
@@ -35,6 +37,7 @@ impl<T> Boundary<T> {
         Ok(Self {
             state: Mutex::new(State {
                 closed: false,
+                opened: 0,
                 standing: None,
             }),
             changed: Condvar::new(),
@@ -60,7 +63,8 @@ impl<T> Boundary<T> {
                 return Ok(());
             }
             let mut state = self.lock();
-            while state.closed {
+            let opened = state.opened;
+            while state.closed && state.opened == opened {
                 if state.standing.is_none() {
                     state.standing = Some(come_to());
                     self.changed.notify_all();
@@ -70,7 +74,14 @@ impl<T> Boundary<T> {
                     .wait(state)
                     .unwrap_or_else(PoisonError::into_inner);
             }
-            state.standing = None;
+            drop(state);
+            // Whoever has waited meanwhile comes first, also if it is closed again already.
+            let mut files = [PollFd::new(&socket, PollFlags::IN)];
+            retry_on_intr(|| poll(&mut files, Some(&Timespec::default())))?;
+            let [socket] = files;
+            if !socket.revents().is_empty() {
+                return Ok(());
+            }
         }
     }
 
@@ -107,6 +118,9 @@ impl<T> Drop for Closed<'_, T> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.closed = false;
+        state.opened += 1;
+        // The thread has yet to come here again.
+        state.standing = None;
         // It says so no more.
         let _ = read(&self.0.closed, &mut [0; 8]);
         self.0.changed.notify_all();
@@ -150,6 +164,28 @@ mod tests {
         assert!(received.recv_timeout(Duration::from_millis(20)).is_err());
         drop(closed);
         assert_eq!(received.recv_timeout(MINUTE).unwrap(), *b"b");
+        thread.join().unwrap();
+    }
+
+    /// Two successors, one after the other, which both hang.
+    #[test]
+    fn between_two_times_that_it_is_closed_the_thread_serves() {
+        let boundary = Arc::new(Boundary::new().unwrap());
+        let (mut client, mut server) = UnixStream::pair().unwrap();
+        let thread = {
+            let boundary = Arc::clone(&boundary);
+            thread::spawn(move || {
+                for number in 0..100 {
+                    boundary.wait(&server, || number).unwrap();
+                    server.read_exact(&mut [0]).unwrap();
+                }
+            })
+        };
+        for number in 0..100 {
+            let closed = boundary.close(Instant::now() + MINUTE).unwrap();
+            assert_eq!(closed.standing(), Some(number));
+            client.write_all(b"a").unwrap();
+        }
         thread.join().unwrap();
     }
 

@@ -146,6 +146,11 @@ impl Device {
         self.lock().client = Some(client);
     }
 
+    /// The client is gone, and was none: somebody has looked whether there is a server.
+    pub fn unused(&self) {
+        self.lock().client = None;
+    }
+
     /// The client is gone, and with it the guest.
     pub fn disconnected(&self) {
         self.reset();
@@ -168,6 +173,9 @@ impl Device {
         }
         state.parts.pci.reset();
         state.follow_command(&self.memory);
+        drop(state);
+        // Somebody may wait for a device that nobody drives.
+        self.wake.notify_all();
     }
 
     /// What the device has to tell.

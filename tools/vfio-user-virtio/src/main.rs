@@ -5,6 +5,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -136,7 +137,7 @@ fn run(
         }
         Command::Save { control, file } => {
             let snapshot = Client::connect(&control)?.save()?;
-            std::fs::write(&file, format!("{snapshot:#}\n"))
+            replace(&file, &format!("{snapshot:#}\n"))
                 .map_err(|source| Error::File { path: file, source })?;
         }
         Command::Show { file } => match std::fs::read(&file) {
@@ -150,6 +151,20 @@ fn run(
         } => Client::connect(&control)?.act(&device, &action)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes `text` to `file`, which is as before if that fails.
+fn replace(file: &Path, text: &str) -> io::Result<()> {
+    let mut beside = file.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = Path::new(&beside);
+    let written = std::fs::File::create(beside)
+        .and_then(|mut new| new.write_all(text.as_bytes()).and_then(|()| new.sync_all()))
+        .and_then(|()| std::fs::rename(beside, file));
+    if written.is_err() {
+        let _ = std::fs::remove_file(beside);
+    }
+    written
 }
 
 fn report(control: &Path, device: Option<&str>, json: bool) -> Result<ExitCode, Error> {
@@ -221,6 +236,10 @@ fn serve(args: &Serve, log: &Log, threads: &Threads) -> Result<(), Error> {
         None => Ok(()),
     };
     spawn("control", Box::new(serve))?;
+    let is_to_end = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&is_to_end))?;
+    }
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let (signalled, last) = (Arc::clone(&service), log.clone());
     let serve = move || {
@@ -233,6 +252,10 @@ fn serve(args: &Serve, log: &Log, threads: &Threads) -> Result<(), Error> {
     };
     spawn("signals", Box::new(serve))?;
     if let Some(predecessor) = predecessor {
+        // Nothing has begun: the predecessor goes on.
+        if is_to_end.load(Ordering::SeqCst) {
+            return Err(handover::Error::Ending.into());
+        }
         let taken = predecessor.take_over()?;
         log.line(&format!(
             "vfio-user-virtio: has taken {} devices over in {} us",

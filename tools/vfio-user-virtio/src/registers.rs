@@ -134,6 +134,11 @@ impl Registers {
         self.offered
     }
 
+    /// The device offers none but these any more.
+    pub fn limit(&mut self, offered: u64) {
+        self.offered &= offered;
+    }
+
     /// The features that the driver has accepted so far.
     pub fn accepted(&self) -> u64 {
         self.accepted

@@ -236,6 +236,10 @@ impl Service {
         if self.in_charge().take().is_none() {
             return;
         }
+        for endpoint in &self.endpoints {
+            // Another process may have it open, too: a successor that hangs.
+            let _ = endpoint.device.act("hang-up");
+        }
         let sockets = self.endpoints.iter().map(|endpoint| &*endpoint.spec.socket);
         for socket in sockets.chain(self.control.iter().map(Control::path)) {
             let _ = std::fs::remove_file(socket);

@@ -115,11 +115,16 @@ pub fn serve(
 ) {
     device.connected(Arc::clone(client));
     let connection = Connection::new(Arc::clone(client));
-    match Session::new(device, connection, limits).run(boundary) {
+    let mut session = Session::new(device, connection, limits);
+    match session.run(boundary) {
         Ok(()) => tracing::info!("the client has disconnected"),
         Err(error) => tracing::info!(%error, "the connection ended"),
     }
     // Another process may have it open, too: a successor that did not take over.
     let _ = client.shutdown(Shutdown::Both);
-    device.disconnected();
+    if session.has_agreed() {
+        device.disconnected();
+    } else {
+        device.unused();
+    }
 }

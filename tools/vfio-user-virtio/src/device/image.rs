@@ -4,8 +4,8 @@
 
 use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,6 +22,9 @@ use crate::portable;
 use crate::settings::Settings;
 use crate::status::{Stop, FEATURES_OK};
 use crate::types::{RestoreError, Type};
+
+/// How long whoever freezes a device waits for another thread of it.
+const BRIEFLY: Duration = Duration::from_millis(300);
 
 /// Why the device can't be gone on with elsewhere now.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +131,7 @@ impl Frozen<'_> {
 impl Device {
     /// Has the device do nothing for a while, if it does nothing anyway: it has stopped, or there is no driver.
     pub fn freeze(&self) -> Result<Frozen<'_>, Busy> {
-        let state = self.lock();
+        let state = self.lock_briefly()?;
         is_still(&state)?;
         Ok(Frozen {
             device: self,
@@ -137,10 +140,25 @@ impl Device {
         })
     }
 
+    /// Others stand still already: a client that has this one wait is not waited for. What a thread that has panicked has left behind is
+    /// not to be relied on.
+    fn lock_briefly(&self) -> Result<MutexGuard<'_, State>, Busy> {
+        let deadline = Instant::now() + BRIEFLY;
+        loop {
+            match self.state.try_lock() {
+                Ok(state) => return Ok(state),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(_) => return Err(Busy::Executing),
+            }
+        }
+    }
+
     /// Waits until it could be frozen, but not beyond `deadline`. Returns whether it could.
     pub fn wait_until_still(&self, deadline: Instant) -> bool {
         let mut state = self.lock();
-        while is_still(&state).is_err() {
+        while self.state.is_poisoned() || is_still(&state).is_err() {
             let rest = deadline.saturating_duration_since(Instant::now());
             if rest.is_zero() {
                 return false;
@@ -167,7 +185,9 @@ impl Device {
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
         check(&state.parts, &image.parts)?;
+        let offered = state.parts.registers.offered();
         state.parts = image.parts;
+        state.parts.registers.limit(offered);
         state.parts.tally.counters.takeovers += u64::from(taken_over);
         state.schedule = image.schedule;
         state.started = image.started;
@@ -230,9 +250,14 @@ fn check(fresh: &Parts, saved: &Parts) -> Result<(), Error> {
         return Err(Error::Features(unknown));
     }
     let queues = saved.registers.queues.len();
-    let mut reached = saved.requests.queues();
-    if saved.queues.len() > queues || reached.any(|queue| queue >= saved.queues.len()) {
+    let mut chains = saved.requests.chains();
+    if saved.queues.len() > queues || chains.any(|(queue, _)| queue >= saved.queues.len()) {
         return Err(Error::Differs("its virtqueues"));
+    }
+    let size = |queue: usize| saved.registers.queues.get(queue).map_or(0, |of| of.size);
+    let mut chains = saved.requests.chains();
+    if chains.any(|(queue, descriptors)| descriptors > size(queue)) {
+        return Err(Error::Differs("its requests"));
     }
     Ok(())
 }

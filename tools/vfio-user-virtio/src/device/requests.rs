@@ -109,13 +109,15 @@ impl Requests {
         (waiting + self.absent.len() + self.executing) as u64
     }
 
-    /// Whose they are, but for those that are being carried out.
-    pub(super) fn queues(&self) -> impl Iterator<Item = usize> + '_ {
+    /// Whose they are, and how many descriptors of a packed virtqueue they take up, but for those that are being carried out.
+    pub(super) fn chains(&self) -> impl Iterator<Item = (usize, u16)> + '_ {
         let waiting = [&self.waiting, &self.saying, &self.left];
         let waiting = waiting.into_iter().flat_map(|waiting| waiting.0.values());
         let taken = waiting.chain(&self.absent.requests);
-        let done = self.absent.done.iter().map(|done| done.queue);
-        taken.map(|taken| taken.queue).chain(done)
+        let done = self.absent.done.iter();
+        taken
+            .map(|taken| (taken.queue, taken.chain.descriptors))
+            .chain(done.map(|done| (done.queue, done.descriptors)))
     }
 
     /// Whether the worker is carrying any out.

@@ -21,6 +21,9 @@ use crate::report;
 use crate::service::{Control, Endpoint, Service};
 use crate::vfio_user::{Limits, Standing};
 
+/// How long all stand still for one that does not come to a boundary.
+const BRIEFLY: Duration = Duration::from_millis(300);
+
 /// The snapshot alone, for who wants to look at it. The devices have to stand still for that, too.
 pub fn snapshot(service: &Service) -> Result<Value, Error> {
     let endpoints = service.endpoints();
@@ -62,6 +65,7 @@ struct StillDevice<'a> {
 }
 
 impl<'a> Still<'a> {
+    /// Each thread that serves has until `deadline` to come to the end of what it is doing.
     fn new(service: &'a Service, deadline: Instant) -> Result<Self, Error> {
         if !service.is_in_charge() {
             return Err(Error::Ending);
@@ -152,8 +156,10 @@ pub fn give(
     let end = Instant::now() + patience;
     loop {
         wait::wait(service, stream, end)?;
-        if try_to_give(service, stream, id, end)? == Outcome::Answered {
-            return Ok(());
+        match try_to_give(service, stream, id, end)? {
+            Outcome::Answered => return Ok(()),
+            Outcome::TooLate => {}
+            Outcome::NotAtABoundary => wait::pause(stream, end)?,
         }
     }
 }
@@ -165,6 +171,8 @@ enum Outcome {
     Answered,
     /// A device has gone on just now. The successor still waits.
     TooLate,
+    /// A client has not come to the end of a message. The successor still waits.
+    NotAtABoundary,
 }
 
 fn try_to_give(
@@ -189,9 +197,13 @@ fn try_to_give(
         answer(json!({ "error": reasons(error) }))?;
         Ok(Outcome::Answered)
     };
-    let still = match Still::new(service, deadline) {
+    // Who waits can try again, and has nobody wait for a client that hangs.
+    let waits = since < end;
+    let boundaries = if waits { since + BRIEFLY } else { deadline };
+    let still = match Still::new(service, boundaries) {
         Ok(still) => still,
-        Err(Error::Busy { .. }) if Instant::now() < end => return Ok(Outcome::TooLate),
+        Err(Error::Busy { .. }) if waits => return Ok(Outcome::TooLate),
+        Err(Error::Boundary(_)) if waits => return Ok(Outcome::NotAtABoundary),
         Err(error) => return refuse(&error),
     };
     let prepared = still.hand_over().and_then(|(snapshot, files)| {

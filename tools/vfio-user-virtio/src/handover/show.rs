@@ -51,8 +51,14 @@ fn show_device(device: &DeviceSnapshot) -> String {
             number("/parts/registers/offered")
         ),
     );
-    let requests =
-        ["waiting", "saying", "left"].map(|kind| count(&format!("/parts/requests/{kind}")));
+    let kinds = [
+        "waiting",
+        "saying",
+        "left",
+        "absent/requests",
+        "absent/done",
+    ];
+    let requests = kinds.map(|kind| count(&format!("/parts/requests/{kind}")));
     row(
         "requests",
         format!(

@@ -14,6 +14,9 @@ use crate::service::Service;
 /// Between two looks whether the successor is still there.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Waits until all devices can be handed over, but not beyond `deadline`. An error: nobody is at the other end of `stream` any more.
 pub(super) fn wait(service: &Service, stream: &UnixStream, deadline: Instant) -> io::Result<()> {
     for endpoint in service.endpoints() {
@@ -25,6 +28,13 @@ pub(super) fn wait(service: &Service, stream: &UnixStream, deadline: Instant) ->
             }
         }
     }
+    is_there(stream)
+}
+
+/// Has everybody do something for a while, before the next attempt.
+pub(super) fn pause(stream: &UnixStream, deadline: Instant) -> io::Result<()> {
+    let rest = deadline.saturating_duration_since(Instant::now());
+    std::thread::sleep(PAUSE.min(rest));
     is_there(stream)
 }
 

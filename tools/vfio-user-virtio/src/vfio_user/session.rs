@@ -55,6 +55,11 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Whether the client has had anything done.
+    pub(super) fn has_agreed(&self) -> bool {
+        self.limits.is_some()
+    }
+
     /// Serves the client until it goes.
     pub(super) fn run(&mut self, boundary: &Boundary<Standing>) -> io::Result<()> {
         loop {

@@ -3,6 +3,9 @@
 //! What is saved is gone on with.
 
 use std::fs;
+use std::io::Read;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 
 use serde_json::{json, Value};
 use vfio_user_virtio::handover::VERSION;
@@ -90,6 +93,26 @@ fn what_was_due_meanwhile_happens_at_once() {
         servers.children[last].kill().unwrap();
         servers.end(last);
     }
+}
+
+#[test]
+fn whoever_looks_for_a_server_does_not_end_what_was_restored() {
+    let mut servers = Servers::start();
+    let mut driver = Driver::connect(&servers);
+    driver.bring_up((1 << 32) | (1 << 39));
+    assert_eq!(driver.set_status(15 | 32), 15 | 32);
+    assert!(servers.run(&["save", "control", "saved"]).status.success());
+    servers.children[0].kill().unwrap();
+    servers.end(0);
+    servers.serve(&["--restore", "saved"]);
+    servers.wait_until(|servers| servers.try_get("stop").is_some());
+    // The second one is served when the first one is done with.
+    for _ in 0..2 {
+        let mut client = UnixStream::connect(servers.path("device")).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+    assert_eq!(servers.try_get("stop").unwrap(), "stopped");
 }
 
 #[test]

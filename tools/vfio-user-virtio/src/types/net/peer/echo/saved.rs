@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use smoltcp::socket::tcp;
 
 use super::stream::Stream;
-use super::{Echo, CONNECTIONS};
+use super::{is_for_echo, Echo, CONNECTIONS};
 use crate::portable;
 
 #[cfg(test)]
@@ -82,7 +82,11 @@ impl Serialize for Echo {
 impl From<Saved> for Echo {
     fn from(saved: Saved) -> Self {
         let mut echo = Self {
-            time: saved.time.map(|last| (last, last)),
+            // It does not go backwards, and would stand still if it were ahead.
+            time: saved
+                .time
+                .map(|last| last.min(Instant::now()))
+                .map(|last| (last, last)),
             ..Self::default()
         };
         let connections = saved.connections.into_iter().take(CONNECTIONS);
@@ -112,7 +116,11 @@ impl Echo {
             last,
             stream,
         } = connection;
-        self.wire.received.push_back(stream.beginning());
+        let beginning = stream.beginning();
+        if !is_for_echo(&beginning) {
+            return None;
+        }
+        self.wire.received.push_back(beginning);
         self.interface
             .poll(START, &mut self.wire, &mut self.sockets);
         let (guest, here) = stream.ends();
