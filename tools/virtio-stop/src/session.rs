@@ -46,6 +46,8 @@ pub struct Limits {
     pub lease_ms: Option<u32>,
     /// From the stop on, what the devices are stopped for; `None`: as long as it likes.
     pub max_time_ms: Option<u32>,
+    /// Requests may be in flight meanwhile: they are not waited for.
+    pub allow_in_flight: bool,
 }
 
 impl Limits {
@@ -58,6 +60,15 @@ impl Limits {
     fn patience(&self) -> Duration {
         let timeout = Duration::from_millis(self.timeout_ms.unwrap_or(LONGEST_MS).into());
         2 * timeout + self.lease() + GRACE
+    }
+
+    /// For how long requests in flight are waited for.
+    fn drain(&self) -> Duration {
+        if self.allow_in_flight {
+            Duration::ZERO
+        } else {
+            DRAIN
+        }
     }
 }
 
@@ -78,7 +89,7 @@ pub struct Session<'a> {
 /// What was told of the devices.
 #[derive(Debug)]
 pub struct Looks {
-    /// After the stop, when no requests were in flight, or for a second.
+    /// After the stop, when no requests were in flight, or for a second. At once if they may be.
     pub first: Report,
     /// Right before the resume.
     pub last: Report,
@@ -202,7 +213,7 @@ impl Steps for Session<'_> {
             }
             let requests = |status: Status| status.in_flight.unwrap_or(0);
             let is_idle = self.first.statuses().all(|status| requests(status) == 0);
-            if is_idle || begin.elapsed() > DRAIN || self.signals.last().is_some() {
+            if is_idle || begin.elapsed() >= self.limits.drain() || self.signals.last().is_some() {
                 return Ok(());
             }
             self.waiting.renew_if_due();
@@ -274,12 +285,25 @@ mod tests {
             let limits = Limits {
                 timeout_ms,
                 lease_ms,
-                max_time_ms: None,
+                ..Limits::default()
             };
             limits.patience().as_secs()
         };
         assert_eq!(patience(Some(1000), Some(2000)), 9);
         assert_eq!(patience(Some(600_000), None), 1265);
         assert_eq!(patience(None, None), 1265);
+    }
+
+    #[test]
+    fn requests_that_may_be_in_flight_are_not_waited_for() {
+        let drain = |allow_in_flight| {
+            let limits = Limits {
+                allow_in_flight,
+                ..Limits::default()
+            };
+            limits.drain()
+        };
+        assert_eq!(drain(true), Duration::ZERO);
+        assert_eq!(drain(false), DRAIN);
     }
 }

@@ -83,6 +83,7 @@ pub(crate) fn run(system: &System, args: &Run, json: bool) -> Result<u8> {
         timeout_ms: args.timeout,
         lease_ms: args.lease,
         max_time_ms: args.max_time,
+        allow_in_flight: args.allow_in_flight,
     };
     // Standard error does not stand still if anything is frozen. What has failed is said again
     // when all is over.
