@@ -30,7 +30,7 @@ pub(crate) enum Error {
     Guest(String),
     /// A picture of what it has said can't be drawn.
     #[error("can't draw a picture")]
-    Draw(#[from] crate::picture::Error),
+    Draw(#[from] benchmarks::picture::Error),
     /// It does not say what it should.
     #[error("the guest says nothing of '{0}'")]
     NoFigures(String),

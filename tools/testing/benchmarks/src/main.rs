@@ -17,7 +17,6 @@ mod figures;
 mod guest;
 mod machine;
 mod measure;
-mod picture;
 mod table;
 
 /// Measure what a stop costs, in guests

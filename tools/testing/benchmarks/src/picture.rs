@@ -8,8 +8,10 @@ use std::ops::Range;
 use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::*;
 
+pub mod exchanges;
+
 /// A picture could not be drawn.
-pub(crate) type Error = DrawingAreaErrorKind<io::Error>;
+pub type Error = DrawingAreaErrorKind<io::Error>;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type Chart<'a, X, Y> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>;
@@ -23,15 +25,15 @@ const FONT: &str = "sans-serif";
 
 /// What was done in each interval of a run with a stop and a resume.
 #[derive(Debug)]
-pub(crate) struct Timeline {
+pub struct Timeline {
     /// When each interval began.
-    pub(crate) times_ms: Vec<f64>,
+    pub times_ms: Vec<f64>,
     /// Requests of a disk in it.
-    pub(crate) requests: Vec<f64>,
+    pub requests: Vec<f64>,
     /// Frames of a network device in it.
-    pub(crate) frames: Vec<f64>,
+    pub frames: Vec<f64>,
     /// From when to when both were stopped.
-    pub(crate) stopped_ms: (f64, f64),
+    pub stopped_ms: (f64, f64),
 }
 
 /// Requests and frames over time.
@@ -39,7 +41,7 @@ pub(crate) struct Timeline {
 /// # Errors
 ///
 /// It can't be drawn.
-pub(crate) fn timeline(timeline: &Timeline) -> Result<String, Error> {
+pub fn timeline(timeline: &Timeline) -> Result<String, Error> {
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, (WIDTH, 420)).into_drawing_area();
@@ -107,7 +109,7 @@ fn panel(
 /// # Errors
 ///
 /// It can't be drawn.
-pub(crate) fn overshoot(curves: &[(&str, Vec<(f64, f64)>)]) -> Result<String, Error> {
+pub fn overshoot(curves: &[(&str, Vec<(f64, f64)>)]) -> Result<String, Error> {
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, (WIDTH, 420)).into_drawing_area();

@@ -7,8 +7,8 @@ use serde_json::json;
 use super::{Measured, Row};
 use crate::figures::Samples;
 use crate::guest::{Error, Machine, Place};
-use crate::picture;
 use crate::table::time;
+use benchmarks::picture;
 
 const ROUNDS: &str = "9";
 const DELAYS_MS: [&str; 9] = ["0.1", "0.3", "1", "3", "10", "30", "100", "300", "1000"];

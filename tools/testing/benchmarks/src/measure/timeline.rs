@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Measured, Row};
 use crate::guest::{Error, Machine, Place};
-use crate::picture::{self, Timeline};
+use benchmarks::picture::{self, Timeline};
 
 /// Measures it.
 ///
