@@ -76,6 +76,10 @@ build/firmware/%.efi: tools/testing/firmware/%.c
 demo: ## stop and resume a disk under I/O, before your eyes
 	@tools/demo/run
 
+.PHONY: demo-exchange
+demo-exchange: ## exchange the process behind devices under I/O, before your eyes; a picture in build/exchange.svg
+	@tools/demo/exchange
+
 .PHONY: test
 test: ## 12 min: check, and the guest tests on the stock kernel; ends with "N passed, N failed"
 	@tools/testing/tier test
@@ -114,4 +118,4 @@ clean: ## remove what was built in this tree; the build root and the kernels sta
 
 .PHONY: help
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

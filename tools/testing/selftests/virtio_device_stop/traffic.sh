@@ -14,6 +14,8 @@ PATIENCE=300
 PEER=10.0.1.1
 # The first number in the TCP session. All have as many digits.
 FIRST=1000000
+# So many at a time.
+FRAMES=2000
 
 # find_devices UNIT...: and these logical units of the SCSI host.
 find_devices() {
@@ -80,7 +82,7 @@ all_go_on() {
 # Until it is enough. What is wrong is in a file then.
 numbered_frames() {
 	while [ ! -e /tmp/enough ]; do
-		frames "$NIC" 2000 --patience 120 >/tmp/frames 2>&1 || cat /tmp/frames
+		frames "$NIC" $FRAMES --patience 120 >/tmp/frames 2>&1 || cat /tmp/frames
 		cat /tmp/frames >>/tmp/all_frames
 	done >/tmp/wrong_frames
 	touch /tmp/frames_are_over
