@@ -110,6 +110,9 @@ pub enum Error {
     /// A client has begun a message, and does not end it.
     #[error("the client of device '{0}' is in the middle of a message")]
     Boundary(String),
+    /// No control client can be accepted, and somebody waits for that.
+    #[error("the control socket is not served at the moment")]
+    Control,
     /// What is handed over can't be written or read.
     #[error("the snapshot can't be written or read")]
     Format(#[from] serde_json::Error),

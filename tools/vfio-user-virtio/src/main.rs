@@ -153,13 +153,21 @@ fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes `text` to `file`, which is as before if that fails.
+/// Writes `text` to `file`. A plain file is as before if that fails; what is there and is none is written to.
 fn replace(file: &Path, text: &str) -> io::Result<()> {
+    let permissions = match std::fs::symlink_metadata(file) {
+        Ok(there) if there.is_file() => Some(there.permissions()),
+        Ok(_) => return std::fs::write(file, text),
+        Err(_) => None,
+    };
     let mut beside = file.as_os_str().to_owned();
-    beside.push(".new");
+    beside.push(format!(".{}", std::process::id()));
     let beside = Path::new(&beside);
-    let written = std::fs::File::create(beside)
-        .and_then(|mut new| new.write_all(text.as_bytes()).and_then(|()| new.sync_all()))
+    let mut new = std::fs::File::create_new(beside)?;
+    let written = permissions
+        .map_or(Ok(()), |permissions| new.set_permissions(permissions))
+        .and_then(|()| new.write_all(text.as_bytes()))
+        .and_then(|()| new.sync_all())
         .and_then(|()| std::fs::rename(beside, file));
     if written.is_err() {
         let _ = std::fs::remove_file(beside);
@@ -251,11 +259,11 @@ fn serve(args: &Serve, log: &Log, threads: &Threads) -> Result<(), Error> {
         Ok(())
     };
     spawn("signals", Box::new(serve))?;
+    // Nothing has begun: a predecessor goes on.
+    if is_to_end.load(Ordering::SeqCst) {
+        return Err(handover::Error::Ending.into());
+    }
     if let Some(predecessor) = predecessor {
-        // Nothing has begun: the predecessor goes on.
-        if is_to_end.load(Ordering::SeqCst) {
-            return Err(handover::Error::Ending.into());
-        }
         let taken = predecessor.take_over()?;
         log.line(&format!(
             "vfio-user-virtio: has taken {} devices over in {} us",

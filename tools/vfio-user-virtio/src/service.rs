@@ -9,6 +9,8 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use rustix::net::{shutdown, Shutdown};
+
 use crate::boundary::Boundary;
 use crate::device::Device;
 use crate::handover::Error;
@@ -236,13 +238,14 @@ impl Service {
         if self.in_charge().take().is_none() {
             return;
         }
-        for endpoint in &self.endpoints {
-            // Another process may have it open, too: a successor that hangs.
-            let _ = endpoint.device.act("hang-up");
-        }
         let sockets = self.endpoints.iter().map(|endpoint| &*endpoint.spec.socket);
         for socket in sockets.chain(self.control.iter().map(Control::path)) {
             let _ = std::fs::remove_file(socket);
+        }
+        // Another process may have them open, too: a successor that hangs.
+        for endpoint in &self.endpoints {
+            let _ = shutdown(endpoint.server.listener(), Shutdown::Both);
+            let _ = endpoint.device.act("hang-up");
         }
     }
 }

@@ -78,7 +78,7 @@ impl<'a> Still<'a> {
         let control = service.control().map(close).transpose();
         let mut still = Self {
             devices: Vec::new(),
-            control: control.map_err(io::Error::from)?,
+            control: control.map_err(|_| Error::Control)?,
         };
         for endpoint in service.endpoints() {
             let server = endpoint.server().boundary().close(deadline);
@@ -203,7 +203,7 @@ fn try_to_give(
     let still = match Still::new(service, boundaries) {
         Ok(still) => still,
         Err(Error::Busy { .. }) if waits => return Ok(Outcome::TooLate),
-        Err(Error::Boundary(_)) if waits => return Ok(Outcome::NotAtABoundary),
+        Err(Error::Boundary(_) | Error::Control) if waits => return Ok(Outcome::NotAtABoundary),
         Err(error) => return refuse(&error),
     };
     let prepared = still.hand_over().and_then(|(snapshot, files)| {

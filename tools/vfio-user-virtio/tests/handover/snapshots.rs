@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::Read;
 use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
 use serde_json::{json, Value};
@@ -31,6 +32,30 @@ fn what_is_saved_is_shown_and_gone_on_with() {
     servers.serve(&["--restore", "saved"]);
     servers.wait_until(|servers| servers.try_get("settings.io_delay_us").as_deref() == Some("7"));
     assert_eq!(servers.try_get("counters.takeovers").unwrap(), "0");
+}
+
+#[test]
+fn only_a_plain_file_is_replaced_and_nothing_beside_it() {
+    let servers = Servers::start();
+    let save = |to: &str| servers.run(&["save", "control", to]).status.success();
+    fs::write(servers.path("kept"), "precious").unwrap();
+    std::os::unix::fs::symlink(servers.path("kept"), servers.path("link")).unwrap();
+    assert!(save("link"));
+    assert!(servers.path("link").is_symlink());
+    assert!(fs::read(servers.path("kept")).unwrap().starts_with(b"{"));
+    let mode = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(servers.path("kept"), mode).unwrap();
+    assert!(save("kept"));
+    let permissions = fs::metadata(servers.path("kept")).unwrap().permissions();
+    assert_eq!(permissions.mode() & 0o777, 0o600);
+    assert!(save("/dev/null"));
+    assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    let names = fs::read_dir(servers.path("kept").parent().unwrap()).unwrap();
+    let kept = names.filter(|name| {
+        let name = name.as_ref().unwrap().file_name();
+        name.to_str().unwrap().starts_with("kept")
+    });
+    assert_eq!(kept.count(), 1);
 }
 
 #[test]
