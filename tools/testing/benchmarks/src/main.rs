@@ -90,13 +90,7 @@ fn main() -> ExitCode {
     match bench(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprint!("bench: {error}");
-            let mut source = std::error::Error::source(&error);
-            while let Some(error) = source {
-                eprint!(": {error}");
-                source = error.source();
-            }
-            eprintln!();
+            benchmarks::complain("bench", &error);
             ExitCode::FAILURE
         }
     }

@@ -48,13 +48,7 @@ fn main() -> ExitCode {
     match watch(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprint!("watch-exchanges: {error}");
-            let mut source = std::error::Error::source(&error);
-            while let Some(error) = source {
-                eprint!(": {error}");
-                source = error.source();
-            }
-            eprintln!();
+            benchmarks::complain("watch-exchanges", &error);
             ExitCode::FAILURE
         }
     }
