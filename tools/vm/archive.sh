@@ -31,16 +31,29 @@ need_debian_tree() {
 	need_host_packages "${packages[@]}"
 }
 
+in_namespace() {
+	local mode=root
+	[ "$(id -u)" -eq 0 ] || mode=unshare
+	mmdebstrap --mode="$mode" --format=tar "$@"
+}
+
 # debian_tree OPTION...: an archive (tar) of a new Debian tree, by mmdebstrap and its options, to standard output. Only what is named is
 # installed, and what that depends on; backports are known, and taken where a version or a pin asks for them.
 debian_tree() {
-	local mode=root mirror=() options=() option
-	[ "$(id -u)" -eq 0 ] || mode=unshare
+	local mirror=() options=() option
 	read -ra mirror < <(debian_mirror) || true
 	while read -r option; do
 		options+=(--aptopt="$option")
 	done < <(host_apt_options)
-	mmdebstrap --mode="$mode" --format=tar --aptopt='APT::Install-Recommends "false"' "${options[@]}" \
+	in_namespace --aptopt='APT::Install-Recommends "false"' "${options[@]}" \
 		--setup-hook="sed -i '/ $suite /{p;s/ $suite / $suite-backports /}' \"\$1/etc/apt/sources.list\"" \
 		"$@" "$suite" - "${mirror[@]}"
+}
+
+# changed_tree TREE HOOK: the same of a tree that is there (tar), when HOOK has changed it.
+changed_tree() {
+	# Devices can't be made in a user namespace, and are not needed.
+	in_namespace --variant=custom --skip=setup,update,cleanup \
+		--setup-hook="tar -x -C \"\$1\" --exclude='./dev/*' -f '$1' && mkdir \"\$1/dev/pts\" \"\$1/dev/shm\"" \
+		--customize-hook="$2" '' -
 }
