@@ -66,6 +66,11 @@ in_debian() {
 	ask_agent --timeout 120 run -- /bin/sh -euc "$1" sh "${@:2}"
 }
 
+# put_into_debian FILE PATH
+put_into_debian() {
+	ask_agent run --input -- /bin/sh -euc 'cat >"$1"' sh "$2" <"$1"
+}
+
 debian_is_up() {
 	ask_agent --timeout "${1:-240}" ping
 }

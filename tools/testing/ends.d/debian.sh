@@ -10,7 +10,7 @@
 end_packages() {
 	local disk
 	disk=$("$top/tools/vm/debian")/disk
-	make_package_disk
+	make_package_disk "$top/build/packages"
 	start_debian "$disk" "blk,name=root,protocol=$protocol" "blk,name=packages,protocol=$protocol" "net,name=nic,protocol=$protocol"
 	check "Debian boots from the disk" debian_is_up
 	check "nothing is there before" in_debian '! command -v virtio-stop && ! modinfo virtio_device_stop && [ ! -e /dev/virtio_device_stop ]'
@@ -19,22 +19,71 @@ end_packages() {
 	check "the guest boots again" reboot_debian
 	check "the disk of the root file system has negotiated" state_in_debian vda running
 	check "so has the network device" in_debian 'virtio-stop check "$(basename /sys/class/net/e*)"'
-	check "the disk can be stopped, by who is on it" in_debian 'virtio-stop run --freeze vda -- /bin/true'
+	check "the disk can be stopped, by who is on it" in_debian 'virtio-stop run --freeze --until-eof / </dev/null'
 	check "its device has seen that" value_is root counters.stops.resumed 1
+	check "the pages of the manual and the completions are there" in_debian 'dpkg -L virtio-stop | grep -q man/man1/virtio-stop-run.1 &&
+		dpkg -L virtio-stop | grep -q completions/virtio-stop'
 	check "no driver has broken a rule" no_breach
 	check "the kernel has not complained" debian_is_sound
 	check "the guest ends" end_debian
 }
 
+# Upgraded while a device is stopped, removed, purged.
+end_packages_removal() {
+	local newer=$devices/newer packages=("$top"/build/packages/virtio-{stop_,device-stop-modules-}*.deb)
+	"$top/tools/vm/debian" --with "${packages[@]}" --disk "$devices/installed" 2>"$devices/made" || { cat "$devices/made" && return; }
+	make_newer_packages "$newer" "${packages[@]}"
+	make_package_disk "$newer"
+	start_debian "$devices/installed" "blk,name=root,protocol=$protocol" "blk,name=packages,protocol=$protocol" "net,name=nic,protocol=$protocol"
+	check "Debian boots from the disk" debian_is_up
+	check "the module is there, before any driver" state_in_debian vda running
+	check "a device is stopped" in_debian 'virtio-stop stop --lease 3600000 "$(basename /sys/class/net/e*)" >/run/stop'
+	check "apt upgrades the packages meanwhile" install
+	check "of a newer version" in_debian 'virtio-stop --version && [ "$(dpkg-query -W -f "\${Version}" virtio-stop)" = 99 ]'
+	check "the device has stood still all the time" in_debian 'virtio-stop resume "$(basename /sys/class/net/e*)"'
+	check "its device has seen one stop" value_is nic counters.stops.acknowledged 1
+	check "apt removes them" apt "$remove"
+	check "what is loaded stays" state_in_debian vda running
+	check "nothing of theirs is left" in_debian 'left=$(find /usr /etc /var/lib/dpkg/info -name "*virtio?stop*" -o -name "*virtio?device?stop*") &&
+		echo "$left" && [ -z "$left" ]'
+	check "the guest boots again" reboot_debian
+	check "without the module" in_debian '[ ! -e /sys/module/virtio_device_stop ] && [ ! -e /sys/block/vda/device/device_stop ]'
+	check "no driver has broken a rule" no_breach
+	check "the kernel has not complained" debian_is_sound
+	check "the guest ends" end_debian
+}
+
+remove='apt-get remove --yes virtio-stop "virtio-device-stop-modules-$(uname -r)"
+	apt-get purge --yes virtio-stop "virtio-device-stop-modules-$(uname -r)"'
+
+# make_newer_packages FOLDER PACKAGE...: the same, as of version 99.
+make_newer_packages() {
+	local folder=$1 package
+	shift
+	mkdir -p "$folder"
+	for package; do
+		"$top/tools/vm/enter" -- sh -euc '
+			dpkg-deb -R "$1" "$2/tree"
+			sed -i "s/^Version:.*/Version: 99/" "$2/tree/DEBIAN/control"
+			dpkg-deb --root-owner-group -b "$2/tree" "$2/$(basename "$1" | sed "s/_.*_/_99_/")"
+			rm -r "$2/tree"' _ "$package" "$folder" >"$devices/made" 2>&1 || cat "$devices/made"
+	done
+}
+
+# make_package_disk FOLDER
 make_package_disk() {
-	"$top/tools/vm/enter" -- mke2fs -q -t ext4 -d "$top/build/packages" "$devices/packages" 64M
+	"$top/tools/vm/enter" -- mke2fs -q -t ext4 -d "$1" "$devices/packages" 64M
 }
 
 install() {
-	ask_agent --timeout 400 run -- /bin/sh -euc 'mount -o ro /dev/vdb /mnt
-		export DEBIAN_FRONTEND=noninteractive
-		apt-get install --yes --no-install-recommends /mnt/virtio-stop_*.deb "/mnt/virtio-device-stop-modules-$(uname -r)"_*.deb' \
-		>"$devices/answer" 2>&1 || { sed 's/^/# # /' "$devices/answer" && false; }
+	apt 'mount -o ro /dev/vdb /mnt
+		apt-get install --yes --no-install-recommends /mnt/virtio-stop_*.deb "/mnt/virtio-device-stop-modules-$(uname -r)"_*.deb'
+}
+
+# apt SCRIPT: runs it in the guest. Under emulation an initramfs takes a minute.
+apt() {
+	ask_agent --timeout 500 run -- /bin/sh -euc "export DEBIAN_FRONTEND=noninteractive; $1" >"$devices/answer" 2>&1 ||
+		{ sed 's/^/# # /' "$devices/answer" && false; }
 }
 
 # state_in_debian DEVICE STATE
