@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -106,6 +107,26 @@ impl Offers {
     }
 }
 
+/// How a device's virtqueues can be driven, besides as ever.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub struct Rings {
+    packed: bool,
+    notification_data: bool,
+    reset: bool,
+}
+
+impl Rings {
+    /// What is offered, with VIRTIO_F_RING_PACKED, VIRTIO_F_NOTIFICATION_DATA and VIRTIO_F_RING_RESET.
+    pub fn offer(self, offer: Offer) -> Offer {
+        Offer {
+            packed: self.packed,
+            notification_data: self.notification_data,
+            ring_reset: offer.ring_reset || self.reset,
+            ..offer
+        }
+    }
+}
+
 /// A file of guest memory, as QEMU makes it.
 pub fn memory_file() -> File {
     let file = File::from(memfd_create("memory", MemfdFlags::ALLOW_SEALING).expect("a file"));
@@ -121,10 +142,16 @@ pub fn memory(file: &File) -> GuestMemoryMmap {
     GuestMemoryMmap::from_ranges_with_files([range]).expect("an address")
 }
 
-/// A disk's contents, of zeroes. They are in memory: nothing waits for a disk of this machine's.
+/// What a disk has at first: no sector has the same as another one, nor as itself from elsewhere on.
+pub fn contents() -> Vec<u8> {
+    let bytes = (0..SECTORS * 512).map(|at| (at + at / 256 * 59) as u8);
+    bytes.collect()
+}
+
+/// A disk's contents. They are in memory: nothing waits for a disk of this machine's.
 pub fn store(read_only: bool) -> Store {
     let file = File::from(memfd_create("disk", MemfdFlags::empty()).expect("a file"));
-    file.set_len(SECTORS * 512).expect("memory");
+    file.write_all_at(&contents(), 0).expect("memory");
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     Store::open(Path::new(&path), read_only).expect("the file is there")
 }

@@ -3,14 +3,16 @@
 //! A guest: register accesses, virtqueues, memory that comes and goes.
 
 use arbitrary::Arbitrary;
+use vfio_user_virtio::device::Offer;
 
-use crate::guest::{Kind, Offers};
+use crate::guest::{Kind, Offers, Rings};
 use acts::Act;
 use driver::Driver;
 
 mod acts;
 mod checks;
 mod driver;
+mod ring;
 
 /// A device, and what its guest does.
 #[derive(Arbitrary, Debug)]
@@ -18,7 +20,14 @@ pub struct Input {
     kind: Kind,
     offers: Offers,
     intx: bool,
+    rings: Rings,
     acts: Vec<Act>,
+}
+
+impl Input {
+    fn offer(&self) -> Offer {
+        self.rings.offer(self.offers.offer(self.intx))
+    }
 }
 
 /// Has the guest do all of it.

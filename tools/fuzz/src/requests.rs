@@ -12,13 +12,13 @@ use vm_memory::{Bytes, GuestAddress};
 
 use crate::guest::{self, Kind, MEMORY};
 use command::{Command, Layout};
+use model::Model;
 
 mod command;
+mod model;
 
 /// What the device may read lies below, what it may write above.
 const WRITABLE: u64 = MEMORY / 2;
-/// Sectors that the model of a disk keeps: a disk is not made larger.
-const MODEL: usize = (guest::SECTORS * 512) as usize;
 
 /// A disk, and what it is asked for.
 #[derive(Arbitrary, Debug)]
@@ -54,15 +54,16 @@ struct Twins {
     disks: [Arc<dyn Type>; 2],
     memory: Memory,
     is_blk: bool,
-    /// What the disk has, if that is known.
-    contents: Option<Vec<u8>>,
+    /// What either has.
+    model: Model,
 }
 
 /// Asks the disk for all of it.
 ///
 /// # Panics
 ///
-/// If it touches what is not its own, says that it has written what it has not, or reads something other than what was written.
+/// If it touches what is not its own, says that it has written what it has not, reads something other than what was written, or has
+/// something else in the end.
 pub fn run(mut input: Input) {
     input.commands.truncate(32);
     let kind = match input.disk {
@@ -81,42 +82,25 @@ pub fn run(mut input: Input) {
         disks: [kind.make(), kind.make()],
         memory,
         is_blk: !matches!(kind, Kind::Scsi),
-        contents: matches!(kind, Kind::Blk { .. }).then(|| vec![0; MODEL]),
+        model: Model::new(if matches!(kind, Kind::Scsi) { 2 } else { 1 }),
     };
     for command in &input.commands {
         if let Some((queue, bytes, layout)) = command.request() {
             twins.execute(queue, &bytes, layout, command.room());
         }
-        if matches!(command, Command::Resize { .. }) {
-            twins.contents = None;
+        for twin in 0..twins.disks.len() {
+            twins.configure(twin, command);
         }
-        for disk in &twins.disks {
-            configure(&**disk, command, twins.is_blk);
-        }
+    }
+    for disk in &twins.disks {
+        twins.model.check(&disk.file().expect("a disk has one"));
     }
 }
 
-fn configure(disk: &dyn Type, command: &Command, is_blk: bool) {
-    match command {
-        Command::Configuration { offset, value } => {
-            disk.write_configuration((*offset).into(), &value.to_le_bytes());
-        }
-        Command::Negotiated(features) => disk.negotiated(*features),
-        Command::Resize { unit, sectors } => {
-            let action = if is_blk {
-                format!("resize:{sectors}")
-            } else {
-                format!("resize:{unit}:{sectors}")
-            };
-            // It may be refused.
-            let _ = disk.act(&action);
-        }
-        Command::Reset => disk.reset(),
-        _ => {}
-    }
+fn configuration(disk: &dyn Type) -> [u8; 256] {
     let mut config = [0; 256];
     disk.configuration(&mut config);
-    disk.report();
+    config
 }
 
 /// What lies where a disk may write, before it does: never the same for both.
@@ -127,6 +111,31 @@ fn canary(twin: usize) -> Vec<u8> {
 }
 
 impl Twins {
+    fn configure(&mut self, twin: usize, command: &Command) {
+        let disk = &self.disks[twin];
+        match command {
+            Command::Configuration { offset, value } => {
+                disk.write_configuration((*offset).into(), &value.to_le_bytes());
+            }
+            Command::Negotiated(features) => disk.negotiated(*features),
+            Command::Resize { unit, sectors } => {
+                let (unit, action) = if self.is_blk {
+                    (0, format!("resize:{sectors}"))
+                } else {
+                    (*unit, format!("resize:{unit}:{sectors}"))
+                };
+                // It may be refused.
+                if disk.act(&action).is_ok() {
+                    self.model.resize(unit.into(), (*sectors).into());
+                }
+            }
+            Command::Reset => disk.reset(),
+            _ => {}
+        }
+        configuration(&**disk);
+        disk.report();
+    }
+
     fn execute(&mut self, queue: usize, bytes: &[u8], layout: &Layout, room: Option<u64>) {
         let bytes = bytes.get(..WRITABLE as usize).unwrap_or(bytes);
         let rest = [u16::MAX];
@@ -135,7 +144,7 @@ impl Twins {
         let output = layout.output.iter().take(8).copied();
         // Bytes at the end of the memory are nobody's.
         let output = match room {
-            Some(room) => buffers(WRITABLE, output.chain(rest), room),
+            Some(room) => buffers(WRITABLE, output.chain(rest), room.min(WRITABLE - 0x1000)),
             None => buffers(WRITABLE, output.chain([layout.room]), WRITABLE - 0x1000),
         };
         let room: usize = output.iter().map(|buffer| buffer.length as usize).sum();
@@ -178,7 +187,6 @@ impl Twins {
         assert_eq!(outcome, other_outcome, "the twins differ");
         let Some((kind, ok, claimed)) = *outcome else {
             // The device would need a reset.
-            self.contents = None;
             return;
         };
         let written = one.iter().zip(other).take_while(|(a, b)| a == b).count();
@@ -192,40 +200,12 @@ impl Twins {
             assert_eq!(*status == 0, ok, "{kind} and {status}");
             assert!(*status <= 2, "a status of {status}");
             assert!(!(ok && layout.fail), "what is to fail: {kind}");
-            self.check_contents(kind, ok, bytes, data);
-        }
-    }
-
-    /// What is read is what was written.
-    fn check_contents(&mut self, kind: &str, ok: bool, request: &[u8], read: &[u8]) {
-        let Some(contents) = &mut self.contents else {
-            return;
-        };
-        if !ok {
-            // A part of it may have been done.
-            if matches!(kind, "write" | "discard" | "write_zeroes") {
-                self.contents = None;
+            if ok {
+                self.model.blk(kind, bytes, data);
             }
-            return;
-        }
-        let (header, data) = request.split_at(16);
-        let number = |bytes: &[u8]| {
-            bytes
-                .iter()
-                .rev()
-                .fold(0, |all, byte| (all << 8) | usize::from(*byte))
-        };
-        let at = || number(&header[8..]) * 512;
-        match kind {
-            "write" => contents[at()..][..data.len()].copy_from_slice(data),
-            "read" => assert!(contents[at()..][..read.len()] == *read, "what was read"),
-            "discard" | "write_zeroes" => {
-                for range in data.chunks_exact(16) {
-                    let (at, sectors) = (number(&range[..8]), number(&range[8..12]));
-                    contents[at * 512..][..sectors * 512].fill(0);
-                }
-            }
-            _ => {}
+        } else if ok {
+            let config = configuration(&*self.disks[0]);
+            self.model.scsi(kind, bytes, one, &config);
         }
     }
 }

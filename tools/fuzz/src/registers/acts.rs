@@ -83,7 +83,7 @@ pub(super) enum Act {
         flags: u8,
         next: u16,
     },
-    /// A head in the available ring, and the index moved on.
+    /// A head in the available ring, and the index moved on. In a packed virtqueue flags of the next descriptor, and on to another.
     Publish {
         queue: u8,
         head: u16,
@@ -98,6 +98,8 @@ pub(super) enum Act {
         room: u16,
     },
     Notify(u8),
+    /// And it is laid out anew, perhaps.
+    ResetQueue(u8, Option<Layout>),
     Serve(u8),
     Map(u8, u8),
     Unmap(u8, u8),
@@ -141,7 +143,7 @@ impl Address {
 pub(super) struct Layout {
     /// Those that it does not accept.
     pub(super) refused: u64,
-    /// A virtqueue has two to that power of entries.
+    /// A virtqueue has two to that power of entries, a packed one one more than that.
     pub(super) size: u8,
     /// One register of one virtqueue, and what is wrong with it.
     pub(super) odd: Option<(u8, u8, i16)>,
@@ -149,7 +151,7 @@ pub(super) struct Layout {
 
 pub(super) const PLAIN: Layout = Layout {
     refused: 0,
-    size: 4,
+    size: 13,
     odd: None,
 };
 
@@ -207,10 +209,17 @@ impl Driver {
                     .map(|(address, length)| (address.value(), u32::from(*length)))
                     .collect();
                 outputs.push((BUFFERS + 0x1000, u32::from(*room % 0x2000)));
-                self.chain(*queue, *indirect, &inputs, &outputs);
+                self.request(*queue, *indirect, &inputs, &outputs);
                 self.notify(*queue);
             }
             Act::Notify(queue) => self.notify(*queue),
+            Act::ResetQueue(queue, layout) => {
+                let queue = u16::from(*queue) % self.queues;
+                self.reset_queue(queue);
+                if let Some(layout) = layout {
+                    self.lay_out(queue, *layout);
+                }
+            }
             Act::Serve(milliseconds) => self.serve(u64::from(*milliseconds) * 10),
             Act::Map(page, pages) => {
                 self.map(

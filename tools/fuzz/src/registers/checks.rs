@@ -5,9 +5,34 @@
 use vm_memory::{Bytes, GuestAddress};
 
 use super::acts::{Act, PLAIN, SETTINGS};
-use super::driver::{Driver, BUFFERS, READY, RINGS, USED};
+use super::driver::{Driver, BUFFERS, READY, VIRTIO_F_RING_RESET};
 use super::Input;
-use crate::guest::{self, check_reset, Kind, MEMORY};
+use crate::guest::{self, check_counters, check_reset, Kind, MEMORY};
+
+/// Requests that the device is asked for at a time, each in a place of its own.
+const REQUESTS: u16 = 4;
+const ROOM: u32 = 0x401;
+const CANARY: [u8; 8] = [0xa5; 8];
+
+fn place(nth: u16) -> u64 {
+    BUFFERS + u64::from(nth) * 0x1000
+}
+
+/// What the device is asked for, in each request.
+struct Asked {
+    queue: u8,
+    descriptors: u16,
+    /// How many bytes may be written, and how many are when all is well.
+    room: u32,
+    written: u32,
+}
+
+impl Asked {
+    /// Behind the room.
+    fn end(&self, nth: u16) -> u64 {
+        place(nth) + 0x800 + u64::from(self.room)
+    }
+}
 
 impl Driver {
     /// After a reset a driver that does nothing wrong can use the device, whatever it was before, and is given back what it has asked
@@ -19,7 +44,7 @@ impl Driver {
             self.device.act("link:up").expect("it can");
         }
         check_reset(&self.device, self.now);
-        let fresh = guest::device(kind.make(), input.offers.offer(input.intx));
+        let fresh = guest::device(kind.make(), input.offer());
         let space = guest::configuration_space(&fresh, self.now);
         let common = guest::common_configuration(&fresh, self.now);
         self.check_common(&common);
@@ -35,7 +60,14 @@ impl Driver {
                 errors = self.device.report().settings.io_error_every != 0;
             }
         }
-        self.check_requests(kind, errors);
+        // All the way round a packed virtqueue.
+        for _ in 0..2 {
+            self.check_requests(kind, errors);
+        }
+        if self.has(VIRTIO_F_RING_RESET) {
+            self.check_queue_resets(kind);
+            self.check_requests(kind, errors);
+        }
         self.leave_requests(kind);
         check_reset(&self.device, self.now);
         self.check_common(&common);
@@ -55,12 +87,32 @@ impl Driver {
             }
         }
         for queue in 0..3 {
-            self.chain(queue, false, &[0; 72], &[room]);
+            self.request(queue, false, &[0; 72], &[room]);
             self.notify(queue);
         }
-        self.chain(1, false, &[], &[room]);
+        self.request(1, false, &[], &[room]);
         self.notify(1);
         self.serve(0);
+    }
+
+    /// After resets of all virtqueues none has a request, and they can be laid out anew.
+    fn check_queue_resets(&mut self, kind: Kind) {
+        const QUEUE_ENABLE: u64 = 0x1c;
+        const QUEUE_RESET: u64 = 0x3a;
+        self.set("io_hold", "always");
+        self.ask(kind);
+        self.serve(5);
+        for queue in 0..self.queues {
+            self.reset_queue(queue);
+            assert_eq!((self.read(QUEUE_RESET), self.read(QUEUE_ENABLE)), (0, 0));
+        }
+        check_counters(&self.device);
+        assert_eq!(self.device.report().counters.requests.in_flight, 0);
+        self.set("io_hold", "no");
+        self.check_silence();
+        for queue in 0..self.queues {
+            self.lay_out(queue, PLAIN);
+        }
     }
 
     /// After a reset nothing is written, whatever was asked for before.
@@ -84,12 +136,8 @@ impl Driver {
         assert_eq!(common, fresh, "after a reset");
     }
 
-    /// Has the device carry out a few requests. With `errors` it lets some of them fail.
-    pub(super) fn check_requests(&mut self, kind: Kind, errors: bool) {
-        const REQUESTS: u16 = 4;
-        const ROOM: u32 = 0x401;
-        const CANARY: [u8; 8] = [0xa5; 8];
-        // What is asked for, and how much of the room is written when all is well.
+    /// Asks the device for a few things.
+    fn ask(&mut self, kind: Kind) -> Asked {
         let (queue, request, room, written): (u8, Vec<u8>, u32, u32) = match kind {
             // A read of the first two sectors.
             Kind::Blk { .. } => (0, vec![0; 16], ROOM, ROOM),
@@ -100,24 +148,29 @@ impl Driver {
             Kind::Rng => (0, Vec::new(), ROOM, ROOM),
             Kind::Null => (1, vec![0; 1], ROOM, ROOM),
         };
-        let before = self.device.report().counters.requests;
-        let rings = u64::from(queue) * RINGS;
-        let place = |nth: u16| BUFFERS + u64::from(nth) * 0x1000;
+        let mut asked = Asked {
+            queue,
+            room,
+            written,
+            descriptors: 0,
+        };
         for nth in 0..REQUESTS {
-            let (head, at) = (nth * 4, place(nth));
+            let at = place(nth);
             self.fill(at, &request);
-            self.fill(at + 0x800 + u64::from(room), &CANARY);
+            self.fill(asked.end(nth), &CANARY);
             let mut parts = vec![(at, request.len() as u32, 0), (at + 0x800, room, 2)];
             parts.retain(|(_, length, _)| *length > 0);
-            let count = parts.len() as u16;
-            for (slot, (at, length, flags)) in (0..).zip(parts) {
-                let more = u16::from(slot + 1 < count);
-                let (slot, next) = (head + slot, head + slot + 1);
-                self.descriptor(rings, slot, at, length, flags | more, next);
-            }
-            self.publish(queue, head, 1);
+            asked.descriptors = parts.len() as u16;
+            self.chain(queue, nth * 4, false, &parts);
         }
         self.notify(queue);
+        asked
+    }
+
+    /// Has the device carry out a few requests. With `errors` it lets some of them fail.
+    pub(super) fn check_requests(&mut self, kind: Kind, errors: bool) {
+        let before = self.device.report().counters.requests;
+        let asked = self.ask(kind);
         // Also one after the other, each of which is delayed.
         for _ in 0..2 * REQUESTS {
             self.serve(5);
@@ -126,21 +179,17 @@ impl Driver {
         let completed = after.completed - before.completed;
         assert_eq!(completed, u64::from(REQUESTS), "{kind:?}");
         assert!(errors || after.failed == before.failed, "{kind:?}");
-        let used = |at: u64| {
-            let at = GuestAddress(rings + USED + at);
-            self.memory.read_obj::<u32>(at).expect("memory")
-        };
-        assert_eq!(used(0) >> 16, u32::from(REQUESTS), "the used index");
-        let elements = (0..u64::from(REQUESTS)).map(|nth| (used(4 + nth * 8), used(8 + nth * 8)));
-        let mut elements: Vec<(u32, u32)> = elements.collect();
+        let elements = std::iter::from_fn(|| self.next_used(asked.queue, asked.descriptors));
+        let mut elements: Vec<(u32, u32)> = elements.take(2 * usize::from(REQUESTS)).collect();
+        assert_eq!(elements.len(), usize::from(REQUESTS), "requests given back");
         elements.sort_unstable();
         for (nth, (id, length)) in (0..REQUESTS).zip(elements) {
             assert_eq!(id, u32::from(nth * 4), "a request that is given back");
             assert!(
-                length == written || errors && length <= room,
+                length == asked.written || errors && length <= asked.room,
                 "{length} bytes"
             );
-            let end = GuestAddress(place(nth) + 0x800 + u64::from(room));
+            let end = GuestAddress(asked.end(nth));
             let canary: [u8; 8] = self.memory.read_obj(end).expect("memory");
             assert_eq!(canary, CANARY, "behind a buffer");
         }

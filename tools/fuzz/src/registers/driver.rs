@@ -15,7 +15,10 @@ use crate::guest::{self, check_counters, Device, MEMORY};
 /// The PCI command that lets the device answer, and reach the memory.
 pub(super) const MEMORY_AND_MASTER: [u8; 2] = [6, 0];
 pub(super) const READY: u8 = 1 | 2 | 4 | 8;
-pub(super) const QUEUE_SIZE: u16 = 16;
+pub(super) const VIRTIO_F_RING_PACKED: u32 = 34;
+const VIRTIO_F_NOTIFICATION_DATA: u32 = 38;
+const VIRTIO_F_NOTIF_CONFIG_DATA: u32 = 39;
+pub(super) const VIRTIO_F_RING_RESET: u32 = 40;
 /// Each virtqueue has its rings, and a table for indirect descriptors, in a place of its own.
 pub(super) const RINGS: u64 = 0x4000;
 pub(super) const AVAIL: u64 = 0x1000;
@@ -29,23 +32,35 @@ pub(super) struct Driver {
     pub(super) memory: GuestMemoryMmap,
     pub(super) file: File,
     pub(super) queues: u16,
-    pub(super) size: u16,
+    /// The features that it has accepted.
+    pub(super) accepted: u64,
+    pub(super) size: [u16; 5],
+    /// How far it has got in making available: an index of a split virtqueue, a descriptor of two rounds of a packed one.
     pub(super) avail: [u16; 5],
+    /// Likewise in looking for what was given back.
+    pub(super) used: [u16; 5],
+    /// By which it notifies the virtqueues.
+    numbers: [u16; 6],
+    own_numbers: bool,
     pub(super) now: Instant,
 }
 
 impl Driver {
     pub(super) fn new(input: &Input) -> Self {
-        let of_type = input.kind.make();
+        let (of_type, offer) = (input.kind.make(), input.offer());
         let queues = of_type.describe().queues;
         let file = guest::memory_file();
         Self {
-            device: guest::device(of_type, input.offers.offer(input.intx)),
+            device: guest::device(of_type, offer),
             memory: guest::memory(&file),
             file,
             queues,
-            size: QUEUE_SIZE,
+            accepted: 0,
+            size: [1; 5],
             avail: [0; 5],
+            used: [0; 5],
+            numbers: [0, 1, 2, 3, 4, 5],
+            own_numbers: offer.notif_config_data,
             now: Instant::now(),
         }
     }
@@ -65,6 +80,18 @@ impl Driver {
         self.device.write_bar(offset, bytes, self.now);
     }
 
+    /// A register of two bytes.
+    pub(super) fn read(&self, offset: u64) -> u16 {
+        let mut bytes = [0; 2];
+        self.device.read_bar(offset, &mut bytes, self.now);
+        u16::from_le_bytes(bytes)
+    }
+
+    /// Whether that feature was negotiated.
+    pub(super) fn has(&self, bit: u32) -> bool {
+        self.accepted & (1 << bit) != 0
+    }
+
     pub(super) fn status(&self) -> u8 {
         let mut status = [0];
         self.device.read_bar(0x14, &mut status, self.now);
@@ -81,61 +108,57 @@ impl Driver {
         for status in [0, 1, 3] {
             self.write(0x14, &[status]);
         }
-        let offered = self.device.report().offered & !layout.refused;
-        for (select, half) in [(0u32, offered as u32), (1, (offered >> 32) as u32)] {
+        self.accepted = self.device.report().offered & !layout.refused;
+        let halves = [self.accepted as u32, (self.accepted >> 32) as u32];
+        for (select, half) in (0u32..).zip(halves) {
             self.write(0x08, &select.to_le_bytes());
             self.write(0x0c, &half.to_le_bytes());
         }
         self.write(0x14, &[11]);
-        self.size = 1 << (layout.size % 9);
         for queue in 0..self.queues {
-            self.write(0x16, &queue.to_le_bytes());
-            self.write(0x18, &self.size.to_le_bytes());
-            self.write(0x1a, &queue.to_le_bytes());
-            let rings = u64::from(queue) * RINGS;
-            for (nth, part) in [0, AVAIL, USED].into_iter().enumerate() {
-                let odd = layout.odd.filter(|(of, which, _)| {
-                    u16::from(*of) % self.queues == queue && usize::from(which % 3) == nth
-                });
-                let by = odd.map_or(0, |(.., by)| i64::from(by));
-                let address = (rings + part).wrapping_add_signed(by);
-                self.write(0x20 + nth as u64 * 8, &(address as u32).to_le_bytes());
-                let high = (address >> 32) as u32;
-                self.write(0x24 + nth as u64 * 8, &high.to_le_bytes());
-            }
-            for part in [AVAIL, USED] {
-                self.fill(rings + part, &[0; 4]);
-            }
-            self.write(0x1c, &1u16.to_le_bytes());
+            self.lay_out(queue, layout);
         }
-        self.avail = [0; 5];
         self.write(0x14, &[READY]);
     }
 
-    pub(super) fn descriptor(
-        &self,
-        table: u64,
-        index: u16,
-        at: u64,
-        length: u32,
-        flags: u16,
-        next: u16,
-    ) {
-        let rest = u64::from(length) | (u64::from(flags) << 32) | (u64::from(next) << 48);
-        let bytes = [at.to_le_bytes(), rest.to_le_bytes()].concat();
-        self.fill(table + u64::from(index) * 16, &bytes);
+    /// Lays a virtqueue out, empty, and enables it.
+    pub(super) fn lay_out(&mut self, queue: u16, layout: Layout) {
+        let size = match self.has(VIRTIO_F_RING_PACKED) {
+            true => u16::from(layout.size) + 1,
+            false => 1 << (layout.size % 9),
+        };
+        self.write(0x16, &queue.to_le_bytes());
+        self.write(0x18, &size.to_le_bytes());
+        self.write(0x1a, &queue.to_le_bytes());
+        let rings = u64::from(queue) * RINGS;
+        for (nth, part) in [0, AVAIL, USED].into_iter().enumerate() {
+            let odd = layout.odd.filter(|(of, which, _)| {
+                u16::from(*of) % self.queues == queue && usize::from(which % 3) == nth
+            });
+            let by = odd.map_or(0, |(.., by)| i64::from(by));
+            let address = (rings + part).wrapping_add_signed(by);
+            self.write(0x20 + nth as u64 * 8, &(address as u32).to_le_bytes());
+            let high = (address >> 32) as u32;
+            self.write(0x24 + nth as u64 * 8, &high.to_le_bytes());
+        }
+        self.start_ring(queue.into(), size);
+        self.numbers[usize::from(queue)] =
+            if self.own_numbers && self.has(VIRTIO_F_NOTIF_CONFIG_DATA) {
+                self.read(0x38)
+            } else {
+                queue
+            };
+        self.write(0x1c, &1u16.to_le_bytes());
     }
 
-    pub(super) fn publish(&mut self, queue: u8, head: u16, by: i8) {
-        let queue = usize::from(queue % 5);
-        let ring = queue as u64 * RINGS + AVAIL;
-        let slot = u64::from(self.avail[queue] % self.size);
-        self.fill(ring + 4 + slot * 2, &head.to_le_bytes());
-        self.avail[queue] = self.avail[queue].wrapping_add_signed(by.into());
-        self.fill(ring + 2, &self.avail[queue].to_le_bytes());
+    /// Resets a virtqueue. Nothing of it is being carried out.
+    pub(super) fn reset_queue(&self, queue: u16) {
+        self.write(0x16, &queue.to_le_bytes());
+        self.write(0x3a, &1u16.to_le_bytes());
     }
 
-    pub(super) fn chain(
+    /// Makes a request available that is in one buffer.
+    pub(super) fn request(
         &mut self,
         queue: u8,
         indirect: bool,
@@ -143,22 +166,12 @@ impl Driver {
         outputs: &[(u64, u32)],
     ) {
         self.fill(BUFFERS, inputs);
-        let rings = u64::from(queue % 5) * RINGS;
-        let table = rings + if indirect { INDIRECT } else { 0 };
         let mut buffers: Vec<(u64, u32, u16)> = vec![(BUFFERS, inputs.len() as u32, 0)];
         buffers.extend(outputs.iter().map(|(at, length)| (*at, *length, 2)));
         if inputs.is_empty() && buffers.len() > 1 {
             buffers.remove(0);
         }
-        let count = buffers.len() as u16;
-        for (nth, (at, length, flags)) in (0u16..).zip(buffers) {
-            let more = u16::from(nth + 1 < count);
-            self.descriptor(table, nth, at, length, flags | more, nth + 1);
-        }
-        if indirect {
-            self.descriptor(rings, 0, table, u32::from(count) * 16, 4, 0);
-        }
-        self.publish(queue, 0, 1);
+        self.chain(queue, 0, indirect, &buffers);
     }
 
     pub(super) fn set(&self, name: &str, value: &str) {
@@ -166,9 +179,17 @@ impl Driver {
         self.device.set(&change, self.now).expect("a setting");
     }
 
+    /// Notifies as the driver has promised (virtio 1.4, 4.1.5.2).
     pub(super) fn notify(&self, queue: u8) {
         let queue = u16::from(queue % 6);
-        self.write(0x3000 + u64::from(queue) * 4, &queue.to_le_bytes());
+        let number = self.numbers[usize::from(queue)];
+        let at = 0x3000 + u64::from(queue) * 4;
+        if self.has(VIRTIO_F_NOTIFICATION_DATA) {
+            let data = u32::from(number) | (u32::from(self.next(queue)) << 16);
+            self.write(at, &data.to_le_bytes());
+        } else {
+            self.write(at, &number.to_le_bytes());
+        }
     }
 
     pub(super) fn serve(&mut self, milliseconds: u64) {

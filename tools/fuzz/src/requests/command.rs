@@ -4,6 +4,9 @@
 
 use arbitrary::Arbitrary;
 
+/// How long the response to a SCSI command is that has the sense data of a host after power-on.
+const SCSI_RESPONSE: u64 = 12 + 96;
+
 #[derive(Arbitrary, Debug)]
 pub(super) enum Command {
     Blk {
@@ -162,6 +165,13 @@ pub(super) fn scsi_request(
     [&[1, 0, 0x40, unit, 0, 0, 0, 0][..], &[0; 11], &cdb].concat()
 }
 
+impl Layout {
+    /// The buffers are as long as what is asked for, mostly.
+    fn fits(&self) -> bool {
+        self.room % 8 != 7
+    }
+}
+
 impl Command {
     /// How much room there is altogether for the answer, if it is not as the layout says: for whole sectors and the status, mostly.
     pub(super) fn room(&self) -> Option<u64> {
@@ -170,7 +180,19 @@ impl Command {
                 kind: BlkKind::In,
                 layout,
                 ..
-            } if layout.room % 8 != 7 => Some(u64::from(layout.room % 8) * 512 + 1),
+            } if layout.fits() => Some(u64::from(layout.room % 8) * 512 + 1),
+            Self::Scsi {
+                operation,
+                blocks,
+                layout,
+                ..
+            } if layout.fits() => match operation {
+                Operation::Read10 | Operation::Read16 => {
+                    Some(SCSI_RESPONSE + u64::from(*blocks) * 512)
+                }
+                Operation::Write10 | Operation::Write16 => Some(SCSI_RESPONSE),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -221,7 +243,15 @@ impl Command {
                 layout,
             } => {
                 let request = scsi_request(*unit, *operation, *rest, block.value(), *blocks);
-                (2, [request, data.clone()].concat(), layout)
+                let length = match operation {
+                    Operation::Read10 | Operation::Read16 if layout.fits() => 0,
+                    Operation::Write10 | Operation::Write16 if layout.fits() => {
+                        usize::from(*blocks) * 512
+                    }
+                    _ => data.len(),
+                };
+                let data = data.iter().copied().cycle().take(length).collect();
+                (2, [request, data].concat(), layout)
             }
             Self::Event(layout) => (1, Vec::new(), layout),
             Self::Raw {
