@@ -128,7 +128,9 @@ pub(crate) enum Command {
     /// that waits for what stands still is set free, and only then it is waited for. At the end
     /// each device is shown to have stood still, by its generation and the requests in flight, or
     /// the status is 4. --allow-in-flight leaves the requests out: it is for COMMANDs that put
-    /// something else behind the device which goes on with them.
+    /// something else behind the device which goes on with them. What is in flight then is told as
+    /// of right after the stop, and at the end once more: requests that the driver has not got
+    /// back. The device has no others, but it may have finished some of them just before.
     ///
     /// With --json, the last line on standard output says how it has ended. With --hold and
     /// --until-eof there are two lines of JSON, "event":"stopped" and "event":"resumed", or one,
