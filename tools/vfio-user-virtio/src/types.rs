@@ -119,6 +119,9 @@ pub trait Type: fmt::Debug + Send + Sync {
     /// Carries a request out.
     fn execute(&self, request: Request<'_>) -> Result<Outcome, Malformed>;
 
+    /// The driver has been given back a request of virtqueue `queue`, whose outcome was `ok`: none of its virtqueue was reset meanwhile.
+    fn given_back(&self, _queue: usize, _ok: bool) {}
+
     /// Does what the user asks for by name, such as `resize:SECTORS`. Returns whether the configuration space is another now.
     fn act(&self, action: &str) -> Result<bool, ActionError> {
         Err(ActionError::Unknown(action.to_owned()))

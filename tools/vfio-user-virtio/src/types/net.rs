@@ -205,6 +205,15 @@ impl Type for Net {
         }
     }
 
+    /// A frame whose buffer is taken away meanwhile is lost, as on any wire.
+    fn given_back(&self, queue: usize, ok: bool) {
+        if let Role::Receive(pair) = self.role(queue) {
+            if let Some(traffic) = self.lock().traffic.get_mut(pair) {
+                traffic.received += u64::from(ok);
+            }
+        }
+    }
+
     /// `link:up`, `link:down`.
     fn act(&self, action: &str) -> Result<bool, ActionError> {
         let up = match action.split_once(':') {

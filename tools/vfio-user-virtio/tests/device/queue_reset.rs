@@ -6,13 +6,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use vfio_user_virtio::device::Offer;
+use vfio_user_virtio::types::net::peer::NUMBERED;
+use vfio_user_virtio::types::net::Net;
 use vfio_user_virtio::types::null::Null;
-use vfio_user_virtio::types::{Description, Malformed, Outcome, Request, Type};
+use vfio_user_virtio::types::{Description, Malformed, Outcome, Request, Type, Wants};
+use vm_memory::{Bytes, GuestAddress};
 
 use crate::driver::{disk, Driver, D, MEMORY, NEEDS_RESET, QUEUE_SIZE, READY, S, SUSPENDED};
 
 const MS: Duration = Duration::from_millis(1);
+const RECEIVE: usize = 0;
 const RING_RESET: u64 = 1 << 40;
 const QUEUE_ENABLE: u64 = 0x1c;
 const QUEUE_RESET: u64 = 0x3a;
@@ -188,15 +193,59 @@ impl Type for Gate {
 
     fn execute(&self, _request: Request<'_>) -> Result<Outcome, Malformed> {
         self.executed.fetch_add(1, Ordering::Relaxed);
-        self.begun.store(true, Ordering::Relaxed);
-        while !self.open.load(Ordering::Relaxed) {
-            std::thread::yield_now();
-        }
+        self.pass();
         Ok(Outcome {
             kind: "gate",
             ok: true,
             written: 0,
         })
+    }
+}
+
+impl Gate {
+    fn pass(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+        while !self.open.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// A card whose frames are in their buffers, but for the gate.
+#[derive(Debug)]
+struct GatedCard {
+    card: Net,
+    gate: Arc<Gate>,
+}
+
+impl Type for GatedCard {
+    fn describe(&self) -> Description {
+        self.card.describe()
+    }
+
+    fn configuration(&self, config: &mut [u8]) {
+        self.card.configuration(config);
+    }
+
+    fn wants(&self, queue: usize) -> Wants {
+        self.card.wants(queue)
+    }
+
+    fn execute(&self, request: Request<'_>) -> Result<Outcome, Malformed> {
+        let queue = request.queue;
+        let outcome = self.card.execute(request);
+        if queue == RECEIVE {
+            self.gate.pass();
+        }
+        outcome
+    }
+
+    fn given_back(&self, queue: usize, ok: bool) {
+        self.card.given_back(queue, ok);
+    }
+
+    fn report(&self) -> Value {
+        self.card.report()
     }
 }
 
@@ -251,6 +300,38 @@ fn requests_that_are_due_are_not_begun_after_the_reset() {
     assert_eq!(gate.executed.load(Ordering::Relaxed), 1);
     let requests = driver.report().counters.requests;
     assert_eq!((requests.dropped, requests.in_flight), (3, 0));
+}
+
+#[test]
+fn a_frame_counts_as_received_when_the_driver_has_it() {
+    for (reset, expected) in [(false, 1), (true, 0)] {
+        let gate = Arc::new(Gate::default());
+        let card = GatedCard {
+            card: Net::new([2, 0, 0, 0, 0, 9], 1),
+            gate: Arc::clone(&gate),
+        };
+        let mut driver = Driver::of(Arc::new(card), offer(D));
+        let frame = driver.buffer();
+        // A numbered frame, which comes back.
+        let ethertype = NUMBERED.to_be_bytes();
+        let bytes = [&[0; 12 + 12][..], &ethertype, &[0; 46]].concat();
+        let memory = &driver.memory;
+        memory.write_slice(&bytes, GuestAddress(frame)).unwrap();
+        driver.add(1, &[(frame, bytes.len() as u32, false)], false);
+        driver.notify(1);
+        driver.serve();
+        let room = driver.buffer();
+        driver.add(0, &[(room, 0x800, true)], false);
+        driver.notify(0);
+        let driver = in_the_middle(driver, &gate, |driver| {
+            assert_eq!(driver.report().of_type["received"], 0);
+            if reset {
+                reset_queue(driver, 0);
+            }
+        });
+        assert_eq!(driver.used(0), expected);
+        assert_eq!(driver.report().of_type["received"], expected);
+    }
 }
 
 /// S-DEV-2, whatever a setting was before.

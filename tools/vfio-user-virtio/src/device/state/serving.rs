@@ -254,6 +254,7 @@ impl State {
                 malformed = true;
                 continue;
             }
+            self.of_type.given_back(done.queue, outcome.ok);
             requests.completed += 1;
             requests.failed += u64::from(!outcome.ok);
             *requests.kinds.entry(outcome.kind).or_default() += 1;

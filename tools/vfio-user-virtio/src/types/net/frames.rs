@@ -73,9 +73,6 @@ impl Net {
                 .write_all(&header)
                 .and_then(|()| request.output.write_all(&frame))
                 .is_ok();
-        if let Some(traffic) = self.lock().traffic.get_mut(pair) {
-            traffic.received += u64::from(ok);
-        }
         Ok(Outcome {
             kind: "receive",
             ok,
