@@ -104,6 +104,9 @@ pub enum Error {
         /// What.
         busy: device::Busy,
     },
+    /// Others have it write one, one after the other.
+    #[error("other snapshots are being written")]
+    Saving,
     /// Nobody takes over from a process that ends.
     #[error("the server is ending")]
     Ending,

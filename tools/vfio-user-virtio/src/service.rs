@@ -7,7 +7,10 @@ use std::fmt;
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
+use std::time::Duration;
 
 use rustix::net::{shutdown, Shutdown};
 
@@ -99,8 +102,23 @@ pub struct Service {
     control: Option<Control>,
     /// Whoever changes the devices for a control client reads. Whoever hands them over writes.
     turn: RwLock<()>,
+    /// Somebody has the devices stand still for a snapshot.
+    saving: Mutex<bool>,
+    saved: Condvar,
     /// Clients connect to this process, and not to one that it takes over from, or that has taken over.
     in_charge: Mutex<Option<End>>,
+}
+
+/// A snapshot is being made as long as this lives.
+#[derive(Debug)]
+pub struct Saving<'a>(&'a Service);
+
+impl Drop for Saving<'_> {
+    fn drop(&mut self) {
+        let saving = self.0.saving.lock();
+        *saving.unwrap_or_else(PoisonError::into_inner) = false;
+        self.0.saved.notify_one();
+    }
 }
 
 /// Has this process end.
@@ -128,6 +146,8 @@ impl Service {
             devices,
             control,
             turn: RwLock::new(()),
+            saving: Mutex::new(false),
+            saved: Condvar::new(),
             in_charge: Mutex::default(),
         })
     }
@@ -207,6 +227,17 @@ impl Service {
     /// While this is held nothing is done for control clients.
     pub fn stand_still(&self) -> RwLockWriteGuard<'_, ()> {
         self.turn.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody else saves as long as this is held. Others that do are waited for, up to `patience`.
+    pub fn save(&self, patience: Duration) -> Option<Saving<'_>> {
+        let saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .saved
+            .wait_timeout_while(saving, patience, |saving| *saving);
+        let (mut saving, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let others = std::mem::replace(&mut *saving, true);
+        (!others).then(|| Saving(self))
     }
 
     fn in_charge(&self) -> MutexGuard<'_, Option<End>> {

@@ -24,8 +24,13 @@ use crate::vfio_user::{Limits, Standing};
 /// How long all stand still for one that does not come to a boundary.
 const BRIEFLY: Duration = Duration::from_millis(300);
 
+/// How long one that wants a snapshot waits for others that do.
+const QUEUE: Duration = Duration::from_secs(10);
+
 /// The snapshot alone, for who wants to look at it. The devices have to stand still for that, too.
 pub fn snapshot(service: &Service) -> Result<Value, Error> {
+    // A device is frozen once at a time, and who freezes it is not waited for long.
+    let _saving = service.save(QUEUE).ok_or(Error::Saving)?;
     let endpoints = service.endpoints();
     let frozen = endpoints
         .iter()
@@ -276,3 +281,6 @@ fn limit(stream: &UnixStream, deadline: Instant) -> io::Result<()> {
     stream.set_read_timeout(Some(rest))?;
     stream.set_write_timeout(Some(rest))
 }
+
+#[cfg(test)]
+mod tests;
