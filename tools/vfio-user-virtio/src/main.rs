@@ -20,7 +20,7 @@ use tracing_subscriber::EnvFilter;
 use vfio_user_virtio::args::{Args, Command, Serve};
 use vfio_user_virtio::client::{self, Client};
 use vfio_user_virtio::control;
-use vfio_user_virtio::handover::{self, show, take};
+use vfio_user_virtio::handover::{self, show, take, PATIENCE};
 use vfio_user_virtio::log::Log;
 use vfio_user_virtio::scenario;
 use vfio_user_virtio::service::{Devices, Service};
@@ -101,9 +101,13 @@ fn run(
 ) -> Result<ExitCode, Error> {
     match command {
         Command::Serve(args) => {
-            serve(&args, log, threads)?;
+            let service = serve(&args, log, threads)?;
             // A device without one of its threads would be there and never answer.
-            ended.recv().unwrap_or(Ok(()))?;
+            if let Err(failure) = ended.recv().unwrap_or(Ok(())) {
+                // A successor that hangs has the connections, too. Whoever hands over lets go by then.
+                threads.briefly("end", PATIENCE, move || service.remove_sockets());
+                return Err(failure.into());
+            }
         }
         Command::Report {
             control,
@@ -193,7 +197,7 @@ fn report(control: &Path, device: Option<&str>, json: bool) -> Result<ExitCode, 
 }
 
 /// Starts the devices, and returns while they work.
-fn serve(args: &Serve, log: &Log, threads: &Threads) -> Result<(), Error> {
+fn serve(args: &Serve, log: &Log, threads: &Threads) -> Result<Arc<Service>, Error> {
     let new_files = args.new_files.iter().cloned().collect();
     let patience = Duration::from_secs(args.wait.unwrap_or(0).into());
     let (service, made, predecessor) = match (&args.take_over, &args.restore) {
@@ -275,7 +279,8 @@ fn serve(args: &Serve, log: &Log, threads: &Threads) -> Result<(), Error> {
     service.set_in_charge(move || threads.finish());
     made.keep();
     *wait = true;
-    Ok(())
+    drop(wait);
+    Ok(service)
 }
 
 fn apply(scenario: &Path, devices: &Devices) -> Result<(), Error> {

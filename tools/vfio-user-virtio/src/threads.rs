@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::thread;
+use std::time::Duration;
 
 /// Why a thread has ended that was to go on.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,18 @@ impl Threads {
                 }
             })
             .map(drop)
+    }
+
+    /// Has another thread do something, and waits for it, but no longer than `patience`.
+    pub fn briefly(&self, name: &str, patience: Duration, body: impl FnOnce() + Send + 'static) {
+        let (sender, done) = channel();
+        let started = self.spawn(name, move || {
+            body();
+            let _ = sender.send(());
+            Ok(())
+        });
+        // If there is none, nobody sends.
+        let _ = started.map(|()| done.recv_timeout(patience));
     }
 
     /// There is nothing to do for any of them any more.

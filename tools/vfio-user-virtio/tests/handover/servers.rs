@@ -9,6 +9,8 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use rustix::process::Signal;
+
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
 /// Servers, each of which may take over from the one before. The device is `x`.
@@ -27,13 +29,17 @@ impl Drop for Servers {
 }
 
 impl Servers {
-    pub(crate) fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("disk"), [0; 4096]).unwrap();
-        let mut servers = Self {
-            folder,
+    /// None yet, in an empty folder.
+    pub(crate) fn none() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
             children: Vec::new(),
-        };
+        }
+    }
+
+    pub(crate) fn start() -> Self {
+        let mut servers = Self::none();
+        fs::write(servers.path("disk"), [0; 4096]).unwrap();
         servers.serve(&[
             "--control",
             "control",
@@ -95,6 +101,15 @@ impl Servers {
     pub(crate) fn end(&mut self, number: usize) -> ExitStatus {
         self.wait_until(|servers| servers.children[number].try_wait().unwrap().is_some());
         self.children[number].wait().unwrap()
+    }
+
+    /// Whether the server of that number has a handler for that signal.
+    pub(crate) fn catches(&self, number: usize, signal: Signal) -> bool {
+        let status = format!("/proc/{}/status", self.children[number].id());
+        let status = fs::read_to_string(status).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let mask = u64::from_str_radix(mask.unwrap().trim(), 16).unwrap();
+        mask & (1 << (signal.as_raw() - 1)) != 0
     }
 
     /// The numbers of the files that the server of that number has.

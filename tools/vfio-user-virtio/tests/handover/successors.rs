@@ -14,10 +14,10 @@ use rustix::net::{
     recvmsg, sendmsg, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
-use rustix::process::{getrlimit, prlimit, Pid, Resource, Rlimit};
+use rustix::process::{getrlimit, kill_process, prlimit, Pid, Resource, Rlimit, Signal};
 
 use crate::driver::Driver;
-use crate::servers::Servers;
+use crate::servers::{Servers, MINUTE};
 
 const HAND_OVER: &[u8] = b"{\"v\":1,\"id\":1,\"do\":\"hand-over\"}\n";
 
@@ -81,15 +81,14 @@ fn full_pipe() -> (OwnedFd, OwnedFd) {
     (read, write)
 }
 
-/// Passes what `from` hands over on, with the files.
-fn pass_on(from: &UnixStream, to: &UnixStream) {
+/// What is handed over: the answer to the request, and the files.
+fn receive(from: &UnixStream) -> (Vec<u8>, Vec<OwnedFd>) {
     let mut line = Vec::new();
     let mut byte = [0];
     while line.last() != Some(&b'\n') {
         (&mut &*from).read_exact(&mut byte).unwrap();
         line.extend(byte);
     }
-    (&mut &*to).write_all(&line).unwrap();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut data = [IoSliceMut::new(&mut byte)];
@@ -100,11 +99,67 @@ fn pass_on(from: &UnixStream, to: &UnixStream) {
             files.extend(more);
         }
     }
+    (line, files)
+}
+
+/// Passes what `from` hands over on, with the files.
+fn pass_on(from: &UnixStream, to: &UnixStream) {
+    let (line, files) = receive(from);
+    (&mut &*to).write_all(&line).unwrap();
     let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(control.push(SendAncillaryMessage::ScmRights(&files)));
     sendmsg(to, &[IoSlice::new(b"\n")], &mut control, SendFlags::empty()).unwrap();
+}
+
+/// The server of that number may have no file of a higher number from now on.
+fn limit_files(servers: &Servers, number: usize, files: u64) {
+    let limit = Rlimit {
+        current: Some(files),
+        maximum: getrlimit(Resource::Nofile).maximum,
+    };
+    let process = Pid::from_child(&servers.children[number]);
+    prlimit(Some(process), Resource::Nofile, limit).unwrap();
+}
+
+#[test]
+fn connections_that_a_hung_successor_has_end_with_the_server() {
+    for told_to in [true, false] {
+        let mut servers = Servers::start();
+        let mut client = UnixStream::connect(servers.path("device")).unwrap();
+        client.set_read_timeout(Some(MINUTE)).unwrap();
+        servers.wait_until(|servers| servers.try_get("connected").unwrap() == "true");
+        let mut successor = servers.connect();
+        successor.write_all(HAND_OVER).unwrap();
+        let (_, files) = receive(&successor);
+        assert!(files.len() > 3);
+        drop(successor);
+        // The server goes on.
+        let mut asker = servers.connect();
+        asker
+            .write_all(b"{\"v\":1,\"id\":1,\"get\":\"\"}\n")
+            .unwrap();
+        let mut answer = String::new();
+        BufReader::new(&asker).read_line(&mut answer).unwrap();
+        assert!(answer.contains("\"connected\":true"), "{answer}");
+        if told_to {
+            let process = Pid::from_child(&servers.children[0]);
+            kill_process(process, Signal::TERM).unwrap();
+        } else {
+            // One of its threads can't go on: poll(2) with two files fails. That of the device reads a message meanwhile.
+            client.write_all(&[1]).unwrap();
+            limit_files(&servers, 0, 1);
+            let request = b"{\"v\":1,\"id\":1,\"do\":\"hand-over\",\"wait_ms\":60000}\n";
+            asker.write_all(request).unwrap();
+        }
+        assert_eq!(servers.end(0).success(), told_to);
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        for socket in ["control", "device"] {
+            assert!(!servers.path(socket).exists(), "{socket}");
+        }
+        drop(files);
+    }
 }
 
 #[test]
@@ -142,6 +197,49 @@ fn a_client_in_the_middle_of_a_message_is_not_handed_over() {
     drop(client);
     servers.serve(&["--take-over", "control"]);
     assert!(servers.end(0).success());
+}
+
+#[test]
+fn who_waits_waits_for_the_end_of_a_message_and_others_are_served() {
+    let mut servers = Servers::start();
+    let mut client = UnixStream::connect(servers.path("device")).unwrap();
+    client.write_all(&[1]).unwrap();
+    servers.wait_until(|servers| servers.try_get("connected").unwrap() == "true");
+    let mut successor = servers.connect();
+    let request = b"{\"v\":1,\"id\":1,\"do\":\"hand-over\",\"wait_ms\":600000}\n";
+    successor.write_all(request).unwrap();
+    // More often than it can be tried while one of them is answered.
+    for _ in 0..20 {
+        assert_eq!(servers.try_get("counters.takeovers").unwrap(), "0");
+    }
+    successor.set_nonblocking(true).unwrap();
+    let early = successor.read(&mut [0]).unwrap_err();
+    assert_eq!(early.kind(), std::io::ErrorKind::WouldBlock);
+    successor.set_nonblocking(false).unwrap();
+    drop(client);
+    let (answer, _) = receive(&successor);
+    assert!(answer.starts_with(b"{\"id\":1,\"v\":1,\"value\""));
+}
+
+#[test]
+fn a_server_that_is_told_to_end_at_its_start_leaves_no_socket() {
+    // As early as it hears of that.
+    for _ in 0..10 {
+        let mut servers = Servers::none();
+        servers.serve(&[
+            "--control",
+            "control",
+            "--device",
+            "rng,name=x,socket=device",
+        ]);
+        let process = Pid::from_child(&servers.children[0]);
+        servers.wait_until(|servers| servers.catches(0, Signal::TERM));
+        kill_process(process, Signal::TERM).unwrap();
+        servers.end(0);
+        for socket in ["control", "device"] {
+            assert!(!servers.path(socket).exists(), "{socket}");
+        }
+    }
 }
 
 #[test]
@@ -240,12 +338,7 @@ fn a_server_at_its_limit_of_files_is_exchanged() {
     let open = servers.open_files(0);
     let room = (0..).filter(|number| !open.contains(number)).nth(2);
     // For the successor's connection and for the snapshot.
-    let limit = Rlimit {
-        current: room,
-        maximum: getrlimit(Resource::Nofile).maximum,
-    };
-    let process = Pid::from_child(&servers.children[0]);
-    prlimit(Some(process), Resource::Nofile, limit).unwrap();
+    limit_files(&servers, 0, room.unwrap());
     servers.serve(&["--take-over", "control"]);
     assert!(servers.end(0).success());
     assert_eq!(driver.set_status(1), 1);
