@@ -81,6 +81,34 @@ fn requests_that_reach_beyond_the_disk_fail() {
 }
 
 #[test]
+fn a_request_for_no_sectors_is_carried_out_and_changes_nothing() {
+    for kind in [IN, OUT] {
+        let (of_type, contents) = disk(1, false);
+        let before = vec![7; 512 * SECTORS as usize];
+        contents.write_all_at(&before, 0).unwrap();
+        let mut driver = Driver::of(of_type, D);
+        for (sector, expected) in [
+            (0, OK),
+            (SECTORS, OK),
+            (SECTORS + 1, IOERR),
+            (u64::MAX, IOERR),
+        ] {
+            let (at, [header, _, status]) = driver.request(kind, sector, 0);
+            // Without a buffer, and with one of no bytes.
+            for buffers in [&[header, status][..], &[header, (at, 0, false), status]] {
+                driver.make_available(buffers, false);
+                driver.serve();
+                assert_eq!(driver.outcome(at), expected, "{kind} {sector}");
+            }
+        }
+        let mut after = vec![0; before.len()];
+        contents.read_exact_at(&mut after, 0).unwrap();
+        assert!(after == before);
+        assert_eq!(contents.metadata().unwrap().len(), 512 * SECTORS);
+    }
+}
+
+#[test]
 fn parts_of_sectors_are_refused() {
     assert_eq!(outcome_of(IN, 0, 511), IOERR);
     assert_eq!(outcome_of(OUT, 0, 513), IOERR);

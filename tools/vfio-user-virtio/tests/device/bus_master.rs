@@ -17,7 +17,8 @@ use vfio_user_virtio::types::null::Null;
 use vfio_user_virtio::types::{Description, Malformed, Outcome, Request, Type};
 
 use crate::driver::{
-    disk, files_of, Driver, D, DEVICE_STOPPED, MEMORY, NEEDS_RESET, READY, S, SUSPEND, SUSPENDED,
+    disk, files_of, Driver, D, DEVICE_STOPPED, MEMORY, NEEDS_RESET, QUEUE_SIZE, READY, S, SUSPEND,
+    SUSPENDED,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -375,6 +376,38 @@ fn a_virtqueue_can_be_reset_meanwhile() {
     let requests = driver.report().counters.requests;
     assert_eq!((requests.dropped, requests.in_flight), (1, 0));
     assert_eq!(driver.bytes(at, 16), [0; 16]);
+}
+
+#[test]
+fn what_waits_for_the_bit_is_dropped_with_its_virtqueue() {
+    let offer = Offer {
+        ring_reset: true,
+        long_common: true,
+        ..D
+    };
+    let mut driver = Driver::of(disk(1, false).0, offer);
+    driver.set("io_delay_us", "1000");
+    let taken = driver.submit_read(0);
+    driver.serve();
+    driver.set_bus_master(false);
+    driver.advance(Duration::from_millis(1));
+    let left = driver.submit_read(0);
+    driver.serve();
+    assert_eq!(driver.report().counters.requests.in_flight, 1);
+    driver.write16(0x16, 0);
+    driver.write16(0x3a, 1);
+    assert_eq!((driver.read(0x3a, 2), driver.read(0x1c, 2)), (0, 0));
+    let requests = driver.report().counters.requests;
+    assert_eq!((requests.dropped, requests.in_flight), (1, 0));
+    driver.lay_out_queue(0, QUEUE_SIZE, None);
+    let at = driver.submit_read(0);
+    driver.serve();
+    assert_eq!(driver.outcome(at), 0xff, "it still is no bus master");
+    driver.set_bus_master(true);
+    driver.serve();
+    driver.advance(Duration::from_millis(1));
+    let outcomes = [taken, left, at].map(|at| driver.outcome(at));
+    assert_eq!((outcomes, driver.used(0)), ([0xff, 0xff, 0], 1));
 }
 
 #[test]

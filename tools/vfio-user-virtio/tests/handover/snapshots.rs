@@ -7,6 +7,7 @@ use std::io::Read;
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 
 use serde_json::{json, Value};
 use vfio_user_virtio::handover::VERSION;
@@ -56,6 +57,36 @@ fn only_a_plain_file_is_replaced_and_nothing_beside_it() {
         name.to_str().unwrap().starts_with("kept")
     });
     assert_eq!(kept.count(), 1);
+}
+
+#[test]
+fn what_was_saved_before_stays_if_there_is_no_room() {
+    let servers = Servers::start();
+    assert!(servers.run(&["save", "control", "kept"]).status.success());
+    let before = fs::read(servers.path("kept")).unwrap();
+    assert!(servers
+        .run(&["set", "control", "x", "io_delay_us=7"])
+        .status
+        .success());
+    // No file may grow. The signal that says so is ignored: a file system that is full sends none.
+    let program = servers.command(&["save", "control", "kept"]);
+    let output = Command::new("sh")
+        .args(["-c", "trap '' XFSZ && ulimit -f 0 && exec \"$0\" \"$@\""])
+        .arg(program.get_program())
+        .args(program.get_args())
+        .current_dir(servers.path(""))
+        .output()
+        .unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        complaint.contains("kept: can't be read or written"),
+        "{complaint}"
+    );
+    assert!(!output.status.success());
+    assert!(fs::read(servers.path("kept")).unwrap() == before);
+    let names = fs::read_dir(servers.path("")).unwrap();
+    let mut names = names.map(|name| name.unwrap().file_name());
+    assert!(names.all(|name| !name.to_str().unwrap().starts_with("kept.")));
 }
 
 #[test]
@@ -138,6 +169,36 @@ fn whoever_looks_for_a_server_does_not_end_what_was_restored() {
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
     }
     assert_eq!(servers.try_get("stop").unwrap(), "stopped");
+}
+
+/// What makes no sense is refused, or its device goes on; no server dies of it.
+#[test]
+fn times_of_no_use_in_a_snapshot_do_no_harm() {
+    let mut servers = Servers::start();
+    servers.run(&["set", "control", "x", "drop_stop=after:600000"]);
+    let mut driver = Driver::connect(&servers);
+    driver.bring_up((1 << 32) | (1 << 39));
+    assert_eq!(driver.set_status(15 | 32), 15 | 32);
+    assert!(servers.run(&["save", "control", "saved"]).status.success());
+    servers.children[0].kill().unwrap();
+    servers.end(0);
+    let saved = fs::read(servers.path("saved")).unwrap();
+    let saved: Value = serde_json::from_slice(&saved).unwrap();
+    for place in ["started", "schedule/due"] {
+        let mut saved = saved.clone();
+        let time = saved.pointer_mut(&format!("/devices/0/image/{place}"));
+        *time.unwrap() = json!(i64::MAX);
+        fs::write(servers.path("future"), saved.to_string()).unwrap();
+        servers.serve(&["--restore", "future"]);
+        servers.wait_until(|servers| servers.try_get("stop").is_some());
+        assert_eq!(servers.try_get("stop").unwrap(), "stopped", "{place}");
+        let mut driver = Driver::connect(&servers);
+        assert_eq!(driver.set_status(15), 15, "{place}");
+        assert_eq!(servers.try_get("stop").unwrap(), "running", "{place}");
+        let last = servers.children.len() - 1;
+        servers.children[last].kill().unwrap();
+        servers.end(last);
+    }
 }
 
 #[test]

@@ -243,12 +243,30 @@ fn what_makes_no_sense_is_refused_or_left_out() {
         *saved.pointer_mut(bytes).unwrap() = wrong.into();
         assert!(serde_json::from_value::<Echo>(saved).is_err(), "{wrong:.9}");
     }
-    // More connections than there may be, all of the same ends, and one of no host.
+    // More connections than there may be, all of the same ends, and some of no host.
     let mut many = saved;
     let connections = many["connections"].as_array_mut().unwrap();
     let one = connections[0].clone();
     connections.resize(2 * CONNECTIONS, one);
-    connections[1]["stream"]["guest"] = "224.0.0.1:0".into();
+    for (connection, guest) in (1..).zip(["224.0.0.1:0", "0.0.0.0:1000", "255.255.255.255:1000"]) {
+        connections[connection]["stream"]["guest"] = guest.into();
+    }
     let mut echo: Echo = serde_json::from_value(many).unwrap();
     assert_eq!(stream(&said_at_once(&mut echo, now), first).0, b"data");
+}
+
+#[test]
+fn a_time_of_the_future_does_not_make_it_stand_still() {
+    let (mut echo, now) = (Echo::default(), Instant::now());
+    let first = connect(&mut echo, 1000, now);
+    let mut data = segment(1000, TcpControl::Psh, 101, Some(first));
+    data.payload = b"data";
+    echo.answer(&packet(&data), now);
+    let mut saved = serde_json::to_value(&echo).unwrap();
+    saved["time"] = i64::MAX.into();
+    let mut echo: Echo = serde_json::from_value(saved).unwrap();
+    said_at_once(&mut echo, now);
+    // It is not acknowledged.
+    let again = echo.pass(now + Duration::from_secs(60));
+    assert_eq!(stream(&again, first).0, b"data");
 }
