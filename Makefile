@@ -107,10 +107,14 @@ check: ## 2 min: formatting, lints and host tests
 .PHONY: install
 install: modules ## install the module for the kernel in KDIR (default: the running one's)
 ifdef KDIR
-	@$(kbuild_module) modules_install
+	@$(kbuild_module) $(if $(DESTDIR),INSTALL_MOD_PATH=$(DESTDIR)) modules_install
 else
 	$(error installing needs KDIR=/lib/modules/$$(uname -r)/build: the module has to fit the kernel)
 endif
+
+.PHONY: install-tools
+install-tools: ## install virtio-stop, and what loads the module early, after make tools (DESTDIR=, PREFIX=/usr/local)
+	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) tools/packaging/install-tools
 
 .PHONY: clean
 clean: ## remove what was built in this tree; the build root and the kernels stay
