@@ -116,6 +116,10 @@ endif
 install-tools: ## install virtio-stop, and what loads the module early, after make tools (DESTDIR=, PREFIX=/usr/local)
 	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) tools/packaging/install-tools
 
+.PHONY: packages
+packages: modules tools ## build Debian packages of the module, its source and the tool, into build/packages
+	@tools/packaging/build
+
 .PHONY: clean
 clean: ## remove what was built in this tree; the build root and the kernels stay
 	rm -rf build virtio_device_stop.ko
