@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # shared with those who source this
 #
 # A Debian system to install packages into: a copy of the build root, entered by bubblewrap, never booted. For scripts that have
 # sourced tools/vm/lib.sh. It is in $system, and gone when the script ends.
