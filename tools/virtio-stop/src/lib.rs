@@ -9,6 +9,7 @@ pub mod command;
 pub mod device;
 pub mod error;
 pub mod executable;
+pub mod exit;
 pub mod freeze;
 pub mod freezing;
 mod guard;
@@ -39,7 +40,8 @@ mod waiting;
 pub mod watch;
 
 pub use device::Device;
-pub use error::{Error, Exit, Result};
+pub use error::{Error, Result};
+pub use exit::Exit;
 pub use freezing::mounted_above;
 pub use ioctl::inherited;
 pub use mounts::Mount;
