@@ -132,8 +132,8 @@ pub(crate) enum Command {
     /// of right after the stop, and at the end once more: requests that the driver has not got
     /// back. The device has no others, but it may have finished some of them just before.
     ///
-    /// With --json, the last line on standard output says how it has ended. With --hold and
-    /// --until-eof there are two lines of JSON, "event":"stopped" and "event":"resumed", or one,
+    /// With --json, the last line on standard output says how it has ended. Without a
+    /// COMMAND there are two lines of JSON, "event":"stopped" and "event":"resumed", or one,
     /// "event":"failed".
     Run(Run),
     /// Print the completions of a shell
@@ -175,7 +175,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(100..=86_400_000))]
     pub(crate) lease: Option<u32>,
     /// After how many milliseconds of standing still COMMAND gets SIGTERM, and the lease is not
-    /// renewed any more. --hold and --until-eof end at once then
+    /// renewed any more. Without a COMMAND it ends at once then
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=86_400_000))]
     pub(crate) max_time: Option<u32>,
     /// Freeze the file systems above the devices first
@@ -186,16 +186,29 @@ pub(crate) struct Run {
     pub(crate) allow_in_flight: bool,
     /// Instead of a COMMAND: print "stopped" as JSON, and resume when nothing holds the other end
     /// of this file descriptor any more
-    #[arg(long, value_name = "FD", conflicts_with = "until_eof")]
+    #[arg(long, value_name = "FD", conflicts_with_all = ["until_eof", "until_input"])]
     pub(crate) hold: Option<i32>,
     /// The same with standard input
-    #[arg(long)]
+    #[arg(long, conflicts_with = "until_input")]
     pub(crate) until_eof: bool,
+    /// The same, but resume as soon as something comes from standard input, too: who writes a line
+    /// can read how it has ended
+    #[arg(long)]
+    pub(crate) until_input: bool,
+    /// Instead of a COMMAND: stop when process PID, QEMU's guest agent, has frozen all file systems
+    /// above the devices, and resume when it begins to thaw them, or after --max-time
+    #[arg(long, value_name = "PID", requires_all = ["frozen_while", "max_time"],
+        conflicts_with_all = ["freeze", "hold", "until_eof", "until_input"])]
+    pub(crate) frozen_by: Option<i32>,
+    /// The file that this process has as long as anything is frozen: not on what it freezes
+    #[arg(long, value_name = "FILE", requires = "frozen_by")]
+    pub(crate) frozen_while: Option<PathBuf>,
     /// Show what would be done
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// What runs while the devices are stopped. It is started before
-    #[arg(last = true, value_name = "COMMAND", required_unless_present_any = ["hold", "until_eof"],
-        conflicts_with_all = ["hold", "until_eof"])]
+    #[arg(last = true, value_name = "COMMAND",
+        required_unless_present_any = ["hold", "until_eof", "until_input", "frozen_by"],
+        conflicts_with_all = ["hold", "until_eof", "until_input", "frozen_by"])]
     pub(crate) command: Vec<OsString>,
 }

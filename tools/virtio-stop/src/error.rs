@@ -114,6 +114,17 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// What was to have frozen file systems lives no more.
+    #[error("process {0}, by which file systems are frozen, has ended")]
+    AgentGone(i32),
+    /// What was to freeze file systems has not.
+    #[error(
+        "process {0} has frozen no file systems, or has thawed them already: nothing is stopped"
+    )]
+    NothingFrozen(i32),
+    /// A file system is not frozen.
+    #[error("{0} is not frozen by that process: nothing is stopped")]
+    NotFrozen(PathBuf),
     /// A signal has come before it was done.
     #[error("ended by signal {0}")]
     Interrupted(i32),

@@ -62,7 +62,13 @@ impl Error {
             Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Exit::Denied
             }
-            Self::File { .. } | Self::Output(_) | Self::Wait(_) | Self::Unguarded => Exit::Failed,
+            Self::File { .. }
+            | Self::Output(_)
+            | Self::Wait(_)
+            | Self::Unguarded
+            | Self::AgentGone(_)
+            | Self::NothingFrozen(_)
+            | Self::NotFrozen(_) => Exit::Failed,
             Self::Unknown(_)
             | Self::NotVirtio { .. }
             | Self::Ambiguous(_)

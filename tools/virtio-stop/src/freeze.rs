@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::{is_unsupported, Error, Result};
 use crate::guard::Guard;
 use crate::ioctl;
 use crate::mounts::{Mount, Place};
@@ -88,6 +88,40 @@ impl FileSystems {
         })
     }
 
+    /// Shows that somebody else has frozen all of them. They must not be about to be frozen: who
+    /// would freeze one meanwhile would fail. Returns where those are mounted that can't be frozen
+    /// at all.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFrozen`]: one of them is not, and is not after this either; [`Error::Freeze`].
+    pub fn are_frozen(&self) -> Result<Vec<&Path>> {
+        let mut unfit = Vec::new();
+        for (at, (point, folder)) in self.all.iter().enumerate() {
+            let freeze = || {
+                let told = self
+                    .guard
+                    .as_ref()
+                    .map_or(Ok(()), |guard| guard.freezes(at));
+                told.and_then(|()| ioctl::freeze(folder))
+            };
+            let is_frozen = is_frozen(freeze, || ioctl::thaw(folder));
+            if let Some(guard) = &self.guard {
+                guard.has_thawed(at);
+            }
+            match is_frozen {
+                Ok(Some(true)) => {}
+                Ok(Some(false)) => return Err(Error::NotFrozen(point.clone())),
+                Ok(None) => unfit.push(point.as_path()),
+                Err(source) => {
+                    let point = point.clone();
+                    return Err(Error::Freeze { point, source });
+                }
+            }
+        }
+        Ok(unfit)
+    }
+
     /// Begins to thaw the one with this number.
     pub fn begin_thaw(&self, at: usize) {
         self.thaws.begin(at);
@@ -112,6 +146,24 @@ impl FileSystems {
                 .map_or_else(PathBuf::new, |(point, _)| point.clone()),
             source,
         })
+    }
+}
+
+/// Nothing tells whether a file system is frozen but a freeze, which fails then. `None`: it can't
+/// be.
+fn is_frozen(
+    freeze: impl FnOnce() -> io::Result<()>,
+    thaw: impl FnOnce() -> io::Result<()>,
+) -> io::Result<Option<bool>> {
+    match freeze() {
+        Ok(()) => match thaw() {
+            // Somebody else thaws it at the same time.
+            Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(error),
+            _ => Ok(Some(false)),
+        },
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(Some(true)),
+        Err(error) if is_unsupported(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -162,6 +214,27 @@ mod tests {
             ..root()
         };
         assert!(matches!(open(&other), Err(Error::Freeze { .. })));
+    }
+
+    #[test]
+    fn what_can_be_frozen_was_not_and_is_not_afterwards() {
+        let thaws = std::cell::Cell::new(0);
+        let fails = |errno: rustix::io::Errno| move || Err(errno.into());
+        let thaw = || {
+            thaws.set(thaws.get() + 1);
+            Ok(())
+        };
+        use rustix::io::Errno;
+        assert_eq!(is_frozen(fails(Errno::BUSY), thaw).unwrap(), Some(true));
+        assert_eq!(is_frozen(fails(Errno::OPNOTSUPP), thaw).unwrap(), None);
+        is_frozen(fails(Errno::IO), thaw).unwrap_err();
+        assert_eq!(thaws.get(), 0);
+        assert_eq!(is_frozen(|| Ok(()), thaw).unwrap(), Some(false));
+        assert_eq!(thaws.get(), 1);
+        // Somebody else was faster.
+        let thawed = is_frozen(|| Ok(()), fails(Errno::INVAL)).unwrap();
+        assert_eq!(thawed, Some(false));
+        is_frozen(|| Ok(()), fails(Errno::IO)).unwrap_err();
     }
 
     #[test]

@@ -32,6 +32,9 @@ const CALL_OFF: Opcode = opcode::none(MAGIC, 7);
 const FIFREEZE: Opcode = opcode::read_write::<i32>(b'X', 119);
 const FITHAW: Opcode = opcode::read_write::<i32>(b'X', 120);
 
+/// The number by which a file system is thawed, as /proc shows it.
+pub(crate) const THAW: u32 = FITHAW;
+
 /// `struct virtio_device_stop_add`
 #[repr(C)]
 struct Add {

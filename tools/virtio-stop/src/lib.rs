@@ -3,6 +3,7 @@
 //! Stops and resumes virtio devices from inside of a guest that has virtio_device_stop: what the
 //! tool `virtio-stop` is made of, for agents in Rust.
 
+pub mod agent;
 pub mod block;
 pub mod check;
 pub mod command;

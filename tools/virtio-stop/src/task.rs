@@ -11,11 +11,12 @@ use rustix::event::{poll, PollFd, PollFlags};
 use rustix::io::retry_on_intr;
 use rustix::process::Signal;
 
+use crate::agent::Agent;
 use crate::command::Command;
 use crate::error::{Error, Result};
 use crate::owner::Report;
 use crate::signals::Signals;
-use crate::waiting::{until_eof, Waiting};
+use crate::waiting::{received, until, Received, Waiting};
 
 /// What is told of a stop.
 pub trait Tell {
@@ -28,15 +29,26 @@ pub trait Tell {
 pub enum Task<'a> {
     /// A program runs.
     Command(Command),
-    /// Whoever has the other end is told, and waited for until he closes it.
-    UntilEof {
-        /// The end of it: a socket, or what does not block.
-        end: OwnedFd,
+    /// Somebody is told, and waited for.
+    Until {
+        /// What he says that it is over by.
+        end: Until,
         /// Where he is told. If nobody listens, the stop ends.
         out: BorrowedFd<'a>,
         /// That the devices stand still.
         tell: Box<dyn Tell + 'a>,
     },
+}
+
+/// By what somebody says that something is over.
+#[derive(Debug)]
+pub enum Until {
+    /// He closes the other end of this: a socket, or what does not block.
+    Eof(OwnedFd),
+    /// He writes something to the other end of it, or closes that.
+    Input(OwnedFd),
+    /// He has what was frozen thawed.
+    Thaw(Agent),
 }
 
 /// What the task has come to.
@@ -46,8 +58,8 @@ pub enum End {
     Exited(ExitStatus),
     /// The program could not be executed.
     NotExecuted(io::Error),
-    /// The other end was closed.
-    Eof,
+    /// Somebody has said so.
+    Told,
 }
 
 impl Task<'_> {
@@ -81,10 +93,10 @@ impl Task<'_> {
                 }
                 Ok(Some(end_of(command)))
             }
-            Self::UntilEof { end, out, tell } => {
+            Self::Until { end, out, tell } => {
                 let line = tell.line(first);
-                *late = !until_eof(waiting, end.as_fd(), *out, line, || signals.last())?;
-                Ok((!*late).then_some(End::Eof))
+                *late = !end.wait(waiting, *out, line, signals)?;
+                Ok((!*late).then_some(End::Told))
             }
         }
     }
@@ -105,6 +117,33 @@ impl Task<'_> {
                 return Ok(Some(end_of(command)));
             }
             pass_on(signals, command);
+        }
+    }
+}
+
+impl Until {
+    /// `false`: the devices may not stand still any longer.
+    fn wait(
+        &self,
+        waiting: &mut Waiting<'_>,
+        out: BorrowedFd<'_>,
+        line: &[u8],
+        signals: &Signals,
+    ) -> Result<bool> {
+        let interrupted = || signals.last();
+        match self {
+            Self::Eof(end) => {
+                let is_over = || Ok(received(end.as_fd()) == Received::End);
+                until(waiting, end.as_fd(), is_over, out, line, interrupted)
+            }
+            Self::Input(end) => {
+                let is_over = || Ok(received(end.as_fd()) != Received::Nothing);
+                until(waiting, end.as_fd(), is_over, out, line, interrupted)
+            }
+            Self::Thaw(agent) => {
+                let is_over = || agent.thaws();
+                until(waiting, agent.ticks(), is_over, out, line, interrupted)
+            }
         }
     }
 }
@@ -133,7 +172,7 @@ impl End {
             },
             Self::NotExecuted(error) if error.kind() == io::ErrorKind::NotFound => 127,
             Self::NotExecuted(_) => 126,
-            Self::Eof => 0,
+            Self::Told => 0,
         }
     }
 }

@@ -159,16 +159,17 @@ impl<'a> Waiting<'a> {
     }
 }
 
-/// Writes `line` to `out`, as that takes it, and waits until `end` is closed on its other side.
-/// `false`: the devices may not stand still any longer.
+/// Writes `line` to `out`, as that takes it, and waits until `is_over`, which is asked whenever
+/// something can be read from `end`. `false`: the devices may not stand still any longer.
 ///
 /// # Errors
 ///
-/// [`Error::Interrupted`]; [`Error::Output`] if `line` could not be written, or `end` was closed
-/// before; [`Error::Unguarded`].
-pub(crate) fn until_eof(
+/// [`Error::Interrupted`]; [`Error::Output`] if `line` could not be written, or it was over before;
+/// [`Error::Unguarded`]; what `is_over` fails with.
+pub(crate) fn until(
     waiting: &mut Waiting<'_>,
     end: BorrowedFd<'_>,
+    is_over: impl Fn() -> Result<bool>,
     out: BorrowedFd<'_>,
     line: &[u8],
     interrupted: impl Fn() -> Option<i32>,
@@ -192,7 +193,7 @@ pub(crate) fn until_eof(
                 Err(error) => return Err(Error::Output(error.into())),
             }
         }
-        if event.first && has_ended(end) {
+        if event.first && is_over()? {
             return match rest {
                 [] => Ok(true),
                 _ => Err(Error::Output(io::ErrorKind::WriteZero.into())),
@@ -210,15 +211,26 @@ pub fn is_closed(end: impl AsFd) -> bool {
         if !matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..)) {
             return false;
         }
-        if has_ended(end.as_fd()) {
+        if received(end.as_fd()) == Received::End {
             return true;
         }
     }
     false
 }
 
-/// Reads what has come, and whether it was the end. Somebody else may have read it meanwhile.
-fn has_ended(end: BorrowedFd<'_>) -> bool {
+/// What has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Received {
+    /// Nothing: somebody else may have read it meanwhile.
+    Nothing,
+    /// Something was written there.
+    Bytes,
+    /// It was closed.
+    End,
+}
+
+/// Reads what has come.
+pub(crate) fn received(end: BorrowedFd<'_>) -> Received {
     let mut bytes = [0; 512];
     let received = recv(end, bytes.as_mut_slice(), RecvFlags::DONTWAIT).map(|(count, _)| count);
     let received = match received {
@@ -226,8 +238,10 @@ fn has_ended(end: BorrowedFd<'_>) -> bool {
         received => received,
     };
     match received {
-        Ok(count) => count == 0,
-        Err(error) => !matches!(error, Errno::INTR | Errno::AGAIN),
+        Ok(0) => Received::End,
+        Ok(_) => Received::Bytes,
+        Err(Errno::INTR | Errno::AGAIN) => Received::Nothing,
+        Err(_) => Received::End,
     }
 }
 
@@ -261,6 +275,18 @@ mod tests {
 
     fn never() -> Option<i32> {
         None
+    }
+
+    /// Until `end` is closed on its other side.
+    fn until_eof(
+        waiting: &mut Waiting<'_>,
+        end: BorrowedFd<'_>,
+        out: BorrowedFd<'_>,
+        line: &[u8],
+        interrupted: impl Fn() -> Option<i32>,
+    ) -> Result<bool> {
+        let over = || Ok(received(end) == Received::End);
+        until(waiting, end, over, out, line, interrupted)
     }
 
     #[test]
@@ -401,7 +427,7 @@ mod tests {
     fn what_somebody_else_has_read_meanwhile_is_not_waited_for() {
         let ended = in_time(|| {
             let (end, _other) = quiet();
-            has_ended(end.as_fd())
+            received(end.as_fd()) == Received::End
         });
         assert!(!ended);
     }

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
-use rustix::fs::{fcntl_getfl, fstat, open, FileType, Mode, OFlags};
+use rustix::fs::{fcntl_getfl, fcntl_setfl, fstat, open, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use virtio_stop::{inherited, is_closed, Error, Result};
 
@@ -40,6 +40,11 @@ fn not_blocking(given: &OwnedFd) -> io::Result<OwnedFd> {
         Ok(end) => Ok(end),
         // What has no name: a socket, for example, which needs not be opened.
         Err(Errno::NXIO) => given.try_clone(),
+        // What can be open once only, for example a port of virtio-serial: nobody shares it.
+        Err(Errno::BUSY) => {
+            fcntl_setfl(given, fcntl_getfl(given)? | OFlags::NONBLOCK)?;
+            given.try_clone()
+        }
         Err(error) => Err(error.into()),
     }
 }

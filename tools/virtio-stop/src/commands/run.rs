@@ -4,9 +4,10 @@
 //! resume, but what somebody waits for who has no command.
 
 use std::io::{self, IsTerminal};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
+use virtio_stop::agent::Agent;
 use virtio_stop::command::Command;
 use virtio_stop::device::{Device, System};
 use virtio_stop::executable::Mounts;
@@ -15,7 +16,7 @@ use virtio_stop::freezing::{standing, unfrozen};
 use virtio_stop::mounts::mounts;
 use virtio_stop::session::{Limits, Session};
 use virtio_stop::signals::{self, Signals};
-use virtio_stop::task::Task;
+use virtio_stop::task::{Task, Until};
 use virtio_stop::{memory, mounted_above, resolve, Error, Mount, Owner, Result};
 
 use super::end;
@@ -27,7 +28,7 @@ use crate::args::Run;
 pub(crate) fn run(system: &System, args: &Run, json: bool) -> Result<u8> {
     let devices = resolve(system, &args.devices)?;
     let above = mounted_above(system, &devices)?;
-    if args.freeze {
+    if args.freeze || args.frozen_by.is_some() {
         for remark in unfrozen(system, &devices)? {
             print::note(&remark);
         }
@@ -37,7 +38,7 @@ pub(crate) fn run(system: &System, args: &Run, json: bool) -> Result<u8> {
         told::plan(&devices, frozen, &args.command, json)?;
         return Ok(0);
     }
-    let end = end(args)?;
+    let end = end(system, args)?;
     let mut owner = Owner::open(system)?;
     let signals = Signals::catch().map_err(Error::Signals)?;
     signals::outlast_suspend_key().map_err(Error::Signals)?;
@@ -49,7 +50,10 @@ pub(crate) fn run(system: &System, args: &Run, json: bool) -> Result<u8> {
         owner.add(device)?;
     }
     let frozen: &[Mount] = if args.freeze { &above } else { &[] };
-    let file_systems = FileSystems::open(frozen)?;
+    let mut file_systems = FileSystems::open(match args.frozen_by {
+        Some(_) => &above,
+        None => frozen,
+    })?;
     // What is declared last is dropped first: whatever happens, the devices resume before the thaw,
     // which may write to them.
     let owner = owner;
@@ -65,19 +69,31 @@ pub(crate) fn run(system: &System, args: &Run, json: bool) -> Result<u8> {
             return Err(Error::OutputStands(mount.point.clone()));
         }
     }
-    if args.freeze {
+    if args.freeze || args.frozen_by.is_some() {
         if let Some(mount) = mounts.still_at(Path::new("/proc/self/fd/2")) {
             return Err(Error::MessagesStand(mount.point.clone()));
         }
     }
     let task = match end {
-        Some(end) => Task::UntilEof {
+        Some(end) => Task::Until {
             end,
             out: stdout.as_fd(),
             tell: Box::new(Stopped::of(&devices)),
         },
         None => Task::Command(Command::start(&args.command, mounts)?),
     };
+    if let Task::Until {
+        end: Until::Thaw(agent),
+        ..
+    } = &task
+    {
+        agent.frozen(|| signals.last())?;
+        for point in file_systems.are_frozen()? {
+            print::note(&format!("{} can't be frozen, by nobody", point.display()));
+        }
+        // They are thawed by somebody else.
+        file_systems = FileSystems::open(&[])?;
+    }
     announce(&devices, json);
     let limits = Limits {
         timeout_ms: args.timeout,
@@ -97,9 +113,14 @@ pub(crate) fn run(system: &System, args: &Run, json: bool) -> Result<u8> {
 }
 
 /// What is waited for instead of a command.
-fn end(args: &Run) -> Result<Option<OwnedFd>> {
-    let fd = args.hold.or(args.until_eof.then_some(0));
-    fd.map(end::end).transpose()
+fn end(system: &System, args: &Run) -> Result<Option<Until>> {
+    Ok(match (args.frozen_by, &args.frozen_while, args.hold) {
+        (Some(pid), Some(file), _) => Some(Until::Thaw(Agent::open(system, pid, file)?)),
+        (_, _, Some(fd)) => Some(Until::Eof(end::end(fd)?)),
+        _ if args.until_eof => Some(Until::Eof(end::end(0)?)),
+        _ if args.until_input => Some(Until::Input(end::end(0)?)),
+        _ => None,
+    })
 }
 
 /// Somebody looks on who may wonder how long it takes.

@@ -120,7 +120,7 @@ pub(crate) fn plan(
     let stop = plan.stop.iter();
     let stop = stop.map(|device| format!("would stop {device}\n"));
     let then = match &*plan.command {
-        [] => "would wait until the other end is closed\n".to_owned(),
+        [] => "would wait until it is told to resume\n".to_owned(),
         command => format!("would run {}\n", command.join(" ")),
     };
     let text: String = freeze.chain(stop).chain([then]).collect();
