@@ -290,6 +290,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_is_told_from_the_end() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        assert_eq!(received(ours.as_fd()), Received::Nothing);
+        (&theirs).write_all(b"resume\n").unwrap();
+        assert_eq!(received(ours.as_fd()), Received::Bytes);
+        assert_eq!(received(ours.as_fd()), Received::Nothing);
+        drop(theirs);
+        assert_eq!(received(ours.as_fd()), Received::End);
+    }
+
+    #[test]
     fn what_can_be_read_all_the_time_does_not_keep_the_leases_from_being_renewed() {
         let (signals, _signals) = quiet();
         let renewals = Cell::new(0);
