@@ -5,6 +5,7 @@
 # Its console is in $devices/console, QEMU's errors in $devices/errors.
 
 machine=
+debian_options=()
 
 # start_debian DISK SPEC...: a guest with these devices (see start_devices), of which the first is a disk that has a copy of DISK.
 start_debian() {
@@ -17,7 +18,7 @@ start_debian() {
 	boot_debian
 }
 
-# boot_debian: begins to boot it. It boots again when it wants to.
+# boot_debian: begins to boot it, with $debian_options for QEMU. It boots again when it wants to.
 boot_debian() {
 	local spec name index=0 options=()
 	! "$top/tools/vm/kvm" || options+=(-accel kvm)
@@ -40,7 +41,7 @@ boot_debian() {
 		-chardev "file,id=console,path=$devices/console,append=on" -serial chardev:console -device virtio-serial-pci \
 		-chardev "socket,id=agent,path=$devices/agent,server=on,wait=off" \
 		-device virtserialport,chardev=agent,name=org.qemu.guest_agent.0 \
-		"${options[@]}" -accel tcg,thread=multi </dev/null 2>>"$devices/errors" &
+		"${options[@]}" "${debian_options[@]}" -accel tcg,thread=multi </dev/null 2>>"$devices/errors" &
 	machine=$!
 	servers+=("$machine")
 	wait_until 20 test -S "$devices/agent"

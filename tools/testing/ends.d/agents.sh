@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+# shellcheck shell=bash disable=SC2016,SC2034,SC2154 # what is quoted is the guest's; shared with tools/testing/ends
+#
+# Agents that people run stop devices of a Debian guest, by what samples/ has for them: among them the disk that all of it lies on.
+
+# shellcheck source=tools/testing/debian.sh
+. "$top/tools/testing/debian.sh"
+
+# start_agents: a guest with all of samples/qemu-guest-agent and samples/systemd installed. Of its disks, "root" and "data" have file
+# systems, to the latter of which somebody writes all the time; "raw" has none.
+start_agents() {
+	local samples=$top/samples spec
+	mkdir "$devices/samples-files"
+	cp "$top/build/bin/virtio-stop" "$module" "$samples"/qemu-guest-agent/* "$samples"/systemd/* "$devices/samples-files/"
+	"$top/tools/vm/enter" -- mke2fs -q -t ext4 -d "$devices/samples-files" "$devices/samples" 64M
+	"$top/tools/vm/enter" -- mke2fs -q -t ext4 "$devices/data" 64M
+	cp --sparse=always "$("$top/tools/vm/debian")/disk" "$devices/root"
+	debian_devices=()
+	for spec in blk,name=root blk,name=data blk,name=raw blk,name=samples net,name=nic,mac=02:00:00:00:01:01; do
+		debian_devices+=("$spec,protocol=$protocol")
+	done
+	start_devices "${debian_devices[@]}"
+	# What while-stopped wants, but for the agent's port, which is there.
+	local debian_options=(
+		-chardev "socket,id=stop,path=$devices/port,server=on,wait=off"
+		-device "virtserialport,chardev=stop,name=org.virtio_device_stop.0"
+	)
+	boot_debian
+	check "the guest is up" debian_is_up
+	check "the samples are installed" in_debian "$install_samples"
+	check "the agent runs hooks from now on" restart_agent
+	check "systemd finds nothing wrong with the units" in_debian \
+		'told=$(systemd-analyze verify /etc/systemd/system/virtio-stop*.service 2>&1); [ -z "$told" ] || { echo "$told"; exit 1; }'
+}
+
+install_samples='
+mount -o ro /dev/disk/by-id/virtio-samples /mnt
+install /mnt/virtio-stop /usr/bin/
+install -d /etc/qemu/fsfreeze-hook.d
+install /mnt/fsfreeze-hook /etc/qemu/fsfreeze-hook.d/virtio-stop
+install -m 644 /mnt/qemu-ga.conf /etc/qemu/
+install -m 644 /mnt/virtio-stop.conf /etc/
+install -m 644 /mnt/*.service /etc/systemd/system/
+systemctl daemon-reload
+insmod /mnt/virtio_device_stop.ko
+for disk in root data raw; do
+	disk=$(basename "$(readlink -f "/dev/disk/by-id/virtio-$disk")")
+	echo 1 >"/sys/block/$disk/device/device_stop/renegotiate"
+done
+nic=$(basename "$(readlink -f /sys/class/net/e*/device)")
+echo "$nic" >/sys/bus/virtio/drivers/virtio_net/unbind
+echo "$nic" >/sys/bus/virtio/drivers/virtio_net/bind
+mount /dev/disk/by-id/virtio-data /srv
+cat >/run/writes <<"END"
+while :; do
+	head -c 65536 /dev/urandom >/srv/new
+	sync /srv/new
+	mv /srv/new /srv/old
+done
+END
+systemd-run --quiet --unit=writes sh /run/writes'
+
+# The agent reads its configuration when it starts. It can't tell how its own restart has ended.
+restart_agent() {
+	local before
+	before=$(in_debian 'pidof qemu-ga') && ask_agent start -- /bin/systemctl restart qemu-guest-agent &&
+		wait_until 60 another_agent "$before"
+}
+
+# another_agent PID
+another_agent() {
+	local now
+	now=$(ask_agent --timeout 5 run -- /bin/pidof qemu-ga 2>"$devices/answer") && [ "$now" != "$1" ]
+}
+
+# configure NAME=VALUE...: what the hook and its unit read.
+configure() {
+	in_debian 'for pair; do sed -i "s,^${pair%%=*}=.*,${pair%%=*}=\"${pair#*=}\"," /etc/virtio-stop.conf; done' "$@"
+}
+
+# stands NAME: the device has acknowledged a stop, and was not resumed.
+stands() {
+	[ "$(value "$1" counters.stops.acknowledged)" = $(($(value "$1" counters.stops.resumed) + 1)) ]
+}
+
+# all STATE NAME...: each of them comes to that: `stand`, or `run`.
+all() {
+	local name
+	for name in "${@:2}"; do
+		case $1 in
+		stand) wait_until 60 stands "$name" || return ;;
+		run) wait_until 60 runs "$name" || return ;;
+		esac
+	done
+}
+
+runs() {
+	[ "$(value "$1" counters.stops.acknowledged)" = "$(value "$1" counters.stops.resumed)" ]
+}
+
+# stops_are NAME NUMBER: so often it has stopped until now.
+stops_are() {
+	value_is "$1" counters.stops.acknowledged "$2"
+}
+
+# data_is_whole: what is on that disk now is a file system that was left in order, and nobody writes to it.
+data_is_whole() {
+	cp --sparse=always "$devices/data" "$devices/copy"
+	is_whole "$devices/copy" && cmp "$devices/data" "$devices/copy"
+}
+
+agent_answers() {
+	ask_agent ping && [ "$(ask_agent status)" = "$1" ]
+}
+
+# ask_agent_refuses COMMAND...
+agent_refuses() {
+	! ask_agent "$@" 2>"$devices/answer" && grep -q 'has been disabled' "$devices/answer"
+}
+
+# once_stopped PROGRAM: kills it in the guest once the disk "data" has stopped. What that takes is in memory by then.
+once_stopped() {
+	in_debian 'state=/sys/block/$(basename "$(readlink -f /dev/disk/by-id/virtio-data)")/device/device_stop/state
+		pidof sh
+		echo "until read -r state <$state && [ \"\$state\" = stopped ]; do :; done; kill -9 \$(pidof $1)" >/run/once
+		systemd-run --quiet sh /run/once' "$1" >"$devices/answer"
+}
+
+finish_agents() {
+	check "somebody has written all the time" in_debian 'systemctl --quiet is-active writes && [ -s /srv/old ]'
+	check "the kernel has not complained" debian_is_sound
+	check "no driver has broken a rule" no_breach
+	check "the guest ends" end_debian
+}
+
+# --- guest-exec
+
+# while_stopped DEVICE... -- COMMAND...
+while_stopped() {
+	"$top/tools/vm/enter" -- "$top/samples/qemu-guest-agent/while-stopped" "$devices/agent" "$devices/port" "$@" 2>"$devices/answer"
+}
+
+answer_has() {
+	grep -q "$1" "$devices/answer" || { cat "$devices/answer" && false; }
+}
+
+end_agent_exec() {
+	start_agents
+	check "the host copies while the disks stand still" while_stopped / /srv -- \
+		sh -c 'cp --sparse=always "$1/data" "$1/copy" && cmp "$1/data" "$1/copy"' _ "$devices"
+	check "what it has copied is whole" is_whole "$devices/copy"
+	check "they run again" all run root data
+	check "each has stopped once" stops_are data 1
+	check "libvirt's domain has arguments that QEMU takes" qemu_takes_the_domain
+	check "its agent does as well" while_stopped_by_virsh
+	status=0
+	while_stopped /srv -- sh -c 'exit 3' || status=$?
+	check "what the command ends with is told" status_is 3
+	status=0
+	while_stopped nonsense -- true || status=$?
+	check "nothing runs if nothing stops" status_is 1
+	check "why is told" answer_has 'nonsense: no such device'
+	once_stopped qemu-ga
+	status=0
+	while_stopped / /srv -- sh -c 'until "$1" get "$2" data counters.stops.resumed | grep -qx 4; do sleep 0.1; done' _ \
+		"$top/build/bin/vfio-user-virtio" "$devices/control" || status=$?
+	check "the death of the agent is told" status_is 1
+	check "it is not taken for anything else" answer_has 'did not stand still\|the agent says'
+	check "whatever becomes of the agent, the disks run again" all run root data
+	check "the agent comes back" debian_is_up
+	check "a unit stops for whoever is connected to the port" unit_stops_for_the_port
+	check "when he has gone, it resumes" all run root data
+	check "a unit runs a program meanwhile" in_debian 'printf "#!/bin/sh\ncat /sys/block/*/device/device_stop/state >/run/states\n" \
+		>/usr/local/sbin/snapshot; chmod +x /usr/local/sbin/snapshot
+		systemctl start "$(systemd-escape --template=virtio-stop-backup@.service /srv)"; grep -x stopped /run/states'
+	finish_agents
+}
+
+# With a device of a process of its own. No guest runs there.
+qemu_takes_the_domain() {
+	local folder=$devices/domain
+	mkdir "$folder"
+	truncate -s 1M "$folder/disk"
+	"$top/build/bin/vfio-user-virtio" serve --control "$folder/control" --device "blk,name=disk,file=$folder/disk,socket=$folder/disk.vfio" \
+		2>"$folder/log" &
+	servers+=($!)
+	wait_until 20 test -S "$folder/disk.vfio" && "$top/tools/vm/enter" -- python3 -c '
+import subprocess, sys, xml.etree.ElementTree
+domain = xml.etree.ElementTree.parse(sys.argv[1])
+names = [target.get("name") for target in domain.iter("target")]
+assert names == ["org.qemu.guest_agent.0", "org.virtio_device_stop.0"], names
+assert domain.find("memoryBacking/access").get("mode") == "shared"
+arguments = [arg.get("value") for arg in domain.iter("{http://libvirt.org/schemas/domain/qemu/1.0}arg")]
+arguments = [argument.replace("/run/devices", sys.argv[2]) for argument in arguments]
+qemu = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-S", "-machine", "q35,memory-backend=mem", "-m", "64",
+    "-object", "memory-backend-memfd,id=mem,size=64M,share=on", "-monitor", "stdio"]
+subprocess.run(qemu + arguments, input=b"info qtree\nquit\n", check=True, timeout=60)' \
+		"$top/samples/libvirt/domain.xml" "$folder" >"$devices/answer" 2>&1 && answer_has 'dev: vfio-user-pci, id "disk"'
+}
+
+# What libvirt would do is done by a script of this name.
+while_stopped_by_virsh() {
+	printf '%s\n' '#!/bin/sh' '[ "$1 $2 $4" = "qemu-agent-command --timeout guest" ] || exit' \
+		'exec python3 -c "import socket, sys; agent = socket.socket(socket.AF_UNIX); agent.connect(sys.argv[1])' \
+		'agent.sendall(sys.argv[2].encode() + bytes([10])); print(agent.makefile().readline())" "'"$devices/agent"'" "$5"' \
+		>"$devices/virsh"
+	chmod +x "$devices/virsh"
+	"$top/tools/vm/enter" --setenv PATH "$devices:/usr/bin:/usr/sbin" -- "$top/samples/qemu-guest-agent/while-stopped" virsh:guest \
+		"$devices/port" /srv -- true 2>"$devices/answer"
+}
+
+# The host connects to the port, has the unit started, reads a line, and disconnects.
+unit_stops_for_the_port() {
+	"$top/tools/vm/enter" -- python3 -c '
+import socket, subprocess, sys
+port = socket.socket(socket.AF_UNIX)
+port.connect(sys.argv[1])
+port.settimeout(120)
+subprocess.run(sys.argv[2:], check=True)
+line = port.makefile().readline()
+assert "\"event\":\"stopped\"" in line, line' "$devices/port" "$top/build/bin/guest-agent" "$devices/agent" run -- \
+		/bin/sh -c 'systemctl start "$(systemd-escape --template=virtio-stop@.service /srv)"'
+}
+
+# --- the hook, for devices without file systems
+
+end_agent_hook() {
+	start_agents
+	configure "FREE=$(in_debian 'echo /dev/disk/by-id/virtio-raw $(basename /sys/class/net/e*) /srv')"
+	check "a freeze succeeds" ask_agent freeze
+	check "what has no file system is stopped" all stand raw nic
+	check "what has is left alone" stops_are data 0
+	check "a thaw succeeds" ask_agent thaw
+	check "all run again" all run raw nic
+	check "why the others were not stopped is in the log" in_debian \
+		'grep "virtio-stop: /srv has file systems" /var/log/qga-fsfreeze-hook.log'
+	configure LEASE_MS=3000
+	check "another freeze succeeds" ask_agent freeze
+	check "without a thaw" all run raw nic
+	check "they were stopped nevertheless" stops_are raw 2
+	check "the thaw succeeds when all is over" ask_agent thaw
+	check "that they did not stand still is in the log" in_debian 'grep "has not stood still until now" /var/log/qga-fsfreeze-hook.log'
+	finish_agents
+}
+
+# --- the hook, for devices with frozen file systems
+
+end_agent_frozen() {
+	start_agents
+	configure 'FROZEN=/ /srv' HOLD_MS=600000
+	check "a freeze succeeds" ask_agent freeze
+	check "what is frozen stops" all stand root data
+	check "its file system is whole" data_is_whole
+	check "the agent answers" agent_answers frozen
+	check "it freezes nothing twice" agent_refuses freeze
+	check "a thaw resumes" ask_agent thaw
+	check "all run again" all run root data
+	check "they have stood still" in_debian 'journalctl -u "virtio-stop-frozen@*" | grep "\"event\":\"resumed\".*\"exit\":0"'
+	check "a second thaw does no harm" ask_agent thaw
+	check "a freeze of some succeeds" ask_agent freeze /srv
+	check "it can be thawed" ask_agent thaw
+	check "nothing has stopped" in_debian 'journalctl -u "virtio-stop-frozen@*" | grep "nothing is stopped"'
+	check "not even those" stops_are data 1
+	once_stopped qemu-ga
+	check "a freeze succeeds after that" ask_agent freeze
+	check "the agent is killed: the devices stop and resume" data_has_stopped 2
+	check "all is frozen still, and can be thawed" thaw_after_death
+	once_stopped virtio-stop
+	check "the next freeze succeeds" ask_agent freeze
+	check "the helper is killed: the devices stop and resume" data_has_stopped 3
+	check "the thaw does not miss it" ask_agent thaw
+	configure HOLD_MS=3000
+	check "a freeze without a thaw succeeds" ask_agent freeze
+	check "the devices stop and resume" data_has_stopped 4
+	check "all is frozen still" agent_answers frozen
+	check "the late thaw waits for nothing" ask_agent thaw
+	check "all run at the end" all run root data
+	finish_agents
+}
+
+# data_has_stopped NUMBER: so often, and runs.
+data_has_stopped() {
+	wait_until 60 stops_are data "$1" && all run root data
+}
+
+thaw_after_death() {
+	debian_is_up 60 && [ "$(ask_agent status)" = frozen ] && ask_agent thaw
+}
