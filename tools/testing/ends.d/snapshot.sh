@@ -6,14 +6,14 @@
 end_snapshot() {
 	start_agents
 	check "a database is written to" in_debian "$write_database"
-	check "rows are committed" wait_until 120 has_committed 50
+	check "transactions are committed" wait_until 120 has_committed 1050
 	check "the host copies the disk while it runs" sh -c "$copy" _ "$devices"
 	check "what it has copied is torn, whatever is repaired in it" copy_is_torn
 	check "the host copies it while it stands still" while_stopped /srv -- sh -c "$copy" _ "$devices"
 	check "what it has copied is whole" is_whole "$devices/copy"
-	check "the database in it needs no repair, and has the row that was committed last" copy_has_last_row
-	check "more rows are committed" wait_until 120 has_committed $(($(cat "$devices/last") + 10))
-	end_agents
+	check "the database in it needs no repair, and has what was committed last" copy_has_last_transaction
+	check "more transactions are committed" wait_until 120 has_committed $(($(cat "$devices/last") + 10))
+	finish_agents
 }
 
 # As slowly as the host would copy a disk of the usual size. What the guest has told until then goes to "last".
@@ -27,19 +27,18 @@ for part in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
 	sleep 0.3
 done'
 
-# Each row is told on the console once it is committed.
+# Each transaction writes its number in six places that are megabytes apart, and is told on the console once it is committed.
 write_database='
-systemctl stop writes
-sqlite3 /srv/database "PRAGMA journal_mode=WAL; CREATE TABLE rows (number INTEGER PRIMARY KEY, data BLOB)"
-cat >/run/rows <<"END"
-row=0
-while sqlite3 /srv/database "PRAGMA synchronous=FULL; INSERT INTO rows VALUES ($((row + 1)), randomblob(50000));
-	DELETE FROM rows WHERE number < $((row - 200))"; do
-	row=$((row + 1))
-	echo "committed $row" >/dev/ttyS0
+sqlite3 /srv/database "CREATE TABLE places (number INTEGER, far_from_the_next BLOB);
+	INSERT INTO places SELECT 1000, randomblob(3000000) FROM generate_series(1, 6)"
+cat >/run/transactions <<"END"
+number=1001
+while sqlite3 /srv/database "PRAGMA synchronous=FULL; UPDATE places SET number = $number"; do
+	echo "committed $number" >/dev/ttyS0
+	number=$((number + 1))
 done
 END
-systemd-run --quiet --unit=rows sh /run/rows'
+systemd-run --quiet --unit=transactions sh /run/transactions'
 
 has_committed() {
 	local row
@@ -47,8 +46,8 @@ has_committed() {
 	[ "${row#* }" -ge "$1" ] 2>/dev/null
 }
 
-# open_copy SCRIPT: prints the last row of the database in it, if that is in order, once the guest has done SCRIPT with a disk of the
-# same contents.
+# open_copy SCRIPT: prints the number of the last transaction in the copy's database, if that is in order, once the guest has done SCRIPT
+# with a disk of the same contents.
 open_copy() {
 	dd if="$devices/copy" of="$devices/raw" bs=1M conv=notrunc status=none
 	in_debian '
@@ -59,20 +58,22 @@ open_copy() {
 		trap "umount /media" EXIT
 		checked=$(sqlite3 /media/database "PRAGMA integrity_check")
 		[ "$checked" = ok ] || { echo "$checked" >&2 && exit 1; }
-		sqlite3 /media/database "SELECT max(number) FROM rows"' "$1"
+		numbers=$(sqlite3 /media/database "SELECT DISTINCT number FROM places")
+		[ "$(echo "$numbers" | wc -l)" -eq 1 ] || { echo "parts of the transactions" $numbers >&2 && exit 1; }
+		echo "$numbers"' "$1"
 }
 
-# The row that follows may have been committed, but not told.
-copy_has_last_row() {
-	local row last
+# The transaction that follows may have been committed, but not told.
+copy_has_last_transaction() {
+	local number last
 	last=$(cat "$devices/last")
-	row=$(open_copy true) && { [ "$row" -eq "$last" ] || [ "$row" -eq $((last + 1)) ]; }
+	number=$(open_copy true) && { [ "$number" -eq "$last" ] || [ "$number" -eq $((last + 1)) ]; }
 }
 
 copy_is_torn() {
-	local row
-	if row=$(open_copy 'e2fsck -p "$disk" || [ $? -eq 1 ]' 2>"$devices/answer"); then
-		echo "# # it has row $row"
+	local number
+	if number=$(open_copy 'e2fsck -p "$disk" || [ $? -eq 1 ]' 2>"$devices/answer"); then
+		echo "# # it has transaction $number"
 		return 1
 	fi
 	sed 's/^/# # /' "$devices/answer"
