@@ -18,8 +18,8 @@ end_packages() {
 	check "nothing of what runs has changed" in_debian '[ ! -e /sys/module/virtio_device_stop ]'
 	check "the guest boots again" reboot_debian
 	check "the disk of the root file system has negotiated" state_in_debian vda running
-	check "so has the network device" in_debian 'virtio-stop check "$(basename /sys/class/net/e*)"'
-	check "the disk can be stopped, by who is on it" in_debian 'virtio-stop run --freeze --until-eof / </dev/null'
+	check "so has the network device" in_debian 'udevadm settle; virtio-stop check "$(basename /sys/class/net/e*)"'
+	check "the disk can be stopped, by who is on it" in_debian 'sleep 1 | virtio-stop run --freeze --max-time 60000 --until-eof /'
 	check "its device has seen that" value_is root counters.stops.resumed 1
 	check "the pages of the manual and the completions are there" in_debian 'dpkg -L virtio-stop | grep -q man/man1/virtio-stop-run.1 &&
 		dpkg -L virtio-stop | grep -q completions/virtio-stop'
@@ -37,7 +37,7 @@ end_packages_removal() {
 	start_debian "$devices/installed" "blk,name=root,protocol=$protocol" "blk,name=packages,protocol=$protocol" "net,name=nic,protocol=$protocol"
 	check "Debian boots from the disk" debian_is_up
 	check "the module is there, before any driver" state_in_debian vda running
-	check "a device is stopped" in_debian 'virtio-stop stop --lease 3600000 "$(basename /sys/class/net/e*)" >/run/stop'
+	check "a device is stopped" in_debian 'udevadm settle; virtio-stop stop --lease 3600000 "$(basename /sys/class/net/e*)" >/run/stop'
 	check "apt upgrades the packages meanwhile" install
 	check "of a newer version" in_debian 'virtio-stop --version && [ "$(dpkg-query -W -f "\${Version}" virtio-stop)" = 99 ]'
 	check "the device has stood still all the time" in_debian 'virtio-stop resume "$(basename /sys/class/net/e*)"'
