@@ -32,12 +32,12 @@ for part in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
 	done
 done'
 
-# Each transaction moves an amount from one account to another, megabytes away; their sum never changes. It is told on the console once it
-# is committed.
+# Each transaction moves an amount from one account to another, whose page is megabytes away (of a row, the database keeps the beginnings
+# together): their sum never changes. It is told on the console once it is committed.
 write_database='
 sqlite3 /srv/database "CREATE TABLE last (number INTEGER); INSERT INTO last VALUES (1000);
-	CREATE TABLE accounts (id INTEGER PRIMARY KEY, amount INTEGER, far_from_the_next BLOB);
-	INSERT INTO accounts SELECT value, 1000000000, randomblob(3000000) FROM generate_series(0, 5)"
+	CREATE TABLE accounts (id INTEGER PRIMARY KEY, space BLOB, amount INTEGER);
+	INSERT INTO accounts SELECT value, randomblob(3000000), 1000000000 FROM generate_series(0, 5)"
 cat >/run/transactions <<"END"
 number=1001
 while sqlite3 /srv/database "PRAGMA synchronous=FULL; BEGIN; UPDATE last SET number = $number;

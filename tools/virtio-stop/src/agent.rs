@@ -195,7 +195,9 @@ fn doing(text: &[u8]) -> Doing {
         return Doing::Waits;
     }
     let request = words.nth(1).and_then(|word| word.strip_prefix("0x"));
-    let request = request.and_then(|word| u32::from_str_radix(word, 16).ok());
+    let request = request.and_then(|word| u64::from_str_radix(word, 16).ok());
+    // Some C libraries extend its sign.
+    let request = request.and_then(|request| u32::try_from(request & 0xffff_ffff).ok());
     if call == libc::SYS_ioctl && request == Some(THAW) {
         return Doing::Thaws;
     }

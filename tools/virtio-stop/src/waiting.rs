@@ -184,6 +184,12 @@ pub(crate) fn until(
         if event.late {
             return Ok(false);
         }
+        if event.first && is_over()? {
+            return match rest {
+                [] => Ok(true),
+                _ => Err(Error::Output(io::ErrorKind::WriteZero.into())),
+            };
+        }
         if event.second {
             // So much fits into a pipe that can be written to.
             let part = rest.get(..PIPE_BUF).unwrap_or(rest);
@@ -192,12 +198,6 @@ pub(crate) fn until(
                 Err(Errno::INTR | Errno::AGAIN) => {}
                 Err(error) => return Err(Error::Output(error.into())),
             }
-        }
-        if event.first && is_over()? {
-            return match rest {
-                [] => Ok(true),
-                _ => Err(Error::Output(io::ErrorKind::WriteZero.into())),
-            };
         }
     }
 }
@@ -414,6 +414,21 @@ mod tests {
         let mut waiting = Waiting::new(signals.as_fd(), None, LONG, Box::new(|| ()));
         let ended = until_eof(&mut waiting, end.as_fd(), out.as_fd(), b"x", never);
         assert!(matches!(ended, Err(Error::Output(_))), "{ended:?}");
+    }
+
+    #[test]
+    fn what_was_said_before_the_line_is_no_answer_to_it() {
+        let (signals, _signals) = quiet();
+        let (reader, out) = pipe().unwrap();
+        let (end, other) = quiet();
+        drop(other);
+        let mut waiting = Waiting::new(signals.as_fd(), None, LONG, Box::new(|| ()));
+        let ended = until_eof(&mut waiting, end.as_fd(), out.as_fd(), b"stopped", never);
+        assert!(matches!(ended, Err(Error::Output(_))), "{ended:?}");
+        drop(out);
+        let mut told = Vec::new();
+        io::Read::read_to_end(&mut File::from(reader), &mut told).unwrap();
+        assert!(told.is_empty());
     }
 
     #[test]
