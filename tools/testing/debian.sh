@@ -76,11 +76,16 @@ debian_is_up() {
 	ask_agent --timeout "${1:-240}" ping
 }
 
+# begin_in_debian PROGRAM [ARG]...: one that ends the agent, which may not have answered by then.
+begin_in_debian() {
+	ask_agent --timeout 10 start -- "$@" >"$devices/answer" 2>&1 || :
+}
+
 # reboot_debian: and waits until it is up again.
 reboot_debian() {
 	local before
 	before=$(in_debian 'cat /proc/sys/kernel/random/boot_id') || return
-	ask_agent start -- /sbin/reboot >"$devices/answer" || return
+	begin_in_debian /sbin/reboot
 	wait_until 240 has_booted_since "$before"
 }
 
@@ -91,7 +96,7 @@ has_booted_since() {
 
 # end_debian: as one does who switches a machine off.
 end_debian() {
-	ask_agent start -- /sbin/poweroff >"$devices/answer" || return
+	begin_in_debian /sbin/poweroff
 	wait_until 120 has_ended "$machine"
 }
 
