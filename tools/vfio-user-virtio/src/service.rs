@@ -275,8 +275,54 @@ impl Service {
         }
         // Another process may have them open, too: a successor that hangs.
         for endpoint in &self.endpoints {
-            let _ = shutdown(endpoint.server.listener(), Shutdown::Both);
+            hang_up_on_all(endpoint.server.listener());
             let _ = endpoint.device.act("hang-up");
         }
+        if let Some(control) = &self.control {
+            hang_up_on_all(control.listener());
+        }
+    }
+}
+
+/// Nobody can connect any more, and who has connected and was not accepted is not kept waiting.
+fn hang_up_on_all(listener: &UnixListener) {
+    let _ = shutdown(listener, Shutdown::Both);
+    // The kernel keeps them until the last process closes the socket. After the shutdown this waits for no others.
+    while listener.accept().is_ok() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn who_has_connected_and_was_not_accepted_is_hung_up_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (control, socket) = (folder.path().join("control"), folder.path().join("device"));
+        let spec = format!("rng,name=x,socket={}", socket.display());
+        let spec = spec.parse().unwrap();
+        let (service, made) = Service::open(&[spec], Some(control.clone())).unwrap();
+        made.keep();
+        service.set_in_charge(|| ());
+        // A process that hangs has these.
+        let listeners = [
+            service.endpoints()[0].server().listener(),
+            service.control().unwrap().listener(),
+        ];
+        let kept = listeners.map(|listener| listener.try_clone().unwrap());
+        let clients = [&socket, &control].map(|path| UnixStream::connect(path).unwrap());
+        service.remove_sockets();
+        for mut client in clients {
+            client.set_nonblocking(true).unwrap();
+            match client.read(&mut [0]) {
+                Ok(length) => assert_eq!(length, 0),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+            }
+        }
+        assert!(!socket.exists() && !control.exists());
+        drop(kept);
     }
 }
