@@ -28,6 +28,7 @@ pub mod memory;
 pub mod pci;
 pub mod portable;
 pub mod registers;
+pub mod replace;
 pub mod report;
 pub mod scenario;
 pub mod service;

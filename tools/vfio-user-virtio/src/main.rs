@@ -22,6 +22,7 @@ use vfio_user_virtio::client::{self, Client};
 use vfio_user_virtio::control;
 use vfio_user_virtio::handover::{self, show, take, PATIENCE};
 use vfio_user_virtio::log::Log;
+use vfio_user_virtio::replace::replace;
 use vfio_user_virtio::scenario;
 use vfio_user_virtio::service::{Devices, Service};
 use vfio_user_virtio::socket::Made;
@@ -155,28 +156,6 @@ fn run(
         } => Client::connect(&control)?.act(&device, &action)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Writes `text` to `file`. A plain file is as before if that fails; what is there and is none is written to.
-fn replace(file: &Path, text: &str) -> io::Result<()> {
-    let permissions = match std::fs::symlink_metadata(file) {
-        Ok(there) if there.is_file() => Some(there.permissions()),
-        Ok(_) => return std::fs::write(file, text),
-        Err(_) => None,
-    };
-    let mut beside = file.as_os_str().to_owned();
-    beside.push(format!(".{}", std::process::id()));
-    let beside = Path::new(&beside);
-    let mut new = std::fs::File::create_new(beside)?;
-    let written = permissions
-        .map_or(Ok(()), |permissions| new.set_permissions(permissions))
-        .and_then(|()| new.write_all(text.as_bytes()))
-        .and_then(|()| new.sync_all())
-        .and_then(|()| std::fs::rename(beside, file));
-    if written.is_err() {
-        let _ = std::fs::remove_file(beside);
-    }
-    written
 }
 
 fn report(control: &Path, device: Option<&str>, json: bool) -> Result<ExitCode, Error> {

@@ -5,10 +5,12 @@
 use std::fs;
 use std::io::Read;
 use std::net::Shutdown;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{symlink, FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::thread;
 
+use rustix::fs::{mknodat, FileType, CWD};
 use serde_json::{json, Value};
 use vfio_user_virtio::handover::VERSION;
 
@@ -35,12 +37,21 @@ fn what_is_saved_is_shown_and_gone_on_with() {
     assert_eq!(servers.try_get("counters.takeovers").unwrap(), "0");
 }
 
+/// The names in the servers' folder that begin like this.
+fn names(servers: &Servers, begin: &str) -> usize {
+    let names = fs::read_dir(servers.path("")).unwrap();
+    let names = names.map(|name| name.unwrap().file_name());
+    names
+        .filter(|name| name.to_str().unwrap().starts_with(begin))
+        .count()
+}
+
 #[test]
 fn only_a_plain_file_is_replaced_and_nothing_beside_it() {
     let servers = Servers::start();
     let save = |to: &str| servers.run(&["save", "control", to]).status.success();
     fs::write(servers.path("kept"), "precious").unwrap();
-    std::os::unix::fs::symlink(servers.path("kept"), servers.path("link")).unwrap();
+    symlink(servers.path("kept"), servers.path("link")).unwrap();
     assert!(save("link"));
     assert!(servers.path("link").is_symlink());
     assert!(fs::read(servers.path("kept")).unwrap().starts_with(b"{"));
@@ -49,44 +60,65 @@ fn only_a_plain_file_is_replaced_and_nothing_beside_it() {
     assert!(save("kept"));
     let permissions = fs::metadata(servers.path("kept")).unwrap().permissions();
     assert_eq!(permissions.mode() & 0o777, 0o600);
-    assert!(save("/dev/null"));
-    assert!(!fs::metadata("/dev/null").unwrap().is_file());
-    let names = fs::read_dir(servers.path("kept").parent().unwrap()).unwrap();
-    let kept = names.filter(|name| {
-        let name = name.as_ref().unwrap().file_name();
-        name.to_str().unwrap().starts_with("kept")
-    });
-    assert_eq!(kept.count(), 1);
+    assert_eq!(names(&servers, "kept"), 1);
+    // A link to nowhere leads somewhere then.
+    symlink(servers.path("new"), servers.path("early")).unwrap();
+    assert!(save("early"));
+    assert!(fs::read(servers.path("new")).unwrap().starts_with(b"{"));
+    // A pipe has to be read from meanwhile.
+    mknodat(CWD, servers.path("pipe"), FileType::Fifo, 0o600.into(), 0).unwrap();
+    let pipe = servers.path("pipe");
+    let reader = thread::spawn(move || fs::read(pipe).unwrap());
+    assert!(save("pipe"));
+    let metadata = fs::metadata(servers.path("pipe")).unwrap();
+    assert!(metadata.file_type().is_fifo());
+    assert!(reader.join().unwrap().starts_with(b"{"));
+}
+
+#[test]
+fn what_a_save_has_left_behind_that_was_killed_keeps_no_other_from_saving() {
+    let servers = Servers::start();
+    let program = servers.command(&["save", "control", "kept"]);
+    // It has the number of that process.
+    let script = "touch kept kept.$$ kept.$$-0 && exec \"$0\" \"$@\"";
+    let status = Command::new("sh")
+        .args(["-c", script])
+        .arg(program.get_program())
+        .args(program.get_args())
+        .current_dir(servers.path(""))
+        .status();
+    assert!(status.unwrap().success());
+    assert!(fs::read(servers.path("kept")).unwrap().starts_with(b"{"));
+    assert_eq!(names(&servers, "kept."), 2);
 }
 
 #[test]
 fn what_was_saved_before_stays_if_there_is_no_room() {
     let servers = Servers::start();
     assert!(servers.run(&["save", "control", "kept"]).status.success());
+    symlink(servers.path("kept"), servers.path("link")).unwrap();
     let before = fs::read(servers.path("kept")).unwrap();
     assert!(servers
         .run(&["set", "control", "x", "io_delay_us=7"])
         .status
         .success());
     // No file may grow. The signal that says so is ignored: a file system that is full sends none.
-    let program = servers.command(&["save", "control", "kept"]);
-    let output = Command::new("sh")
-        .args(["-c", "trap '' XFSZ && ulimit -f 0 && exec \"$0\" \"$@\""])
-        .arg(program.get_program())
-        .args(program.get_args())
-        .current_dir(servers.path(""))
-        .output()
-        .unwrap();
-    let complaint = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        complaint.contains("kept: can't be read or written"),
-        "{complaint}"
-    );
-    assert!(!output.status.success());
-    assert!(fs::read(servers.path("kept")).unwrap() == before);
-    let names = fs::read_dir(servers.path("")).unwrap();
-    let mut names = names.map(|name| name.unwrap().file_name());
-    assert!(names.all(|name| !name.to_str().unwrap().starts_with("kept.")));
+    for to in ["kept", "link"] {
+        let program = servers.command(&["save", "control", to]);
+        let output = Command::new("sh")
+            .args(["-c", "trap '' XFSZ && ulimit -f 0 && exec \"$0\" \"$@\""])
+            .arg(program.get_program())
+            .args(program.get_args())
+            .current_dir(servers.path(""))
+            .output()
+            .unwrap();
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        let expected = format!("{to}: can't be read or written");
+        assert!(complaint.contains(&expected), "{complaint}");
+        assert!(!output.status.success());
+        assert!(fs::read(servers.path("kept")).unwrap() == before, "{to}");
+        assert_eq!(names(&servers, "kept."), 0);
+    }
 }
 
 #[test]
