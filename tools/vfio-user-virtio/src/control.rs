@@ -194,7 +194,6 @@ fn parse(line: &[u8]) -> (Value, Result<Request, Error>) {
 }
 
 fn answer(id: Value, request: Result<Request, Error>, service: &Service) -> Reply {
-    let _turn = service.turn();
     let result = match request.and_then(|request| perform(request, service)) {
         Ok(value) => Answer::Value(value),
         Err(error) => Answer::Error(error.to_string()),
@@ -218,6 +217,7 @@ fn perform(request: Request, service: &Service) -> Result<Value, Error> {
     if request.of_process() == Some("save") {
         return Ok(give::snapshot(service)?);
     }
+    let _turn = service.turn();
     let devices = service.devices();
     let device = match request.device {
         None => None,

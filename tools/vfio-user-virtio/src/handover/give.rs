@@ -31,6 +31,8 @@ const QUEUE: Duration = Duration::from_secs(10);
 pub fn snapshot(service: &Service) -> Result<Value, Error> {
     // A device is frozen once at a time, and who freezes it is not waited for long.
     let _saving = service.save(QUEUE).ok_or(Error::Saving)?;
+    // Not before: whoever hands over, or ends the process, does not wait for the queue.
+    let _turn = service.turn();
     let endpoints = service.endpoints();
     let frozen = endpoints
         .iter()
