@@ -26,7 +26,7 @@ use vfio_user_virtio::replace::replace;
 use vfio_user_virtio::scenario;
 use vfio_user_virtio::service::{Devices, Service};
 use vfio_user_virtio::socket::Made;
-use vfio_user_virtio::threads::{self, Ended, Threads};
+use vfio_user_virtio::threads::{Ended, Threads};
 
 /// Why the program can't go on.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +45,6 @@ enum Error {
     Client(#[from] client::Error),
     #[error("a system call fails")]
     System(#[from] io::Error),
-    #[error(transparent)]
-    Thread(#[from] threads::Failure),
 }
 
 /// The status of `report` when it can't tell, and of everything else that goes wrong.
@@ -82,16 +80,21 @@ fn main() -> ExitCode {
     let panics = log.clone();
     std::panic::set_hook(Box::new(move |panic| panics.panicked(&panic.to_string())));
     let status = run(args.command, &log, &threads, &ended).unwrap_or_else(|error| {
-        log.line(&format!("vfio-user-virtio: {error}"));
-        let mut source = std::error::Error::source(&error);
-        while let Some(error) = source {
-            log.line(&format!("  because: {error}"));
-            source = error.source();
-        }
+        complain(&log, &error);
         TROUBLE.into()
     });
     log.finish(LAST_LINES);
     status
+}
+
+/// Logs an error, and why it has come to it.
+fn complain(log: &Log, error: &dyn std::error::Error) {
+    log.line(&format!("vfio-user-virtio: {error}"));
+    let mut source = error.source();
+    while let Some(error) = source {
+        log.line(&format!("  because: {error}"));
+        source = error.source();
+    }
 }
 
 fn run(
@@ -102,12 +105,16 @@ fn run(
 ) -> Result<ExitCode, Error> {
     match command {
         Command::Serve(args) => {
-            let service = serve(&args, log, threads)?;
+            let failed = Arc::new(AtomicBool::new(false));
+            let service = serve(&args, log, threads, &failed)?;
             // A device without one of its threads would be there and never answer.
             if let Err(failure) = ended.recv().unwrap_or(Ok(())) {
-                // A successor that hangs has the connections, too. Whoever hands over lets go by then.
-                threads.briefly("end", PATIENCE, move || service.remove_sockets());
-                return Err(failure.into());
+                // A signal may end the process before the sockets are removed.
+                failed.store(true, Ordering::SeqCst);
+                complain(log, &failure);
+                // A successor that hangs has the connections, too. Whoever hands over lets go well before that.
+                threads.briefly("end", 2 * PATIENCE, move || service.remove_sockets());
+                return Ok(TROUBLE.into());
             }
         }
         Command::Report {
@@ -175,8 +182,13 @@ fn report(control: &Path, device: Option<&str>, json: bool) -> Result<ExitCode, 
     })
 }
 
-/// Starts the devices, and returns while they work.
-fn serve(args: &Serve, log: &Log, threads: &Threads) -> Result<Arc<Service>, Error> {
+/// Starts the devices, and returns while they work. A signal ends the process as one that has `failed`, or well.
+fn serve(
+    args: &Serve,
+    log: &Log,
+    threads: &Threads,
+    failed: &Arc<AtomicBool>,
+) -> Result<Arc<Service>, Error> {
     let new_files = args.new_files.iter().cloned().collect();
     let patience = Duration::from_secs(args.wait.unwrap_or(0).into());
     let (service, made, predecessor) = match (&args.take_over, &args.restore) {
@@ -232,12 +244,13 @@ fn serve(args: &Serve, log: &Log, threads: &Threads) -> Result<Arc<Service>, Err
         signal_hook::flag::register(signal, Arc::clone(&is_to_end))?;
     }
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let (signalled, last) = (Arc::clone(&service), log.clone());
+    let (signalled, last, failed) = (Arc::clone(&service), log.clone(), Arc::clone(failed));
     let serve = move || {
         if signals.forever().next().is_some() {
             signalled.remove_sockets();
             last.finish(LAST_LINES);
-            std::process::exit(0);
+            let trouble = failed.load(Ordering::SeqCst);
+            std::process::exit(if trouble { TROUBLE.into() } else { 0 });
         }
         Ok(())
     };
