@@ -23,7 +23,7 @@ use vfio_user_virtio::control;
 use vfio_user_virtio::handover::{self, show, take, PATIENCE};
 use vfio_user_virtio::log::Log;
 use vfio_user_virtio::replace::replace;
-use vfio_user_virtio::scenario;
+use vfio_user_virtio::scenario::{self, Scenario};
 use vfio_user_virtio::service::{Devices, Service};
 use vfio_user_virtio::socket::Made;
 use vfio_user_virtio::threads::{Ended, Threads};
@@ -182,6 +182,25 @@ fn report(control: &Path, device: Option<&str>, json: bool) -> Result<ExitCode, 
     })
 }
 
+/// From when this is made on a signal does not end the process by itself: there may be sockets to remove.
+struct Told {
+    is_to_end: Arc<AtomicBool>,
+    signals: Signals,
+}
+
+impl Told {
+    fn new() -> io::Result<Self> {
+        let is_to_end = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&is_to_end))?;
+        }
+        Ok(Self {
+            is_to_end,
+            signals: Signals::new([SIGINT, SIGTERM])?,
+        })
+    }
+}
+
 /// Starts the devices, and returns while they work. A signal ends the process as one that has `failed`, or well.
 fn serve(
     args: &Serve,
@@ -189,24 +208,35 @@ fn serve(
     threads: &Threads,
     failed: &Arc<AtomicBool>,
 ) -> Result<Arc<Service>, Error> {
+    // All that may be waited for is read before there are sockets.
+    let scenario = match &args.scenario {
+        Some(file) => scenario::read(file)?,
+        None => Scenario::new(),
+    };
     let new_files = args.new_files.iter().cloned().collect();
     let patience = Duration::from_secs(args.wait.unwrap_or(0).into());
-    let (service, made, predecessor) = match (&args.take_over, &args.restore) {
+    let (service, made, predecessor, told) = match (&args.take_over, &args.restore) {
         (Some(control), _) => {
+            // It makes no socket. While it waits a signal ends it at once.
             let (service, predecessor) = take::take(control, &new_files, patience)?;
-            (service, Made::default(), Some(predecessor))
+            (service, Made::default(), Some(predecessor), Told::new()?)
         }
-        (None, restored) => {
-            let (service, made) = match restored {
-                Some(file) => take::restore(file, &new_files)?,
-                None => Service::open(&args.devices, args.control.clone())?,
-            };
-            (service, made, None)
+        (None, Some(file)) => {
+            let saved = std::fs::read(file).map_err(|source| Error::File {
+                path: file.clone(),
+                source,
+            })?;
+            let told = Told::new()?;
+            let (service, made) = take::restore(&saved, &new_files)?;
+            (service, made, None, told)
+        }
+        (None, None) => {
+            let told = Told::new()?;
+            let (service, made) = Service::open(&args.devices, args.control.clone())?;
+            (service, made, None, told)
         }
     };
-    if let Some(file) = &args.scenario {
-        apply(file, service.devices())?;
-    }
+    apply(scenario, service.devices())?;
     let service = Arc::new(service);
     // Nobody begins before all can, and a predecessor has let go; or at all, if that does not come to pass.
     let start = Arc::new(RwLock::new(false));
@@ -239,11 +269,10 @@ fn serve(
         None => Ok(()),
     };
     spawn("control", Box::new(serve))?;
-    let is_to_end = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&is_to_end))?;
-    }
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let Told {
+        is_to_end,
+        mut signals,
+    } = told;
     let (signalled, last, failed) = (Arc::clone(&service), log.clone(), Arc::clone(failed));
     let serve = move || {
         if signals.forever().next().is_some() {
@@ -275,8 +304,8 @@ fn serve(
     Ok(service)
 }
 
-fn apply(scenario: &Path, devices: &Devices) -> Result<(), Error> {
-    for (name, changes) in scenario::read(scenario)? {
+fn apply(scenario: Scenario, devices: &Devices) -> Result<(), Error> {
+    for (name, changes) in scenario {
         let names = || devices.keys().cloned().collect::<Vec<_>>().join(", ");
         let device = devices
             .get(&name)

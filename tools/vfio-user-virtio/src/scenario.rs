@@ -42,6 +42,9 @@ pub enum Error {
     Setting(#[from] settings::Error),
 }
 
+/// What is set for each device that is named.
+pub type Scenario = BTreeMap<String, Changes>;
+
 /// Reads a scenario: a TOML file with a table of settings for each device that it speaks of.
 ///
 /// ```toml
@@ -49,7 +52,7 @@ pub enum Error {
 /// acknowledge = "after:100-300"
 /// io_order = "shuffled"
 /// ```
-pub fn read(path: &Path) -> Result<BTreeMap<String, Changes>, Error> {
+pub fn read(path: &Path) -> Result<Scenario, Error> {
     let text = fs::read_to_string(path).map_err(|source| Error::Open {
         path: path.to_owned(),
         source,

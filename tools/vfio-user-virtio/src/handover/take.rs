@@ -82,10 +82,10 @@ pub fn take(
     Ok((service, Predecessor { stream, since }))
 }
 
-/// Goes on with what was saved in the file `path`: the devices are as they were, and wait for clients. What was due meanwhile happens
+/// Goes on with what was saved as `text`: the devices are as they were, and wait for clients. What was due meanwhile happens
 /// at once.
-pub fn restore(path: &Path, new_files: &NewFiles) -> Result<(Service, Made), Error> {
-    let snapshot = Snapshot::parse(&std::fs::read(path)?)?;
+pub fn restore(text: &[u8], new_files: &NewFiles) -> Result<(Service, Made), Error> {
+    let snapshot = Snapshot::parse(text)?;
     if snapshot.boot != boot()? {
         return Err(Error::Boot);
     }

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 
+use rustix::fs::{mknodat, FileType, CWD};
 use rustix::net::{
     recvmsg, sendmsg, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -239,6 +240,27 @@ fn a_server_that_is_told_to_end_at_its_start_leaves_no_socket() {
         for socket in ["control", "device"] {
             assert!(!servers.path(socket).exists(), "{socket}");
         }
+    }
+}
+
+#[test]
+fn nothing_is_waited_for_when_there_are_sockets() {
+    let args = ["serve", "--control", "control", "--device"];
+    let device = "rng,name=x,socket=device";
+    let scenario = [&args[..], &[device, "--scenario", "pipe"]].concat();
+    for args in [&scenario[..], &["serve", "--restore", "pipe"]] {
+        let mut servers = Servers::none();
+        let pipe = servers.path("pipe");
+        mknodat(CWD, &pipe, FileType::Fifo, 0o600.into(), 0).unwrap();
+        servers.serve(&args[1..]);
+        // Somebody reads it.
+        let pipe = fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+        let there = ["control", "device"].map(|socket| servers.path(socket).exists());
+        assert_eq!(there, [false; 2]);
+        let process = Pid::from_child(&servers.children[0]);
+        kill_process(process, Signal::TERM).unwrap();
+        assert!(!servers.end(0).success());
+        drop(pipe);
     }
 }
 
