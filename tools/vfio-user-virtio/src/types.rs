@@ -122,6 +122,9 @@ pub trait Type: fmt::Debug + Send + Sync {
     /// The driver has been given back a request of virtqueue `queue`, whose outcome was `ok`: none of its virtqueue was reset meanwhile.
     fn given_back(&self, _queue: usize, _ok: bool) {}
 
+    /// The driver has reset virtqueue `queue`: it is given back none of its requests, whether they were carried out or not.
+    fn queue_reset(&self, _queue: usize) {}
+
     /// Does what the user asks for by name, such as `resize:SECTORS`. Returns whether the configuration space is another now.
     fn act(&self, action: &str) -> Result<bool, ActionError> {
         Err(ActionError::Unknown(action.to_owned()))

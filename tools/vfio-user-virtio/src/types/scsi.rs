@@ -155,7 +155,7 @@ impl Scsi {
         if output.available_bytes() < event::SIZE {
             return Err(SHORT);
         }
-        let bytes = self.events().take();
+        let bytes = self.events().tell();
         output.write_all(&bytes).map_err(|_| SHORT)?;
         Ok(Outcome {
             kind: "event",
@@ -295,6 +295,18 @@ impl Type for Scsi {
             CONTROL => self.control(request.input, request.output),
             EVENT => self.event(request.output),
             _ => self.command(request),
+        }
+    }
+
+    fn given_back(&self, queue: usize, _ok: bool) {
+        if queue == EVENT {
+            self.events().given_back();
+        }
+    }
+
+    fn queue_reset(&self, queue: usize) {
+        if queue == EVENT {
+            self.events().buffers_are_lost();
         }
     }
 

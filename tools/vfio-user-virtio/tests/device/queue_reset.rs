@@ -22,14 +22,14 @@ const RING_RESET: u64 = 1 << 40;
 const QUEUE_ENABLE: u64 = 0x1c;
 const QUEUE_RESET: u64 = 0x3a;
 
-fn offer(of: Offer) -> Offer {
+pub(crate) fn offer(of: Offer) -> Offer {
     Offer {
         ring_reset: true,
         ..of
     }
 }
 
-fn reset_queue(driver: &Driver, queue: u16) {
+pub(crate) fn reset_queue(driver: &Driver, queue: u16) {
     driver.write16(0x16, queue);
     driver.write16(QUEUE_RESET, 1);
 }

@@ -12,7 +12,8 @@ use vfio_user_virtio::types::store::Store;
 use vfio_user_virtio::types::Type;
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::driver::{Driver, D, NEEDS_RESET, READY, S, SECTORS};
+use crate::driver::{Driver, D, MEMORY, NEEDS_RESET, QUEUE_SIZE, READY, S, SECTORS};
+use crate::queue_reset::{offer, reset_queue};
 
 const CONTROL: u16 = 0;
 const EVENT: u16 = 1;
@@ -458,6 +459,31 @@ fn a_host_that_is_stopped_tells_after_the_resume() {
         let requests = driver.report().counters.requests;
         assert_eq!((requests.taken_while_stopped, requests.in_flight), (0, 0));
     }
+}
+
+#[test]
+fn an_event_that_was_lost_with_its_virtqueue_is_told_again() {
+    let mut driver = Driver::of(scsi(2).0, offer(D));
+    driver.set("io_delay_us", "1000");
+    add_room(&mut driver);
+    resize(&mut driver, 1, 128);
+    // The buffer is there when its time has come, and the virtqueue is not.
+    driver.device.memory().clear();
+    driver.map_part(MEMORY / 2, MEMORY / 2);
+    driver.advance(Duration::from_millis(1));
+    driver.device.memory().clear();
+    driver.map_all();
+    assert_eq!(driver.used(EVENT), 0);
+    assert_eq!(driver.report().of_type["pending_events"], 1);
+    reset_queue(&driver, EVENT);
+    driver.lay_out_queue(EVENT, QUEUE_SIZE, None);
+    let at = add_room(&mut driver);
+    driver.advance(Duration::from_millis(1));
+    assert_eq!(driver.used(EVENT), 1);
+    assert_eq!(driver.bytes(at, 17), event(1));
+    assert_eq!(driver.report().of_type["pending_events"], 0);
+    assert_eq!(driver.report().counters.requests.dropped, 1);
+    assert_eq!(driver.status(), READY);
 }
 
 #[test]

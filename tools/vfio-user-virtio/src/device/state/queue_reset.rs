@@ -39,6 +39,7 @@ impl State {
             Some(virtqueue) if !virtqueue.is_idle() => {}
             _ => {
                 self.work.queue_is_reset(index);
+                self.of_type.queue_reset(index);
                 self.parts.registers.reset_queue(index);
                 self.parts.tally.counters.queue_resets += 1;
                 self.lay_out(index);
