@@ -32,6 +32,7 @@ fn what_is_saved_is_shown_and_gone_on_with() {
     let complaint = servers.complaint(&["serve", "--restore", "saved"]);
     assert!(complaint.contains("can't listen"), "{complaint}");
     servers.children[0].kill().unwrap();
+    servers.end(0);
     servers.serve(&["--restore", "saved"]);
     servers.wait_until(|servers| servers.try_get("settings.io_delay_us").as_deref() == Some("7"));
     assert_eq!(servers.try_get("counters.takeovers").unwrap(), "0");
