@@ -8,8 +8,9 @@ use super::State;
 use crate::device::queues::Virtqueue;
 
 impl State {
-    /// The driver has written `queue_reset`. Nothing more is given back: what was taken is dropped, also if it waits for memory. Only what
-    /// is being done to a file is waited for.
+    /// The driver has written `queue_reset`. Nothing more is given back: what was taken is dropped, also if it waits for memory. Only for
+    /// what the worker has in its hands the reset waits, and the worker gives all of that up at once: its own request leaves off at its
+    /// next access to memory, but one of another virtqueue goes on, be it that it waits for a file, for memory, or for Bus Master Enable.
     pub(super) fn reset_selected_queue(&mut self) {
         let Some((index, true)) = self
             .parts
