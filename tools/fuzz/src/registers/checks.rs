@@ -102,6 +102,8 @@ impl Driver {
         self.set("io_hold", "always");
         self.ask(kind);
         self.serve(5);
+        let in_flight = self.device.report().counters.requests.in_flight;
+        assert!(in_flight > 0, "there is something to drop: {kind:?}");
         for queue in 0..self.queues {
             self.reset_queue(queue);
             assert_eq!((self.read(QUEUE_RESET), self.read(QUEUE_ENABLE)), (0, 0));
