@@ -14,7 +14,8 @@ end_packages() {
 	start_debian "$disk" "blk,name=root,protocol=$protocol" "blk,name=packages,protocol=$protocol" "net,name=nic,protocol=$protocol"
 	check "Debian boots from the disk" debian_is_up
 	check "nothing is there before" in_debian '! command -v virtio-stop && ! modinfo virtio_device_stop && [ ! -e /dev/virtio_device_stop ]'
-	check "apt installs the packages" install
+	check "apt installs the module" install virtio-device-stop-modules-
+	check "apt installs the tool" install virtio-stop_
 	check "nothing of what runs has changed" in_debian '[ ! -e /sys/module/virtio_device_stop ]'
 	check "the guest boots again" reboot_debian
 	check "the disk of the root file system has negotiated" state_in_debian vda running
@@ -31,18 +32,21 @@ end_packages() {
 # Upgraded while a device is stopped, removed, purged.
 end_packages_removal() {
 	local newer=$devices/newer packages=("$top"/build/packages/virtio-{stop_,device-stop-modules-}*.deb)
-	"$top/tools/vm/debian" --with "${packages[@]}" --disk "$devices/installed" 2>"$devices/made" || { cat "$devices/made" && return; }
+	check "a guest has the packages" "$top/tools/vm/debian" --with "${packages[@]}" --disk "$devices/installed"
+	[ -s "$devices/installed" ] || return
 	make_newer_packages "$newer" "${packages[@]}"
 	make_package_disk "$newer"
 	start_debian "$devices/installed" "blk,name=root,protocol=$protocol" "blk,name=packages,protocol=$protocol" "net,name=nic,protocol=$protocol"
 	check "Debian boots from the disk" debian_is_up
 	check "the module is there, before any driver" state_in_debian vda running
 	check "a device is stopped" in_debian 'udevadm settle; virtio-stop stop --lease 3600000 "$(basename /sys/class/net/e*)" >/run/stop'
-	check "apt upgrades the packages meanwhile" install
+	check "apt upgrades the module meanwhile" install virtio-device-stop-modules-
+	check "apt upgrades the tool meanwhile" install virtio-stop_
 	check "of a newer version" in_debian 'virtio-stop --version && [ "$(dpkg-query -W -f "\${Version}" virtio-stop)" = 99 ]'
 	check "the device has stood still all the time" in_debian 'virtio-stop resume "$(basename /sys/class/net/e*)"'
 	check "its device has seen one stop" value_is nic counters.stops.acknowledged 1
-	check "apt removes them" apt "$remove"
+	check "apt removes the tool" remove virtio-stop
+	check "apt removes the module" remove 'virtio-device-stop-modules-$(uname -r)'
 	check "what is loaded stays" state_in_debian vda running
 	check "nothing of theirs is left" in_debian 'left=$(find /usr /etc /var/lib/dpkg/info -name "*virtio?stop*" -o -name "*virtio?device?stop*") &&
 		echo "$left" && [ -z "$left" ]'
@@ -53,8 +57,10 @@ end_packages_removal() {
 	check "the guest ends" end_debian
 }
 
-remove='apt-get remove --yes virtio-stop "virtio-device-stop-modules-$(uname -r)"
-	apt-get purge --yes virtio-stop "virtio-device-stop-modules-$(uname -r)"'
+# remove NAME
+remove() {
+	apt "apt-get remove --yes $1; apt-get purge --yes $1"
+}
 
 # make_newer_packages FOLDER PACKAGE...: the same, as of version 99.
 make_newer_packages() {
@@ -75,9 +81,9 @@ make_package_disk() {
 	"$top/tools/vm/enter" -- mke2fs -q -t ext4 -d "$1" "$devices/packages" 64M
 }
 
+# install BEGINNING: the package whose name begins so.
 install() {
-	apt 'mount -o ro /dev/vdb /mnt
-		apt-get install --yes --no-install-recommends /mnt/virtio-stop_*.deb "/mnt/virtio-device-stop-modules-$(uname -r)"_*.deb'
+	apt 'mountpoint -q /mnt || mount -o ro /dev/vdb /mnt; apt-get install --yes --no-install-recommends /mnt/'"$1"'*.deb'
 }
 
 # apt SCRIPT: runs it in the guest. Under emulation an initramfs takes a minute.

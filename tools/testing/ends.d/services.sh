@@ -5,7 +5,8 @@
 
 end_services() {
 	local packages=("$top"/build/packages/virtio-{stop_,device-stop-modules-}*.deb) spec specs=() number seconds
-	"$top/tools/vm/debian" --with "${packages[@]}" --disk "$devices/installed" 2>"$devices/made" || { cat "$devices/made" && return; }
+	check "a guest has the packages" "$top/tools/vm/debian" --with "${packages[@]}" --disk "$devices/installed"
+	[ -s "$devices/installed" ] || return
 	for spec in blk,name=root blk,name=leg0 blk,name=leg1 blk,name=lvm scsi,name=unit; do
 		specs+=("$spec,protocol=$protocol")
 	done
