@@ -117,3 +117,20 @@ boot_reaches_sockets_with_long_names() {
 		exec 3<>/dev/vds/device && echo "{\"v\":1,\"id\":1,\"device\":\"disk\",\"get\":\"connected\"}" >&3 && read -r -t 60 line <&3 &&
 		echo $line | grep true'
 }
+
+says_that_it_was_told_to_end() {
+	grep -q '^boot: told to end' "$devices/errors" && grep -q 'vds: the kernel has started' "$devices/errors"
+}
+
+# As whoever tests ends a guest that has stood still for too long: by its process group.
+boot_shows_the_console_when_it_is_told_to_end() {
+	local boot
+	status=0
+	setsid "$top/tools/vm/boot" --log "$devices/console" -- sh -c 'echo running; sleep 1000' >"$devices/output" 2>"$devices/errors" &
+	boot=$!
+	check "the guest runs" wait_until 120 grep -q running "$devices/output"
+	kill -TERM -- "-$boot"
+	wait "$boot" || status=$?
+	check "boot ends with status 143" status_is 143
+	check "the end of the console is shown" says_that_it_was_told_to_end
+}

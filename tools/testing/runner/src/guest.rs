@@ -3,10 +3,10 @@
 //! A guest that runs: a process group, what it prints, and what that has come to.
 
 use std::collections::VecDeque;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Sender;
 use std::thread;
@@ -68,6 +68,7 @@ pub(crate) struct Running {
     killed: bool,
     waited_for: bool,
     log: File,
+    errors: PathBuf,
     began: Instant,
     program_began: Instant,
     result_began: Instant,
@@ -76,7 +77,7 @@ pub(crate) struct Running {
 
 impl Running {
     /// Starts `command`, which is that guest, as a process group of its own. What it prints goes to the file `log`, and to `events`
-    /// as of the guest `number`. What it complains of goes to the file only.
+    /// as of the guest `number`. What it complains of goes to a file with another ending, and is shown if the guest fails.
     ///
     /// # Errors
     ///
@@ -88,11 +89,12 @@ impl Running {
         log: &Path,
         events: Sender<Event>,
     ) -> io::Result<Self> {
+        let errors = log.with_extension("errors");
         let log = File::options().create(true).append(true).open(log)?;
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(log.try_clone()?)
+            .stderr(File::create(&errors)?)
             .process_group(0)
             .spawn()?;
         let output = child.stdout.take();
@@ -127,6 +129,7 @@ impl Running {
             killed: false,
             waited_for: false,
             log,
+            errors,
             began: now,
             program_began: now,
             result_began: now,
@@ -180,6 +183,15 @@ impl Running {
         }
     }
 
+    /// The end of what it has complained of.
+    fn complaints(&self) -> io::Result<Vec<String>> {
+        let text = fs::read(&self.errors)?;
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<_> = text.lines().collect();
+        let first = lines.len().saturating_sub(SHOWN);
+        Ok(lines.into_iter().skip(first).map(str::to_owned).collect())
+    }
+
     fn note(
         &mut self,
         program: Option<String>,
@@ -217,6 +229,10 @@ impl Running {
         self.tally.end();
         // What comes after the last result tells why the guest has failed, or has said nothing more.
         self.judge_what_was_said(status.success());
+        if !status.success() {
+            let complaints = self.complaints()?;
+            self.evidence.extend(complaints);
+        }
         if !status.success() && self.tally.failures().is_empty() {
             self.tally
                 .flaw(format!("{status}, although no result has failed"));
@@ -290,6 +306,10 @@ mod tests {
     use crate::plan::{Kernel, Protocol};
 
     fn evidence(lines: &[&str]) -> Vec<String> {
+        evidence_of(Command::new("true"), lines)
+    }
+
+    fn evidence_of(command: Command, lines: &[&str]) -> Vec<String> {
         let logs = tempfile::tempdir().unwrap();
         let guest = Guest {
             suite: "virtio_device_stop",
@@ -299,12 +319,16 @@ mod tests {
         };
         let (events, _heard) = std::sync::mpsc::channel();
         let log = logs.path().join("log");
-        let mut running = Running::start(Command::new("true"), guest, 1, &log, events).unwrap();
+        let mut running = Running::start(command, guest, 1, &log, events).unwrap();
         for line in lines {
             running.hear(Instant::now(), line).unwrap();
         }
         running.end().unwrap();
-        let text = |line: &String| line.split_once("] ").unwrap().1.to_owned();
+        let text = |line: &String| {
+            line.split_once("] ")
+                .map_or(&**line, |(_, text)| text)
+                .to_owned()
+        };
         running.evidence.iter().map(text).collect()
     }
 
@@ -321,6 +345,19 @@ mod tests {
             "ok 1 program",
         ];
         assert_eq!(evidence(&lines), ["# # the reason", "# not ok 2 b"]);
+    }
+
+    #[test]
+    fn what_a_guest_that_fails_at_its_end_complains_of_is_shown() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo the reason >&2; exit 123"]);
+        assert_eq!(
+            evidence_of(command, &["# 1..1", "# ok 1 a", "said"]),
+            ["said", "the reason"]
+        );
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo nothing >&2"]);
+        assert_eq!(evidence_of(command, &["# 1..1", "# ok 1 a"]), [""; 0]);
     }
 
     #[test]
