@@ -25,6 +25,7 @@ struct Scsi_Host;
 
 struct virtio_device *virtio_device_stop_to_virtio(struct device *dev);
 bool virtio_device_stop_is_registered(struct virtio_device *vdev);
+int virtio_device_stop_ask_core(void);
 bool virtio_device_stop_kernel_negotiates(struct virtio_device *vdev, unsigned int feature);
 u64 virtio_device_stop_offered(struct virtio_device *vdev);
 bool virtio_device_stop_is_or_has(struct virtio_device *vdev, struct device *wanted);

@@ -45,28 +45,32 @@ u64 virtio_device_stop_offered(struct virtio_device *vdev)
 	return features[0];
 }
 
-/*
- * Whether the virtio core or the driver that is bound, if any, negotiates that feature by itself.
- * Core clears what it does not know of those that are the transport's.
- */
+/* Which of the transport's features the virtio core negotiates by itself: it clears the others. */
+static u64 core_negotiates __ro_after_init;
+
+int virtio_device_stop_ask_core(void)
+{
+	struct virtio_device *all = kzalloc(sizeof(*all), GFP_KERNEL);
+	unsigned int i;
+
+	if (!all)
+		return -ENOMEM;
+	for (i = VIRTIO_TRANSPORT_F_START; i < VIRTIO_TRANSPORT_F_END; i++)
+		__virtio_set_bit(all, i);
+	vring_transport_features(all);
+	core_negotiates = all->features;
+	kfree(all);
+	return 0;
+}
+
+/* Whether the core or the driver that is bound, if any, negotiates that feature by itself. */
 bool virtio_device_stop_kernel_negotiates(struct virtio_device *vdev, unsigned int feature)
 {
 	struct virtio_driver *drv = vdev->dev.driver ? drv_to_virtio(vdev->dev.driver) : NULL;
 	unsigned int i;
 
-	if (feature < VIRTIO_TRANSPORT_F_END) {
-		struct virtio_device *all = kzalloc(sizeof(*all), GFP_NOIO);
-		bool kept = false;
-
-		if (all) {
-			__virtio_set_bit(all, feature);
-			vring_transport_features(all);
-			kept = __virtio_test_bit(all, feature);
-			kfree(all);
-		}
-		if (!all || kept)
-			return true;
-	}
+	if (core_negotiates & BIT_ULL(feature))
+		return true;
 	for (i = 0; drv && i < drv->feature_table_size; i++) {
 		if (drv->feature_table[i] == feature)
 			return true;

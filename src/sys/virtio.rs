@@ -244,7 +244,8 @@ unsafe impl Send for Bus {}
 unsafe impl Sync for Bus {}
 
 impl Bus {
-    /// Finds the bus. The virtio core does not export it, but puts it into every driver.
+    /// Finds the bus, and what the virtio core negotiates by itself, before anything is asked of a
+    /// [`Device`]. The core does not export its bus, but puts it into every driver.
     pub(crate) fn find(module: &'static ThisModule) -> Result<Self> {
         /// A driver, and the empty list of what it drives.
         struct Probe {
@@ -253,6 +254,8 @@ impl Bus {
             _pin: PhantomPinned,
         }
 
+        // SAFETY: The module is not loaded yet: nobody else asks.
+        to_result(unsafe { bindings::virtio_device_stop_ask_core() })?;
         let mut probe = KBox::new(
             Probe {
                 driver: bindings::virtio_driver::default(),
