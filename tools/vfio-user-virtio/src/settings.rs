@@ -73,7 +73,7 @@ settings! {
     drop_stop: DropStop = DropStop::default(), DropStop::VALUES =>
         "an acknowledged stop ends by itself";
     show_status: ShowStatus = ShowStatus::default(), ShowStatus::VALUES =>
-        "what the driver reads instead of the device status: always, from its write for a stop until the stop has ended, or from its write for a resume until the device has resumed; BYTE such as 0x00 or 0xff";
+        "what the driver reads instead of the device status: always, from its write for a stop until the stop has ended, or from its write for a resume until the device has resumed; BYTE such as 0x00 or 0xff; random: any byte, another one at each read, the same for the same SEED and number of reads, as counters.status_reads has it. always and random begin with DRIVER_OK and end with a reset, so that a driver can be bound";
     refuse_features: bool = false, FLAG =>
         "FEATURES_OK does not stay set";
     refuse_to_stop: bool = false, FLAG =>
@@ -175,7 +175,14 @@ mod tests {
         ("drop_stop", &["never", "after:5", "after:5-6"]),
         (
             "show_status",
-            &["as-is", "always:0xff", "stopping:0x00", "resuming:0x1f"],
+            &[
+                "as-is",
+                "always:0xff",
+                "stopping:0x00",
+                "resuming:0x1f",
+                "random:0",
+                "random:18446744073709551615",
+            ],
         ),
         ("refuse_features", &["false", "true"]),
         ("refuse_to_stop", &["false", "true"]),
@@ -234,6 +241,10 @@ mod tests {
             ("drop_stop", "at-once"),
             ("show_status", "always:0x100"),
             ("show_status", "always:"),
+            ("show_status", "random"),
+            ("show_status", "random:"),
+            ("show_status", "random:0x1"),
+            ("show_status", "random:18446744073709551616"),
             ("io_delay_us", "-1"),
             ("io_delay_us", "600000001"),
             ("io_depth", "0"),

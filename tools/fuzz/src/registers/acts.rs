@@ -28,6 +28,7 @@ pub(super) const SETTINGS: &[(&str, &str)] = &[
     ("show_status", "always:0xff"),
     ("show_status", "stopping:0x00"),
     ("show_status", "resuming:0x80"),
+    ("show_status", "random:1"),
     ("refuse_features", "true"),
     ("refuse_features", "false"),
     ("refuse_to_stop", "true"),

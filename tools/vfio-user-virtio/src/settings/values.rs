@@ -65,6 +65,8 @@ pub enum ShowStatus {
     Stopping(u8),
     /// `resuming:BYTE`: from the driver's write for a resume until the device has resumed.
     Resuming(u8),
+    /// `random:SEED`: another byte at each read.
+    Random(u64),
 }
 
 /// Whether requests that were taken are kept, and not carried out.
@@ -191,7 +193,14 @@ impl fmt::Display for DropStop {
 
 impl ShowStatus {
     pub(super) const VALUES: &str =
-        "as-is, always:BYTE, stopping:BYTE or resuming:BYTE, with BYTE from 0x00 to 0xff";
+        "as-is, always:BYTE, stopping:BYTE, resuming:BYTE or random:SEED, with BYTE from 0x00 to 0xff and SEED up to 18446744073709551615";
+
+    /// The byte of a device that shows random ones, at that read of its status.
+    pub fn random_byte(seed: u64, read: u64) -> u8 {
+        // Neighbouring seeds have nothing in common.
+        let start = fastrand::Rng::with_seed(seed).u64(..);
+        fastrand::Rng::with_seed(start.wrapping_add(read)).u8(..)
+    }
 }
 
 impl FromStr for ShowStatus {
@@ -207,6 +216,7 @@ impl FromStr for ShowStatus {
             Some(("always", value)) => byte(value).map(Self::Always),
             Some(("stopping", value)) => byte(value).map(Self::Stopping),
             Some(("resuming", value)) => byte(value).map(Self::Resuming),
+            Some(("random", seed)) => seed.parse().map(Self::Random).map_err(drop),
             _ => Err(()),
         }
     }
@@ -219,6 +229,7 @@ impl fmt::Display for ShowStatus {
             Self::Always(byte) => write!(f, "always:{byte:#04x}"),
             Self::Stopping(byte) => write!(f, "stopping:{byte:#04x}"),
             Self::Resuming(byte) => write!(f, "resuming:{byte:#04x}"),
+            Self::Random(seed) => write!(f, "random:{seed}"),
         }
     }
 }

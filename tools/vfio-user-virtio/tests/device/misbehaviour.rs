@@ -103,6 +103,46 @@ fn the_status_can_be_garbage() {
 }
 
 #[test]
+fn the_status_can_be_random() {
+    let shown = |seed: &str| {
+        let mut driver = Driver::new();
+        driver.set("show_status", seed);
+        driver.bring_up(!0);
+        (0..10_000).map(|_| driver.status()).collect::<Vec<_>>()
+    };
+    let bytes = shown("random:7");
+    assert_eq!(shown("random:7"), bytes, "the seed decides");
+    assert_ne!(shown("random:8")[1..], bytes[..9999], "nor is it shifted");
+    assert_ne!(shown("random:8"), bytes);
+    let kinds: std::collections::BTreeSet<_> = bytes.iter().copied().collect();
+    assert_eq!(kinds.len(), 256, "every byte comes");
+    assert!(bytes.windows(2).filter(|pair| pair[0] == pair[1]).count() < 100);
+}
+
+#[test]
+fn a_random_status_keeps_no_driver_from_being_bound_and_none_from_going() {
+    for offer in [D, S] {
+        let mut driver = Driver::of(disk(1, false).0, offer);
+        driver.set("show_status", "random:7");
+        for _ in 0..100 {
+            assert_eq!(driver.set_status(0), 0, "a reset shows, stopped or not");
+            driver.negotiate(!0);
+            assert_eq!(driver.status(), 11, "and the way to DRIVER_OK");
+            driver.set_status(READY);
+            driver.stop();
+            assert_eq!(
+                driver.report().stop,
+                Stop::Stopped,
+                "it does what it is asked for"
+            );
+        }
+        driver.resume();
+        driver.set("show_status", "as-is");
+        assert_eq!(driver.status(), READY);
+    }
+}
+
+#[test]
 fn features_can_be_refused() {
     let mut driver = Driver::new();
     driver.set("refuse_features", "true");

@@ -23,6 +23,9 @@ impl State {
             ShowStatus::Always(byte) if self.parts.status.is_live() => byte,
             ShowStatus::Stopping(byte) if stop != Stop::Running => byte,
             ShowStatus::Resuming(byte) if stop == Stop::Resuming => byte,
+            ShowStatus::Random(seed) if self.parts.status.is_live() => {
+                ShowStatus::random_byte(seed, self.parts.tally.counters.status_reads)
+            }
             _ => self.parts.status.value(),
         };
         self.parts.judge.read(value, stop);
