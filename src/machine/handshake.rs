@@ -161,6 +161,13 @@ impl Machine {
                 return true;
             }
             (Phase::Quiescing { .. }, Seen::Between) => {}
+            // Nobody has asked for that: it has been taken for running when it was not.
+            (Phase::Quiescing { by, .. }, Seen::Stopped) => {
+                self.answer(by, Err(Error::Busy));
+                self.handshake = Handshake::Stopped;
+                self.resume(now, Resumer::Nobody, self.settings.timeout_us);
+                return true;
+            }
             (Phase::Quiescing { .. }, _) => self.not_asked(Error::NoDriver),
             (Phase::Stopping { .. }, Seen::Stopped) => self.acknowledged(now),
             (Phase::Stopping { .. }, _) => {}
