@@ -69,7 +69,7 @@ impl Kind {
             }
             Self::Scsi => Arc::new(Scsi::new(store(false).split(2), "host", 1)),
             Self::Net { pairs, mergeable } => {
-                let net = Net::new([2, 0, 0, 0, 0, 1], 1 + u16::from(pairs));
+                let net = Net::new([2, 0, 0, 0, 0, 1], 1 + u16::from(pairs)).with_dhcp(60);
                 Arc::new(if mergeable { net.mergeable() } else { net })
             }
             Self::Rng => Arc::new(Rng::open().expect("there are random bytes")),

@@ -102,7 +102,8 @@ pub struct Serve {
     /// A device. TYPE is one of the device types below. Keys of all types: socket=SOCKET (where to listen for QEMU), name=NAME (for the
     /// control socket), protocol=device-stop|suspend|both|none, long_common=true (the common configuration reaches beyond
     /// queue_notify_data), notif_config_data=true (bit 39 in its later sense), ring_reset=true (VIRTIO_F_RING_RESET), packed=true (VIRTIO_F_RING_PACKED), notification_data=true (VIRTIO_F_NOTIFICATION_DATA), interrupts=msix|intx, and all settings. blk: file=FILE, queues=N,
-    /// read_only=true, zoned=true. scsi: file=FILE, units=N (logical units, equal parts of FILE), queues=N. net: mac=MAC, queues=N (pairs of virtqueues), mergeable=true (VIRTIO_NET_F_MRG_RXBUF). null: id=N (virtio device type), queues=N,
+    /// read_only=true, zoned=true. scsi: file=FILE, units=N (logical units, equal parts of FILE), queues=N. net: mac=MAC, queues=N (pairs of virtqueues), mergeable=true (VIRTIO_NET_F_MRG_RXBUF),
+    /// dhcp=SECONDS (the other host is a DHCP server, whose leases are that long). null: id=N (virtio device type), queues=N,
     /// features=MASK (of its type), config=HEX (what its configuration space begins with), answers=MASK (a bit for each virtqueue in which it
     /// answers, with zeroes)
     #[arg(long = "device", value_name = "TYPE,KEY=VALUE,...", required_unless_present_any = ["take_over", "restore"])]

@@ -44,7 +44,7 @@ pub const HAND_OVER: &str = "hand-over";
 
 const FORMAT: &str = "vfio-user-virtio snapshot";
 /// The version of [`Snapshot`], with all that is in it. It changes with every change of that: a build goes on with its own version only.
-pub const VERSION: u64 = 4;
+pub const VERSION: u64 = 5;
 
 /// What a successor knows, files aside.
 #[derive(Debug, Deserialize, Serialize)]

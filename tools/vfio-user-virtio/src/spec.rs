@@ -208,7 +208,7 @@ mod tests {
                 4,
             ),
             (
-                "net,socket=s,mac=52:54:00:00:00:09,mergeable=true,protocol=both".to_owned(),
+                "net,socket=s,mac=52:54:00:00:00:09,mergeable=true,dhcp=60,protocol=both".to_owned(),
                 "net",
                 1,
                 3,
@@ -272,6 +272,7 @@ mod tests {
                 "net,socket=s,mac=1:2",
                 "mac: expected six bytes, such as 52:54:00:00:00:01",
             ),
+            ("net,socket=s,dhcp=0", "dhcp: expected seconds, 1 to 65535"),
             (
                 "rng,socket=s,protocol=stop",
                 "protocol: expected device-stop, suspend, both or none",

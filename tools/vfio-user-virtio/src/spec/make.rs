@@ -63,12 +63,14 @@ pub(super) fn of_type(
         "net" => {
             let expected = "six bytes, such as 52:54:00:00:00:01";
             let mac = keys.parse("mac", expected, mac)?.unwrap_or(DEFAULT_MAC);
-            let card = Net::new(mac, queues(keys)?);
-            Box::new(if keys.flag("mergeable")? {
-                card.mergeable()
-            } else {
-                card
-            })
+            let mut card = Net::new(mac, queues(keys)?);
+            if keys.flag("mergeable")? {
+                card = card.mergeable();
+            }
+            if let Some(lease) = keys.number("dhcp", 1..=u16::MAX, "seconds, 1 to 65535")? {
+                card = card.with_dhcp(lease.into());
+            }
+            Box::new(card)
         }
         "rng" => Box::new(Rng::open().map_err(|source| Error::Open {
             path: "/dev/urandom".into(),

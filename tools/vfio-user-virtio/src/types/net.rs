@@ -129,6 +129,16 @@ impl Net {
         }
     }
 
+    /// The same, on whose wire the other host lets addresses for `lease` seconds (DHCP).
+    #[must_use]
+    pub fn with_dhcp(self, lease: u32) -> Self {
+        {
+            let mut state = self.lock();
+            state.peer = std::mem::take(&mut state.peer).with_dhcp(lease);
+        }
+        self
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

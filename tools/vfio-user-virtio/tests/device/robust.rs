@@ -152,7 +152,7 @@ fn perform(driver: &mut Driver, queues: u16, act: Act) {
 fn of_type(kind: u8) -> Arc<dyn Type> {
     match kind {
         0 => disk(2, false).0,
-        1 => Arc::new(Net::new([2; 6], 1)),
+        1 => Arc::new(Net::new([2; 6], 1).with_dhcp(60)),
         2 => Arc::new(Rng::open().unwrap()),
         3 => scsi(2).0,
         _ => Arc::new(Null::new(5, 3)),

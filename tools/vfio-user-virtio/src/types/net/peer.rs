@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The other host on the wire. It owns every IPv4 address that it is asked for, answers pings, has TCP echo at port 7 of each, and
-//! sends numbered frames back.
+//! The other host on the wire. It owns every IPv4 address that it is asked for, answers pings, has TCP echo at port 7 of each, sends
+//! numbered frames back, and is a DHCP server if it is to be one.
 //!
 //! A numbered frame has the EtherType 0x88b5 (IEEE 802, for local experiments) and begins with its number, 8 bytes, big-endian. The
 //! numbers count from 0; a frame of number 0 begins anew. The peer counts which of them come twice, late, or not at all, and sends
@@ -13,12 +13,13 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
-    Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Address, Ipv4Packet, Ipv4Repr,
+    ArpOperation, ArpPacket, ArpRepr, DhcpMessageType, EthernetAddress, EthernetFrame,
+    EthernetProtocol, Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Address, Ipv4Packet, Ipv4Repr,
 };
 
 use echo::Echo;
 
+mod dhcp;
 mod echo;
 
 /// The peer's address.
@@ -40,6 +41,8 @@ pub struct Peer {
     tcp: Echo,
     /// By whose address those are reached that have sent something to the echo.
     hosts: BTreeMap<Ipv4Address, [u8; 6]>,
+    /// For how many seconds the DHCP server lets an address, if there is one.
+    lease: Option<u32>,
 }
 
 /// What the peer has seen.
@@ -64,9 +67,34 @@ pub struct Report {
     pub tcp_connections: u64,
     /// Bytes that it has sent back.
     pub tcp_echoed: u64,
+    /// Addresses that the DHCP server has offered.
+    pub dhcp_offered: u64,
+    /// Requests that it has granted: leases and their renewals.
+    pub dhcp_granted: u64,
+    /// Requests that it has refused.
+    pub dhcp_refused: u64,
+}
+
+impl Report {
+    fn count_dhcp(&mut self, answer: DhcpMessageType) {
+        match answer {
+            DhcpMessageType::Offer => self.dhcp_offered += 1,
+            DhcpMessageType::Ack => self.dhcp_granted += 1,
+            _ => self.dhcp_refused += 1,
+        }
+    }
 }
 
 impl Peer {
+    /// The same, with a DHCP server that lets addresses for `lease` seconds.
+    #[must_use]
+    pub fn with_dhcp(self, lease: u32) -> Self {
+        Self {
+            lease: Some(lease),
+            ..self
+        }
+    }
+
     /// What the peer has seen.
     pub fn report(&self) -> &Report {
         &self.report
@@ -108,9 +136,14 @@ impl Peer {
                 return Some(self.address(packets));
             }
             EthernetProtocol::Ipv4 => {
-                let payload = ping(frame.payload())?;
-                self.report.echo += 1;
-                payload
+                if let Some(answer) = ping(frame.payload()) {
+                    self.report.echo += 1;
+                    answer
+                } else {
+                    let answer = dhcp::answer(frame.payload(), self.lease?)?;
+                    self.report.count_dhcp(answer.kind);
+                    return Some(vec![wrap(answer.to, frame.ethertype(), &answer.packet)]);
+                }
             }
             EthernetProtocol::Unknown(NUMBERED) => {
                 let number = frame.payload().first_chunk().copied()?;
@@ -514,7 +547,7 @@ mod tests {
             head in prop::sample::select(vec![0x0800u16, 0x0806, NUMBERED, 0x86dd]),
             payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..100), 0..20),
         ) {
-            let mut peer = Peer::default();
+            let mut peer = Peer::default().with_dhcp(60);
             for payload in payloads {
                 peer.answer(&frame(EthernetProtocol::from(head), &payload), Instant::now());
                 prop_assert!(peer.missing.len() as u64 <= MOST_MISSING);
