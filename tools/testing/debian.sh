@@ -104,7 +104,7 @@ has_ended() {
 	! kill -0 "$1" 2>/dev/null
 }
 
-# The kernel has not complained.
+# debian_is_sound [CONSOLE]: the kernel has not complained.
 debian_is_sound() {
-	! grep -E 'BUG:|WARNING:|Oops|Kernel panic|INFO: task|lockup|Call Trace|general protection' "$devices/console"
+	! grep -E 'BUG:|WARNING:|Oops|Kernel panic|INFO: task|lockup|Call Trace|general protection' "${1:-$devices/console}"
 }
