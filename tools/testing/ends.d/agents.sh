@@ -146,6 +146,7 @@ answer_has() {
 }
 
 end_agent_exec() {
+	local agent
 	start_agents
 	check "the host copies while the disks stand still" while_stopped / /srv -- \
 		sh -c 'cp --sparse=always "$1/data" "$1/copy" && cmp "$1/data" "$1/copy"' _ "$devices"
@@ -161,6 +162,7 @@ end_agent_exec() {
 	while_stopped nonsense -- true || status=$?
 	check "nothing runs if nothing stops" status_is 1
 	check "why is told" answer_has 'nonsense: no such device'
+	agent=$(in_debian 'pidof qemu-ga')
 	once_stopped qemu-ga
 	status=0
 	while_stopped / /srv -- sh -c 'until "$1" get "$2" data counters.stops.resumed | grep -qx 4; do sleep 0.1; done' _ \
@@ -168,7 +170,7 @@ end_agent_exec() {
 	check "the death of the agent is told" status_is 1
 	check "it is not taken for anything else" answer_has 'did not stand still\|the agent says'
 	check "whatever becomes of the agent, the disks run again" all run root data
-	check "the agent comes back" debian_is_up
+	check "another agent is there: that one has died" wait_until 240 another_agent "$agent"
 	check "a unit stops for whoever is connected to the port" unit_stops_for_the_port
 	check "when he has gone, it resumes" all run root data
 	check "a unit runs a program meanwhile" in_debian 'printf "#!/bin/sh\ncat /sys/block/*/device/device_stop/state >/run/states\n" \
@@ -247,6 +249,7 @@ end_agent_hook() {
 # --- the hook, for devices with frozen file systems
 
 end_agent_frozen() {
+	local agent
 	start_agents
 	configure 'FROZEN=/ /srv' HOLD_MS=600000
 	check "a freeze succeeds" ask_agent freeze
@@ -262,10 +265,12 @@ end_agent_frozen() {
 	check "it can be thawed" ask_agent thaw
 	check "nothing has stopped" in_debian 'journalctl -u "virtio-stop-frozen@*" | grep "nothing is stopped"'
 	check "not even those" stops_are data 1
+	agent=$(in_debian 'pidof qemu-ga')
 	once_stopped qemu-ga
 	check "a freeze succeeds after that" ask_agent freeze
 	check "the agent is killed: the devices stop and resume" data_has_stopped 2
 	check "all is frozen still, and can be thawed" thaw_after_death
+	check "by another agent: that one has died" wait_until 60 another_agent "$agent"
 	once_stopped virtio-stop
 	check "the next freeze succeeds" ask_agent freeze
 	check "the helper is killed: the devices stop and resume" data_has_stopped 3
