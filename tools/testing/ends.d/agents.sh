@@ -9,9 +9,8 @@
 # start_agents: a guest with all of samples/qemu-guest-agent and samples/systemd installed. Of its disks, "root" and "data" have file
 # systems, to the latter of which somebody writes all the time; "raw" has none.
 start_agents() {
-	local samples=$top/samples spec
-	mkdir "$devices/samples-files"
-	cp "$top/build/bin/virtio-stop" "$module" "$samples"/qemu-guest-agent/* "$samples"/systemd/* "$devices/samples-files/"
+	local spec
+	gather_samples
 	"$top/tools/vm/enter" -- mke2fs -q -t ext4 -d "$devices/samples-files" "$devices/samples" 64M
 	"$top/tools/vm/enter" -- mke2fs -q -t ext4 "$devices/data" 64M
 	cp --sparse=always "$("$top/tools/vm/debian")/disk" "$devices/root"
@@ -27,14 +26,21 @@ start_agents() {
 	)
 	boot_debian
 	check "the guest is up" debian_is_up
-	check "the samples are installed" in_debian "$install_samples"
+	check "the samples are installed" in_debian "mount -o ro /dev/disk/by-id/virtio-samples /mnt; $install_samples"
+	check "the devices can be stopped from now on" in_debian "$begin"
 	check "the agent runs hooks from now on" restart_agent
 	check "systemd finds nothing wrong with the units" in_debian \
 		'told=$(systemd-analyze verify /etc/systemd/system/virtio-stop*.service 2>&1); [ -z "$told" ] || { echo "$told"; exit 1; }'
 }
 
+# The folder $devices/samples-files, with what install_samples wants in /mnt.
+gather_samples() {
+	local samples=$top/samples
+	mkdir "$devices/samples-files"
+	cp "$top/build/bin/virtio-stop" "$module" "$samples"/qemu-guest-agent/* "$samples"/systemd/* "$devices/samples-files/"
+}
+
 install_samples='
-mount -o ro /dev/disk/by-id/virtio-samples /mnt
 install /mnt/virtio-stop /usr/bin/
 install -d /etc/qemu/fsfreeze-hook.d
 install /mnt/fsfreeze-hook /etc/qemu/fsfreeze-hook.d/virtio-stop
@@ -42,7 +48,9 @@ install -m 644 /mnt/qemu-ga.conf /etc/qemu/
 install -m 644 /mnt/virtio-stop.conf /etc/
 install -m 644 /mnt/*.service /etc/systemd/system/
 systemctl daemon-reload
-insmod /mnt/virtio_device_stop.ko
+insmod /mnt/virtio_device_stop.ko'
+
+begin='
 for disk in root data raw; do
 	disk=$(basename "$(readlink -f "/dev/disk/by-id/virtio-$disk")")
 	echo 1 >"/sys/block/$disk/device/device_stop/renegotiate"
@@ -153,8 +161,6 @@ end_agent_exec() {
 	check "what it has copied is whole" is_whole "$devices/copy"
 	check "they run again" all run root data
 	check "each has stopped once" stops_are data 1
-	check "libvirt's domain has arguments that QEMU takes" qemu_takes_the_domain
-	check "its agent does as well" while_stopped_by_virsh
 	status=0
 	while_stopped /srv -- sh -c 'exit 3' || status=$?
 	check "what the command ends with is told" status_is 3
@@ -177,39 +183,6 @@ end_agent_exec() {
 		>/usr/local/sbin/snapshot; chmod +x /usr/local/sbin/snapshot
 		systemctl start "$(systemd-escape --template=virtio-stop-backup@.service /srv)"; grep -x stopped /run/states'
 	finish_agents
-}
-
-# With a device of a process of its own. No guest runs there.
-qemu_takes_the_domain() {
-	local folder=$devices/domain
-	mkdir "$folder"
-	truncate -s 1M "$folder/disk"
-	"$top/build/bin/vfio-user-virtio" serve --control "$folder/control" --device "blk,name=disk,file=$folder/disk,socket=$folder/disk.vfio" \
-		2>"$folder/log" &
-	servers+=($!)
-	wait_until 20 test -S "$folder/disk.vfio" && "$top/tools/vm/enter" -- python3 -c '
-import subprocess, sys, xml.etree.ElementTree
-domain = xml.etree.ElementTree.parse(sys.argv[1])
-names = [target.get("name") for target in domain.iter("target")]
-assert names == ["org.qemu.guest_agent.0", "org.virtio_device_stop.0"], names
-assert domain.find("memoryBacking/access").get("mode") == "shared"
-arguments = [arg.get("value") for arg in domain.iter("{http://libvirt.org/schemas/domain/qemu/1.0}arg")]
-arguments = [argument.replace("/run/devices", sys.argv[2]) for argument in arguments]
-qemu = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-S", "-machine", "q35,memory-backend=mem", "-m", "64",
-    "-object", "memory-backend-memfd,id=mem,size=64M,share=on", "-monitor", "stdio"]
-subprocess.run(qemu + arguments, input=b"info qtree\nquit\n", check=True, timeout=60)' \
-		"$top/samples/libvirt/domain.xml" "$folder" >"$devices/answer" 2>&1 && answer_has 'dev: vfio-user-pci, id "disk"'
-}
-
-# What libvirt would do is done by a script of this name.
-while_stopped_by_virsh() {
-	printf '%s\n' '#!/bin/sh' '[ "$1 $2 $4" = "qemu-agent-command --timeout guest" ] || exit' \
-		'exec python3 -c "import socket, sys; agent = socket.socket(socket.AF_UNIX); agent.connect(sys.argv[1])' \
-		'agent.sendall(sys.argv[2].encode() + bytes([10])); print(agent.makefile().readline())" "'"$devices/agent"'" "$5"' \
-		>"$devices/virsh"
-	chmod +x "$devices/virsh"
-	"$top/tools/vm/enter" --setenv PATH "$devices:/usr/bin:/usr/sbin" -- "$top/samples/qemu-guest-agent/while-stopped" virsh:guest \
-		"$devices/port" /srv -- true 2>"$devices/answer"
 }
 
 # The host connects to the port, has the unit started, reads a line, and disconnects.
