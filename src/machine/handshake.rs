@@ -54,7 +54,6 @@ impl Machine {
                         to(Quiescing::Announcing);
                         return Some(Action::AnnounceStop(self.generation));
                     }
-                    Quiescing::Quiesce if self.holds_back => return None,
                     Quiescing::Quiesce => return Some(Action::Quiesce),
                     Quiescing::Settle => {
                         to(Quiescing::Settling);
