@@ -203,3 +203,199 @@ impl Field {
         self.resetting = false;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    const BOTH: [Protocol; 2] = [Protocol::DeviceStop, Protocol::Suspend];
+    const READY: u8 = 15;
+
+    /// It shows what was written last, until something else is said.
+    struct Device {
+        shows: Cell<u8>,
+        writes: Cell<u32>,
+    }
+
+    impl Register for Device {
+        fn read(&self) -> Status {
+            Status(self.shows.get())
+        }
+
+        fn write(&self, status: Status) {
+            self.shows.set(status.0);
+            self.writes.set(self.writes.get() + 1);
+        }
+    }
+
+    impl Device {
+        fn shows(&self, status: u8) {
+            self.shows.set(status);
+        }
+    }
+
+    fn ready(protocol: Protocol) -> (Field, Device) {
+        let mut field = Field::new();
+        field.negotiate(Ok(protocol));
+        field.found_ready();
+        let device = Device {
+            shows: Cell::new(READY),
+            writes: Cell::new(0),
+        };
+        (field, device)
+    }
+
+    /// The status of a device that has stopped.
+    const fn stopped(protocol: Protocol) -> u8 {
+        match protocol {
+            Protocol::DeviceStop => READY | 32,
+            Protocol::Suspend => READY & !4 | 16,
+        }
+    }
+
+    #[test]
+    fn a_device_that_was_reset_is_not_accessed_for_what_was_asked_before() {
+        for protocol in BOTH {
+            let (mut field, device) = ready(protocol);
+            let epoch = field.known().epoch;
+            assert!(field.lasts(epoch));
+            field.reset_begins();
+            let next = field.known().epoch;
+            assert!(!field.lasts(epoch) && !field.lasts(next), "it is under way");
+            field.negotiate(Ok(protocol));
+            assert_eq!(field.access(&device, next, Access::Stop), Err(WasReset));
+            field.reset_ends();
+            assert!(!field.lasts(epoch) && field.lasts(next));
+            let other = field.in_epoch(next + 7).known();
+            let known = field.known();
+            assert_eq!((other.epoch, known.epoch), (next + 7, next));
+            assert_eq!(other.negotiated, known.negotiated);
+            assert_eq!(field.access(&device, epoch, Access::Stop), Err(WasReset));
+            assert_eq!(device.writes.get(), 0);
+            let answer = Ok(Answer {
+                seen: Seen::Running,
+                written: true,
+            });
+            assert_eq!(field.access(&device, next, Access::Stop), answer);
+            assert_eq!(device.writes.get(), 1);
+        }
+    }
+
+    #[test]
+    fn a_device_with_which_nothing_is_negotiated_is_not_asked_for_anything() {
+        let (mut field, device) = ready(Protocol::Suspend);
+        field.negotiate(Err(Reason::Disabled));
+        assert_eq!(field.access(&device, 0, Access::Stop), Err(WasReset));
+        assert_eq!(device.writes.get(), 0);
+        // What core writes is not this module's to change.
+        field.write_for_core(&device, Status(1));
+        assert_eq!(device.shows.get(), 1);
+    }
+
+    #[test]
+    fn a_driver_becomes_ready_once_a_reset() {
+        for negotiated in [Err(Reason::NotOffered), Ok(Protocol::Suspend)] {
+            let mut field = Field::default();
+            let device = Device {
+                shows: Cell::new(0),
+                writes: Cell::new(0),
+            };
+            for _ in 0..2 {
+                field.negotiate(negotiated);
+                assert!(!field.write_for_core(&device, Status(READY & !4)));
+                assert!(!field.known().is_driver_ok);
+                assert!(field.write_for_core(&device, Status(READY)));
+                assert!(field.known().is_driver_ok);
+                assert!(!field.write_for_core(&device, Status(READY | 128)));
+                assert!(!field.write_for_core(&device, Status(READY & !4 | 128)));
+                assert!(field.known().is_driver_ok, "until a reset");
+                field.reset_begins();
+                field.reset_ends();
+                assert!(!field.known().is_driver_ok);
+                assert_eq!(field.known().negotiated, Err(Reason::Reset));
+                device.shows(0);
+            }
+        }
+    }
+
+    /// What core writes in between, FAILED on top of a value that it has read at that time.
+    fn core_writes(field: &mut Field, device: &Device, read: u8) -> u8 {
+        field.write_for_core(device, Status(read | 128));
+        device.shows.get() & !128
+    }
+
+    #[test]
+    fn what_core_writes_keeps_a_stop_that_is_wanted() {
+        for protocol in BOTH {
+            for acknowledged in [false, true] {
+                let (mut field, device) = ready(protocol);
+                field.access(&device, 0, Access::Stop).unwrap();
+                let asked = device.shows.get();
+                if acknowledged {
+                    device.shows(stopped(protocol));
+                    field.access(&device, 0, Access::Read).unwrap();
+                } else {
+                    device.shows(READY);
+                    field.access(&device, 0, Access::Read).unwrap();
+                }
+                let written = core_writes(&mut field, &device, READY);
+                let expected = match protocol {
+                    Protocol::DeviceStop => asked,
+                    Protocol::Suspend => asked & !4,
+                };
+                assert_eq!(written, expected, "{protocol:?} {acknowledged}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_core_writes_after_a_device_has_ended_its_stop_asks_for_none() {
+        for protocol in BOTH {
+            let (mut field, device) = ready(protocol);
+            field.access(&device, 0, Access::Stop).unwrap();
+            device.shows(stopped(protocol));
+            field.access(&device, 0, Access::Read).unwrap();
+            device.shows(READY);
+            field.access(&device, 0, Access::Read).unwrap();
+            assert_eq!(core_writes(&mut field, &device, READY), READY);
+        }
+    }
+
+    #[test]
+    fn what_core_writes_while_a_device_resumes_keeps_that() {
+        let (mut field, device) = ready(Protocol::DeviceStop);
+        for access in [Access::Resume, Access::CallOff] {
+            field.access(&device, 0, Access::Stop).unwrap();
+            device.shows(READY | 32);
+            field.access(&device, 0, access).unwrap();
+            // It has not followed yet; core has read what it shows.
+            device.shows(READY | 32);
+            assert_eq!(core_writes(&mut field, &device, READY | 32), READY);
+            device.shows(READY);
+            field.access(&device, 0, Access::Read).unwrap();
+        }
+        // Resumed: a stop that it shows now is another one, and not core's to end.
+        device.shows(READY | 32);
+        assert_eq!(core_writes(&mut field, &device, READY), READY | 32);
+    }
+
+    #[test]
+    fn a_stop_that_comes_after_it_was_called_off_is_not_core_s_to_end() {
+        let (mut field, device) = ready(Protocol::DeviceStop);
+        field.access(&device, 0, Access::Stop).unwrap();
+        device.shows(READY);
+        field.access(&device, 0, Access::CallOff).unwrap();
+        device.shows(READY | 32);
+        assert_eq!(core_writes(&mut field, &device, READY), READY | 32);
+    }
+
+    #[test]
+    fn what_adds_nothing_is_not_written() {
+        for protocol in BOTH {
+            let (mut field, device) = ready(protocol);
+            field.write_for_core(&device, Status(READY));
+            assert_eq!(device.writes.get(), 0);
+        }
+    }
+}
