@@ -104,6 +104,10 @@ bench: modules tools ## 10 min: what a stop costs, a table, and pictures in buil
 check: ## 2 min: formatting, lints and host tests
 	@tools/testing/quick
 
+.PHONY: mutants
+mutants: ## 1 h: whether the host tests notice any small change to what decides in the module (FILES=src/machine.rs: only there)
+	@tools/testing/mutants $(FILES)
+
 .PHONY: install
 install: modules ## install the module for the kernel in KDIR (default: the running one's)
 ifdef KDIR
