@@ -214,3 +214,22 @@ fn a_suspended_device_that_is_found_is_asked_once_to_resume() {
         assert_eq!(bench.device.writes, writes, "unless it shows that it was");
     }
 }
+
+#[test]
+fn an_access_that_meets_a_reset_says_nothing() {
+    let mut bench = bench(S);
+    let ask = bench.machine.ask_stop(0, ALL, false);
+    let ticket = ask.unwrap().expect("something to wait for");
+    let last = bench.run_to(|action| matches!(action, Action::Access(_)));
+    assert_eq!(last, Some(Action::Access(Access::Stop)));
+    bench.field.reset_begins();
+    let register = RefCell::new(&mut bench.device);
+    let epoch = bench.machine.epoch();
+    let answer = bench.field.access(&register, epoch, Access::Stop);
+    bench.machine.answered(0, answer, true);
+    bench.is(State::Stopping, Reason::None);
+    assert_eq!(bench.machine.next(0), None, "not in a circle");
+    bench.run();
+    assert_eq!(bench.machine.take_answer(ticket), Some(Err(Error::Gone)));
+    assert!(bench.device.writes.is_empty());
+}
