@@ -104,6 +104,10 @@ bench: modules tools ## 10 min: what a stop costs, a table, and pictures in buil
 check: ## 2 min: formatting, lints and host tests
 	@tools/testing/quick
 
+.PHONY: coverage
+coverage: ## which lines the host tests reach, by file (FILES=src/machine.rs: which of its lines they do not)
+	@tools/testing/coverage $(FILES)
+
 .PHONY: mutants
 mutants: ## 1 h: whether the host tests notice any small change to what decides in the module (FILES=src/machine.rs: only there)
 	@tools/testing/mutants $(FILES)
