@@ -12,7 +12,7 @@ jobs := -j$(shell nproc)
 in_root := tools/vm/enter
 cargo := cd tools && vm/enter
 tools := vfio-user-virtio virtio-stop frames guest-agent test-runner bench bench-guest watch-exchanges
-programs := at_once attach_xdp bind_xsk fuzz_files fuzz_owner hostile owner poll_file reset_unit
+programs := at_once attach_xdp bind_xsk fail_allocation fuzz_files fuzz_owner hostile owner poll_file reset_unit
 cargo_static := --setenv RUSTFLAGS "-C target-feature=+crt-static"
 
 # The prepared kernel to build for: stock, or debug for `make test-debug`.

@@ -160,6 +160,7 @@ store() {
 	EIO="Input/output error"
 	ENXIO="No such device or address"
 	EACCES="Permission denied"
+	ENOMEM="Cannot allocate memory"
 	EBUSY="Device or resource busy"
 	ENODEV="No such device"
 	ENOENT="No such file or directory"

@@ -1,0 +1,219 @@
+#!/bin/sh
+# shellcheck shell=busybox
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Memory that the kernel does not get: each allocation of a call fails once, by its number, until the call has no more of them. Only a
+# kernel with CONFIG_FAILSLAB can do that.
+
+. ./functions.sh
+
+MODULE=/vds/modules/virtio_device_stop.ko
+
+# fail_allocation NUMBER CALL ARG...: sets WHETHER to "failed" or "through", REPLY, and OURS to whether the module was the one that wanted
+# that memory, or had called who did.
+fail_allocation() {
+	dmesg -c >/dev/null
+	said=$(./fail_allocation "$@" 2>&1) || fail "$*: $said"
+	WHETHER=${said%% *} REPLY=${said#* } OURS=false
+	! dmesg | grep -q '\[virtio_device_stop\]' || OURS=true
+}
+
+# Who wanted the memory may have been told by a stack, and who reserves addresses tells it once more. The log must have nothing else that
+# is like one.
+nothing_else_is_told() {
+	traces=$(dmesg | grep -c 'Call Trace')
+	explained=$(dmesg | grep -c -e 'FAULT_INJECTION: forcing a failure' -e 'vmalloc error')
+	if [ "$traces" -ne "$explained" ]; then
+		dmesg | grep -B 8 'Call Trace' | sed 's/^/# /'
+		fail "the log has $traces stacks, of which $explained have an explanation"
+	fi
+	! trouble 'Call Trace' || exit 1
+	dmesg -c >/dev/null
+}
+
+# fail_each CHECK CALL ARG...: makes the call, with one more allocation each time that succeeds, until all do. After each, CHECK looks
+# whether what it was answered is true, and brings everything back. Of what the kernel allocates before the module has its turn, every
+# eighth fails.
+fail_each() {
+	check=$1 number=1 step=8 failed=0 ours=0 replies=
+	shift
+	while :; do
+		fail_allocation $number "$@"
+		"$check"
+		nothing_else_is_told
+		if [ $step -gt 1 ] && { $OURS || [ "$WHETHER" = through ]; }; then
+			# Those that were left out.
+			number=$((number - step))
+			[ $number -gt 0 ] || number=0
+			step=1
+		elif [ "$WHETHER" = through ]; then
+			break
+		else
+			failed=$((failed + 1))
+			! $OURS || ours=$((ours + 1))
+			case "$replies, " in *", $REPLY, "*) ;; *) replies="$replies, $REPLY" ;; esac
+		fi
+		number=$((number + step))
+	done
+	echo "# $1: $failed allocations have failed, $ours of them the module's: ${replies#, }"
+	expect "the last answer" "$REPLY" ok
+	[ $ours -gt 0 ] || fail "none of these was the module's"
+}
+
+needs_no_memory() {
+	fail_allocation 1 "$@"
+	expect "$1" "$WHETHER $REPLY" "through ok"
+}
+
+# answered STATE: the answer is ok, and the state that, or it was running all the time.
+answered() {
+	case $REPLY in
+	ok) expect "state" "$(state)" "$1" ;;
+	"$ENOMEM") expect "state" "$(state)" running ;;
+	*) fail "the answer is '$REPLY'" ;;
+	esac
+}
+
+has_stopped() {
+	answered stopped
+	expect "resume" "$(store "$STOP/state" resume)" ok
+	is_as_before
+}
+
+is_as_before() {
+	is_as_at_first || fail "it is not as before: $(state), $(cat "$STOP/reason")"
+	expect "holder" "$(cat "$STOP/holder")" none
+}
+
+test_stop_by_sysfs() {
+	start_fio
+	fail_each has_stopped write "$STOP/state" stop
+	more_complete
+	stop_fio
+}
+
+test_resume_by_sysfs_needs_none() {
+	stop
+	needs_no_memory write "$STOP/state" resume
+	is_as_before
+}
+
+# The owner has ended with its call.
+has_had_an_owner() {
+	wait_until state_is running
+	answered running
+	is_as_before
+}
+
+test_stop_by_an_owner() {
+	start_fio
+	fail_each has_had_an_owner stop "$VDEV"
+	more_complete
+	stop_fio
+}
+
+test_owner_gets_ready() {
+	fail_each has_had_an_owner open "$VDEV"
+	fail_each has_had_an_owner add "$VDEV"
+}
+
+test_owner_resumes_and_goes_without() {
+	for call in report renew resume close; do
+		needs_no_memory $call "$VDEV"
+		wait_until state_is running
+		is_as_before
+	done
+}
+
+bind_before() {
+	wait_until rmmod virtio_device_stop
+	bind_again
+	load_module
+}
+
+# The module itself wants none. If the driver does not get what it needs for its virtqueues, it begins again without the feature. Not more
+# than the first few: of what comes next the kernel forgets to note that it is missing, and warns when the driver goes.
+test_disk_is_negotiated_with_in_place() {
+	bind_before
+	again=0
+	for number in 1 2 3 4; do
+		fail_allocation $number write "$STOP/renegotiate" 1
+		case $REPLY in
+		ok) expect "state" "$(state)" running ;;
+		"$EOPNOTSUPP")
+			again=$((again + 1))
+			expect "state" "$(state) $(cat "$STOP/reason")" "unavailable bound_before"
+			;;
+		*) fail "the answer is '$REPLY'" ;;
+		esac
+		nothing_else_is_told
+		io_works
+		expect "renegotiate" "$(store "$STOP/renegotiate" 1)" ok
+		expect "state" "$(state)" running
+		bind_before
+	done
+	[ $again -gt 0 ] || fail "the driver had all the memory that it wanted"
+	bind_again
+}
+
+# The device may be left alone, which the log says then. It works in any case.
+is_loaded() {
+	case $REPLY in
+	ok)
+		if [ -d "$STOP" ]; then
+			stop
+			resume
+		else
+			left_alone=$((left_alone + 1))
+			dmesg | grep -q "$VDEV: can't be attached to" || fail "nobody says that it was left alone"
+		fi
+		more_complete
+		wait_until rmmod virtio_device_stop
+		;;
+	*) [ ! -d /sys/module/virtio_device_stop ] || fail "it is there, in spite of '$REPLY'" ;;
+	esac
+}
+
+# With as few devices as there can be.
+test_module_is_loaded() {
+	left_alone=0
+	others=$(others)
+	for device in $others; do
+		echo "$device" >/sys/bus/pci/drivers/virtio-pci/unbind
+	done
+	start_fio
+	wait_until rmmod virtio_device_stop
+	fail_each is_loaded insert "$MODULE"
+	stop_fio
+	load_module
+	for device in $others; do
+		echo "$device" >/sys/bus/pci/drivers/virtio-pci/bind
+	done
+	[ $left_alone -gt 0 ] || fail "the device had all the memory that it wanted"
+}
+
+# The PCI functions of all virtio devices but this one's.
+others() {
+	for device in /sys/bus/virtio/devices/*; do
+		device=$(readlink -f "$device/..")
+		[ "$device" = "$(pci)" ] || echo "${device##*/}"
+	done
+}
+
+has_gone() {
+	[ "$REPLY" = ok ] || fail "the answer is '$REPLY'"
+	[ ! -d /sys/module/virtio_device_stop ] || fail "it is still there"
+	more_complete
+	load_module
+}
+
+test_module_is_removed() {
+	start_fio
+	fail_each has_gone remove virtio_device_stop
+	stop_fio
+}
+
+echo N >/sys/kernel/debug/failslab/ignore-gfp-wait
+
+run_tests test_stop_by_sysfs test_resume_by_sysfs_needs_none test_stop_by_an_owner test_owner_gets_ready \
+	test_owner_resumes_and_goes_without test_disk_is_negotiated_with_in_place test_module_is_loaded test_module_is_removed
