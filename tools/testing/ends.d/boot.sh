@@ -55,13 +55,13 @@ starts_again_are() {
 	[ "$(grep -c 'It is started again' "$devices/errors")" -eq "$1" ]
 }
 
-is_the_clock() {
-	grep -qx "$1" "$devices/output"
+has_another_clock() {
+	grep . "$devices/output" | grep -v '^tsc'
 }
 
 boot_does_not_rely_on_the_tsc() {
 	boots 0 --cpus 2 -- cat /sys/devices/system/clocksource/clocksource0/current_clocksource
-	check "the clock is the HPET" is_the_clock hpet
+	check "the clock is another" has_another_clock
 }
 
 boot_starts_a_guest_again_that_the_emulation_has_brought_down() {
@@ -131,14 +131,14 @@ says_that_it_was_told_to_end() {
 	grep -q '^boot: told to end' "$devices/errors" && grep -q 'vds: the kernel has started' "$devices/errors"
 }
 
-# As whoever tests ends a guest that has stood still for too long: by its process group.
 boot_shows_the_console_when_it_is_told_to_end() {
 	local boot
 	status=0
-	setsid "$top/tools/vm/boot" --log "$devices/console" -- sh -c 'echo running; sleep 1000' >"$devices/output" 2>"$devices/errors" &
+	"$top/tools/vm/boot" --log "$devices/console" -- sh -c 'echo running; sleep 1000' >"$devices/output" 2>"$devices/errors" &
 	boot=$!
+	servers+=("$boot")
 	check "the guest runs" wait_until 120 grep -q running "$devices/output"
-	kill -TERM -- "-$boot"
+	kill "$boot"
 	wait "$boot" || status=$?
 	check "boot ends with status 143" status_is 143
 	check "the end of the console is shown" says_that_it_was_told_to_end
