@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 # shellcheck shell=bash disable=SC2154 # of the script that has sourced this
 #
-# The guest of samples/libvirt, started by libvirt and asked by virsh. For scripts that have sourced debian.sh. libvirt is one of a user
-# without rights (qemu:///session): it sees $devices as /run/devices, which is what the sample calls it.
+# The guest of samples/libvirt, started by libvirt and asked by virsh. For scripts that have sourced debian.sh. libvirt is that of a user
+# (qemu:///session), in a user namespace: it sees $devices as /run/devices, which is what the sample calls it.
 
 # Sets in_libvirt: what runs a command where libvirt is, in $devices.
 get_libvirt() {
@@ -11,7 +11,7 @@ get_libvirt() {
 		in_libvirt=(
 			env -C "$devices" "$top/tools/vm/enter" --tree "$tree" --unshare-user --uid 65534 --gid 65534
 			--tmpfs /run --bind "$devices" /run/devices
-			--setenv HOME /run/devices/home --setenv XDG_RUNTIME_DIR /run/devices/runtime --
+			--setenv LIBVIRT_AUTOSTART 0 --setenv HOME /run/devices/home --setenv XDG_RUNTIME_DIR /run/devices/runtime --
 		)
 }
 
@@ -26,7 +26,7 @@ start_libvirt() {
 	echo 'stdio_handler = "file"' >"$devices/home/.config/libvirt/qemu.conf"
 	"${in_libvirt[@]}" libvirtd --timeout 0 >"$devices/libvirtd" 2>&1 &
 	servers+=($!)
-	wait_until 60 libvirt_answers
+	wait_until 60 libvirt_answers && kill -0 "${servers[-1]}"
 }
 
 libvirt_answers() {
