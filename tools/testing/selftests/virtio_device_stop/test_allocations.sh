@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
 # Memory that the kernel does not get: each allocation of a call fails once, by its number, until the call has no more of them. Only a
-# kernel with CONFIG_FAILSLAB can do that.
+# kernel with CONFIG_FAILSLAB can do that. The calling process's: what the module's works allocate does not fail.
 
 . ./functions.sh
 
@@ -178,6 +178,8 @@ is_loaded() {
 test_module_is_loaded() {
 	left_alone=0
 	others=$(others)
+	# However the test ends.
+	trap bind_others EXIT
 	for device in $others; do
 		echo "$device" >/sys/bus/pci/drivers/virtio-pci/unbind
 	done
@@ -186,10 +188,13 @@ test_module_is_loaded() {
 	fail_each is_loaded insert "$MODULE"
 	stop_fio
 	load_module
+	[ $left_alone -gt 0 ] || fail "the device had all the memory that it wanted"
+}
+
+bind_others() {
 	for device in $others; do
 		echo "$device" >/sys/bus/pci/drivers/virtio-pci/bind
 	done
-	[ $left_alone -gt 0 ] || fail "the device had all the memory that it wanted"
 }
 
 # The PCI functions of all virtio devices but this one's.
