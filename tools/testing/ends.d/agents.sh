@@ -127,12 +127,15 @@ agent_refuses() {
 	! ask_agent "$@" 2>"$devices/answer" && grep -q 'has been disabled' "$devices/answer"
 }
 
-# once_stopped PROGRAM: kills it in the guest once the disk "data" has stopped. What that takes is in memory by then.
+# once_stopped PROGRAM: kills it in the guest once the disk "data" has stopped. Who does that runs already, and what it takes is in memory:
+# the disk that it would be read from may have stopped, too.
 once_stopped() {
 	in_debian 'state=/sys/block/$(basename "$(readlink -f /dev/disk/by-id/virtio-data)")/device/device_stop/state
-		pidof sh
-		echo "until read -r state <$state && [ \"\$state\" = stopped ]; do :; done; kill -9 \$(pidof $1)" >/run/once
-		systemd-run --quiet sh /run/once' "$1" >"$devices/answer"
+		rm -f /run/once.ready
+		echo "pidof $1; : >/run/once.ready; until read -r state <$state && [ \"\$state\" = stopped ]; do :; done; kill -9 \$(pidof $1)" >/run/once
+		systemd-run --quiet sh /run/once
+		tries=0; until [ -e /run/once.ready ]; do [ $tries -lt 600 ] && tries=$((tries + 1)) && sleep 0.1 || exit; done' "$1" \
+		>"$devices/answer"
 }
 
 finish_agents() {
@@ -171,8 +174,8 @@ end_agent_exec() {
 	agent=$(in_debian 'pidof qemu-ga')
 	once_stopped qemu-ga
 	status=0
-	while_stopped / /srv -- sh -c 'until "$1" get "$2" data counters.stops.resumed | grep -qx 4; do sleep 0.1; done' _ \
-		"$top/build/bin/vfio-user-virtio" "$devices/control" || status=$?
+	while_stopped / /srv -- sh -c 'tries=0; until "$1" get "$2" data counters.stops.resumed | grep -qx 4 || [ $tries -gt 1200 ]; do
+		tries=$((tries + 1)); sleep 0.1; done' _ "$top/build/bin/vfio-user-virtio" "$devices/control" || status=$?
 	check "the death of the agent is told" status_is 1
 	check "it is not taken for anything else" answer_has 'did not stand still\|the agent says'
 	check "whatever becomes of the agent, the disks run again" all run root data
