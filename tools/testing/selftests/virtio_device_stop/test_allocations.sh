@@ -38,6 +38,8 @@ fail_each() {
 	check=$1 number=1 step=8 failed=0 ours=0 replies=
 	shift
 	while :; do
+		# What a test says is shown at its end only: whoever runs it would take it for one that stands still.
+		[ $((number % 10)) -ne 0 ] || echo "# $1: $number" >"/proc/$$/fd/1"
 		fail_allocation $number "$@"
 		"$check"
 		nothing_else_is_told
