@@ -81,7 +81,7 @@ demo-exchange: ## exchange the process behind devices under I/O, before your eye
 	@tools/demo/exchange
 
 .PHONY: test
-test: ## 25 min: check, and the guest tests on the stock kernel; ends with "N passed, N failed"
+test: ## 30 min: check, and the guest tests on the stock kernel; ends with "N passed, N failed"
 	@tools/testing/tier test
 
 .PHONY: test-debug

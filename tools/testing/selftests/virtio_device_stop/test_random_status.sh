@@ -2,7 +2,8 @@
 # shellcheck shell=busybox
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# A device whose status reads as random bytes from DRIVER_OK on: whatever a stop and a resume come to is documented, and ends. With an honest status, the device works again, if need be after its driver was bound anew.
+# A device whose status reads as random bytes from DRIVER_OK on: whatever a stop and a resume come to is documented, and ends. With an honest
+# status, the device works again, if need be after its driver was bound anew.
 
 . ./functions.sh
 
