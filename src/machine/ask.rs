@@ -244,8 +244,9 @@ impl Machine {
             Phase::StopUnanswered { since } => Before::StopUnanswered { since },
             Phase::ResumeUnanswered => Before::ResumeUnanswered,
             Phase::Resuming { before, .. } => before,
-            // A stop that has come late, or that nobody has asked for.
-            Phase::Rest(_) | Phase::Quiescing { .. } => Before::Aborting {
+            Phase::Quiescing { .. } => Before::FoundStopped,
+            // A stop that has come late.
+            Phase::Rest(_) => Before::Aborting {
                 since: now,
                 dropped: false,
             },

@@ -44,7 +44,7 @@ impl Machine {
                     Before::Stopped => (had_stopped && !was_asked, false),
                     Before::Aborting { dropped, .. } => (dropped, !dropped),
                     Before::StopUnanswered { .. } => (false, true),
-                    Before::ResumeUnanswered => (false, false),
+                    Before::FoundStopped | Before::ResumeUnanswered => (false, false),
                 };
                 self.stats.last_resume = self.cost(now);
                 self.stats.resumes += u64::from(was_asked);

@@ -53,8 +53,15 @@ pub(super) enum Resumer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Before {
     Stopped,
-    Aborting { since: u64, dropped: bool },
-    StopUnanswered { since: u64 },
+    /// It had stopped without being asked, as a stop has found.
+    FoundStopped,
+    Aborting {
+        since: u64,
+        dropped: bool,
+    },
+    StopUnanswered {
+        since: u64,
+    },
     ResumeUnanswered,
 }
 
