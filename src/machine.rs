@@ -191,7 +191,7 @@ impl Machine {
             Phase::Stopped { .. } => (State::Stopped, Reason::None),
             Phase::Resuming { before, .. } => {
                 let reason = match before {
-                    Before::Stopped | Before::FoundStopped => Reason::None,
+                    Before::Stopped | Before::Found => Reason::None,
                     Before::Aborting { dropped: true, .. } => Reason::StopDropped,
                     Before::Aborting { .. } => Reason::StopTimeout,
                     Before::StopUnanswered { .. } => Reason::StopUnanswered,

@@ -6,7 +6,10 @@ use super::super::state::{
     Error,
     State, //
 };
-use super::super::status::Protocol;
+use super::super::status::{
+    Protocol,
+    Seen, //
+};
 use super::phase::{
     Above,
     Before,
@@ -231,7 +234,7 @@ impl Machine {
     /// Ends a stop that is waited for.
     pub(super) fn call_off(&mut self, now: u64, error: Error) {
         match self.phase {
-            Phase::Quiescing { .. } => self.not_asked(error),
+            Phase::Quiescing { .. } => self.not_asked(now, error),
             Phase::Stopping { .. } => self.stop_is_given_up(now, error),
             _ => {}
         }
@@ -244,7 +247,6 @@ impl Machine {
             Phase::StopUnanswered { since } => Before::StopUnanswered { since },
             Phase::ResumeUnanswered => Before::ResumeUnanswered,
             Phase::Resuming { before, .. } => before,
-            Phase::Quiescing { .. } => Before::FoundStopped,
             // A stop that has come late.
             Phase::Rest(_) => Before::Aborting {
                 since: now,
@@ -252,13 +254,33 @@ impl Machine {
             },
             _ => Before::Stopped,
         };
+        self.ask_again();
+        self.resume_from(now, by, before, timeout_us);
+    }
+
+    /// The device shows that it has stopped, or may have, and nobody has asked for that.
+    pub(super) fn resume_found(&mut self, now: u64, seen: Seen) {
+        self.handshake = if seen == Seen::Stopped {
+            Handshake::Stopped
+        } else {
+            // It may have been asked before. What is no answer may hide that it has stopped.
+            Handshake::ResumeAsked {
+                since: now,
+                again: seen != Seen::Between,
+                cleared: false,
+            }
+        };
+        let timeout_us = self.timeout_us(self.holder.map_or(Asker::Anybody, Asker::Holder));
+        self.resume_from(now, Resumer::Nobody, Before::Found, timeout_us);
+    }
+
+    fn resume_from(&mut self, now: u64, by: Resumer, before: Before, timeout_us: u64) {
         self.enter(Phase::Resuming {
             by,
             before,
             since: now,
             until: now.saturating_add(timeout_us),
         });
-        self.ask_again();
         self.begin_accesses(now);
     }
 

@@ -61,11 +61,11 @@ impl Machine {
                     }
                     Quiescing::Announcing | Quiescing::Settling => return None,
                     // Somebody writes to the configuration space still.
-                    Quiescing::Ask if !protocol.allows_buffers() && self.configuring > 0 => {
+                    _ if !protocol.allows_buffers() && self.configuring > 0 => {
                         self.look_again(now);
                         return None;
                     }
-                    Quiescing::Ask => Access::Stop,
+                    Quiescing::Ask | Quiescing::AskWhenRunning => Access::Stop,
                 }
             }
             Phase::Stopping { .. } | Phase::Stopped { .. } => Access::Read,
@@ -159,15 +159,26 @@ impl Machine {
                 self.phase = Phase::Stopping { by, since, until };
                 return true;
             }
-            (Phase::Quiescing { .. }, Seen::Between) => {}
             // Nobody has asked for that: it has been taken for running when it was not.
             (Phase::Quiescing { by, .. }, Seen::Stopped) => {
                 self.answer(by, Err(Error::Busy));
-                self.handshake = Handshake::Stopped;
-                self.resume(now, Resumer::Nobody, self.settings.timeout_us);
+                self.resume_found(now, seen);
                 return true;
             }
-            (Phase::Quiescing { .. }, _) => self.not_asked(Error::NoDriver),
+            (
+                Phase::Quiescing {
+                    by, since, until, ..
+                },
+                Seen::Between,
+            ) => {
+                self.phase = Phase::Quiescing {
+                    by,
+                    since,
+                    until,
+                    step: Quiescing::AskWhenRunning,
+                };
+            }
+            (Phase::Quiescing { .. }, _) => self.not_asked(now, Error::NoDriver),
             (Phase::Stopping { .. }, Seen::Stopped) => self.acknowledged(now),
             (Phase::Stopping { .. }, _) => {}
             (Phase::Stopped { .. }, Seen::Running) => self.runs(now),
@@ -255,17 +266,8 @@ impl Machine {
     /// wants that; if it runs, it may have been left before it did.
     pub fn found(&mut self, now: u64, seen: Seen) {
         match seen {
-            Seen::Stopped => {
-                self.handshake = Handshake::Stopped;
-                self.resume(now, Resumer::Nobody, self.settings.timeout_us);
-            }
-            // It may have been asked before. What is no answer may hide that it has stopped.
-            Seen::Between | Seen::Ones | Seen::Garbage => {
-                self.resume_is_asked(now);
-                self.resume(now, Resumer::Nobody, self.settings.timeout_us);
-                if let Handshake::ResumeAsked { again, .. } = &mut self.handshake {
-                    *again |= seen != Seen::Between;
-                }
+            Seen::Stopped | Seen::Between | Seen::Ones | Seen::Garbage => {
+                self.resume_found(now, seen);
             }
             Seen::Running => self.effects.notify = true,
             Seen::NotReady | Seen::Reset | Seen::NeedsReset => {}

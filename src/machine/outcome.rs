@@ -6,10 +6,12 @@ use super::super::state::{
     Error,
     Reason, //
 };
+use super::super::status::Seen;
 use super::phase::{
     Before,
     Handshake,
     Phase,
+    Quiescing,
     Resumer, //
 };
 use super::Machine;
@@ -44,7 +46,7 @@ impl Machine {
                     Before::Stopped => (had_stopped && !was_asked, false),
                     Before::Aborting { dropped, .. } => (dropped, !dropped),
                     Before::StopUnanswered { .. } => (false, true),
-                    Before::FoundStopped | Before::ResumeUnanswered => (false, false),
+                    Before::Found | Before::ResumeUnanswered => (false, false),
                 };
                 self.stats.last_resume = self.cost(now);
                 self.stats.resumes += u64::from(was_asked);
@@ -93,11 +95,15 @@ impl Machine {
     }
 
     /// A stop ends before the device was asked.
-    pub(super) fn not_asked(&mut self, error: Error) {
-        if let Phase::Quiescing { by, .. } = self.phase {
-            self.answer(by, Err(error));
-        }
+    pub(super) fn not_asked(&mut self, now: u64, error: Error) {
+        let Phase::Quiescing { by, step, .. } = self.phase else {
+            return;
+        };
+        self.answer(by, Err(error));
         self.nonsense = None;
+        if step == Quiescing::AskWhenRunning {
+            return self.resume_found(now, Seen::Between);
+        }
         self.rest(Reason::None);
     }
 

@@ -53,8 +53,8 @@ pub(super) enum Resumer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Before {
     Stopped,
-    /// It had stopped without being asked, as a stop has found.
-    FoundStopped,
+    /// It was found to have stopped, or that could be, and nobody had asked for it.
+    Found,
     Aborting {
         since: u64,
         dropped: bool,
@@ -121,6 +121,8 @@ pub(super) enum Quiescing {
     Settling,
     /// The device is to be asked.
     Ask,
+    /// The same, when it runs: it shows that it is about to, or about to stop.
+    AskWhenRunning,
 }
 
 /// The driver that the device is bound to.

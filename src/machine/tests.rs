@@ -18,6 +18,7 @@ use std::cell::RefCell;
 mod above;
 mod asked;
 mod counted;
+mod found;
 mod left;
 mod moved;
 mod timed;
@@ -303,23 +304,6 @@ fn an_acknowledgement_is_seen_within_a_twenty_fifth_of_its_time() {
             assert!(bench.device.reads < 200);
         }
     }
-}
-
-/// It was taken for running when it was not: nobody else would look.
-#[test]
-fn a_device_that_a_stop_finds_suspended_is_resumed() {
-    let mut bench = bench(S);
-    bench.device.status = READY & !4 | 16;
-    bench.device.resumes_after = SECOND / 2;
-    assert_eq!(bench.stop(), Err(Error::Busy));
-    bench.is(State::Resuming, Reason::None);
-    bench.pass(SECOND);
-    bench.is(State::Running, Reason::None);
-    assert_eq!((bench.device.status, bench.device.writes.len()), (READY, 1));
-    bench.is_notified_and_released();
-    assert_eq!(bench.machine.stats().late_acks, 0);
-    assert_eq!(bench.resume(), Ok(()));
-    assert_eq!(bench.stop(), Ok(()));
 }
 
 #[test]
@@ -1145,6 +1129,7 @@ fn a_device_that_does_not_say_whether_it_runs_is_looked_at_when_it_is_found() {
             bench.pass(2 * SECOND);
             bench.is(State::Running, Reason::None);
             assert_eq!(bench.device.status, READY);
+            assert_eq!(bench.machine.stats().late_acks, 0);
             assert!(bench.done.contains(&Action::NotifyVirtqueues));
         }
     }
@@ -1161,8 +1146,10 @@ fn a_device_that_was_left_stopped_is_resumed_when_it_is_found() {
         bench
             .machine
             .found(0, Status(bench.device.status).seen(protocol));
+        bench.is(State::Resuming, Reason::None);
         bench.pass(SECOND);
         bench.is(State::Running, Reason::None);
+        assert_eq!(bench.machine.stats().late_acks, 0);
         assert_eq!(bench.device.status, READY);
         assert!(bench.done.contains(&Action::NotifyVirtqueues));
     }

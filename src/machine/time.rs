@@ -108,9 +108,11 @@ impl Machine {
             return false;
         }
         match self.phase {
-            Phase::Quiescing { .. } if self.nonsense.is_some() => self.not_asked(Error::TimedOut),
+            Phase::Quiescing { .. } if self.nonsense.is_some() => {
+                self.not_asked(now, Error::TimedOut)
+            }
             // The device is not to blame: it was not asked.
-            Phase::Quiescing { .. } => self.not_asked(Error::Busy),
+            Phase::Quiescing { .. } => self.not_asked(now, Error::Busy),
             Phase::Stopping { .. } => self.stop_is_given_up(now, Error::TimedOut),
             Phase::Resuming { .. } => self.resume_is_given_up(now, Error::TimedOut),
             Phase::Stopped { .. } => {

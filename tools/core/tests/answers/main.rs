@@ -4,8 +4,8 @@
 //! state that is documented, nothing is said to have stopped that has not said so itself, and
 //! nothing is left stopped.
 //!
-//! What is shown and asked is random. A case that fails says its seed, and `ANSWERS_SEED=` has it
-//! run alone.
+//! What is shown and asked is random. A case that fails says its seed, and the variable
+//! `ANSWERS_SEED` has it run alone.
 
 #![allow(
     missing_docs,
@@ -133,7 +133,11 @@ struct Seed(u64);
 impl Drop for Seed {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("this case alone: ANSWERS_SEED={}", self.0);
+            println!(
+                "this case alone, in tools: vm/enter --setenv ANSWERS_SEED {} -- \
+                 cargo test -p core-on-host --test answers",
+                self.0
+            );
         }
     }
 }

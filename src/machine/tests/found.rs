@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 OR MIT
+
+//! A stop that finds the device suspended, or about to be.
+
+use super::*;
+
+/// It was taken for running when it was not: nobody else would look.
+#[test]
+fn a_device_that_a_stop_finds_suspended_is_resumed() {
+    let mut bench = bench(S);
+    bench.device.status = READY & !4 | 16;
+    bench.device.resumes_after = SECOND / 2;
+    assert_eq!(bench.stop(), Err(Error::Busy));
+    bench.is(State::Resuming, Reason::None);
+    bench.pass(SECOND);
+    bench.is(State::Running, Reason::None);
+    assert_eq!((bench.device.status, bench.device.writes.len()), (READY, 1));
+    bench.is_notified_and_released();
+    assert_eq!(bench.machine.stats().late_acks, 0);
+    assert_eq!(bench.resume(), Ok(()));
+    assert_eq!(bench.stop(), Ok(()));
+}
+
+#[test]
+fn a_device_that_does_not_come_to_run_is_not_forgotten() {
+    let ends = |bench: &mut Bench, error| {
+        bench.is(State::Resuming, Reason::None);
+        bench.pass(SECOND / 2);
+        bench.device.shows = None;
+        bench.pass(SECOND);
+        bench.is(State::Running, Reason::None);
+        bench.is_notified_and_released();
+        assert!(bench.device.writes.is_empty(), "{error:?}");
+        assert_eq!(bench.machine.stats().late_acks, 0);
+    };
+    // Its time is over; who waits is killed.
+    for error in [Error::Busy, Error::Killed] {
+        let mut bench = bench(S);
+        bench.device.shows = Some(READY | 16);
+        let ask = bench.machine.ask_stop(0, ALL, false);
+        bench.pass(SECOND / 2);
+        if error == Error::Killed {
+            let ticket = ask.unwrap().expect("something to wait for");
+            bench.machine.killed(bench.now, ticket);
+            assert_eq!(bench.machine.take_answer(ticket), Some(Err(error)));
+        } else {
+            assert_eq!(bench.wait(ask), Err(error));
+        }
+        ends(&mut bench, error);
+    }
+    // It does stop.
+    let mut bench = bench(S);
+    bench.device.shows = Some(READY | 16);
+    assert_eq!(bench.stop(), Err(Error::Busy));
+    bench.device.status = READY & !4 | 16;
+    bench.device.shows = None;
+    bench.pass(2 * SECOND);
+    bench.is(State::Running, Reason::None);
+    assert_eq!(bench.device.status, READY);
+}
+
+/// Nobody has stopped it: that it runs again is no end of a stop.
+#[test]
+fn a_device_that_a_stop_finds_suspended_may_resume_by_itself() {
+    let mut bench = bench(S);
+    bench.device.status = READY & !4 | 16;
+    let ask = bench.machine.ask_stop(0, ALL, false);
+    bench.run_to(|action| matches!(action, Action::Access(Access::Stop)));
+    let register = RefCell::new(&mut bench.device);
+    let answer = bench
+        .field
+        .access(&register, bench.machine.epoch(), Access::Stop);
+    bench.machine.answered(0, answer, true);
+    bench.device.status = READY;
+    assert_eq!(bench.wait(ask), Err(Error::Busy));
+    bench.is(State::Running, Reason::None);
+    assert_eq!(bench.machine.stats().dropped, 0);
+    assert_eq!(bench.resume(), Ok(()));
+}
+
+#[test]
+fn a_device_that_an_owner_finds_suspended_has_as_long_as_the_owner_grants() {
+    let mut bench = bench(S);
+    bench.device.status = READY & !4 | 16;
+    bench.device.resumes_after = NEVER;
+    let owner = Asker::Holder(Holder {
+        timeout_us: Some(10 * MS),
+        ..holder(1)
+    });
+    let ask = bench.machine.ask_stop(0, owner, false);
+    assert_eq!(bench.wait(ask), Err(Error::Busy));
+    bench.pass(20 * MS);
+    bench.is(State::Failed, Reason::ResumeUnanswered);
+}
