@@ -131,14 +131,21 @@ says_that_it_was_told_to_end() {
 	grep -q '^boot: told to end' "$devices/errors" && grep -q 'vds: the kernel has started' "$devices/errors"
 }
 
+nobody_writes_the_console() {
+	[ -z "$(find /proc/[0-9]*/fd -lname "$devices/console" 2>/dev/null)" ]
+}
+
 boot_shows_the_console_when_it_is_told_to_end() {
 	local boot
 	status=0
-	"$top/tools/vm/boot" --log "$devices/console" -- sh -c 'echo running; sleep 1000' >"$devices/output" 2>"$devices/errors" &
+	"$top/tools/vm/boot" --log "$devices/console" --timeout 7200 -- sh -c 'echo running; sleep 10000' >"$devices/output" \
+		2>"$devices/errors" &
 	boot=$!
 	servers+=("$boot")
 	check "the guest runs" wait_until 120 grep -q running "$devices/output"
 	kill "$boot"
+	check "the guest ends" wait_until 60 nobody_writes_the_console
+	unset 'servers[-1]'
 	wait "$boot" || status=$?
 	check "boot ends with status 143" status_is 143
 	check "the end of the console is shown" says_that_it_was_told_to_end
