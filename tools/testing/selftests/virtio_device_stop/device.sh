@@ -238,7 +238,7 @@ start_fio() {
 # start_fio_on FILE
 start_fio_on() {
 	fio --name=verify --filename="$1" --size=32M --rw=randwrite --bs=4k --iodepth=16 --ioengine=libaio --direct=1 \
-		--verify=crc32c --verify_fatal=1 --verify_backlog=64 --verify_async=0 --time_based --runtime=600 --eta=never \
+		--verify=crc32c --verify_fatal=1 --verify_backlog=64 --verify_async=0 --time_based --runtime=7200 --eta=never \
 		>/tmp/fio 2>&1 &
 	FIO=$!
 	more_complete

@@ -7,8 +7,8 @@
  * Makes one system call, in which the allocation of that number fails: the first is 1. What comes
  * before it, so that it can be made, gets all the memory that it wants. DEVICE is the name of a
  * virtio device (virtio0), for a call to /dev/virtio_device_stop. Says whether there was such an
- * allocation ("failed"), or not ("through"), and then what the call has answered: "ok", or the
- * error.
+ * allocation ("failed"), or not ("through"); how many there were up to it; and what the call has
+ * answered: "ok", or the error.
  */
 
 #include <err.h>
@@ -44,11 +44,14 @@ static void say(int failed)
 {
 	char text[16] = "";
 	int error = errno;
+	int missing;
 
 	if (pread(nth, text, sizeof(text) - 1, 0) < 0)
 		err(2, "fail-nth");
 	set(0);
-	printf("%s %s\n", atoi(text) ? "through" : "failed", failed ? strerror(error) : "ok");
+	missing = atoi(text);
+	printf("%s %d %s\n", missing ? "through" : "failed", number - missing,
+	       failed ? strerror(error) : "ok");
 }
 
 static void write_file(const char *path, const char *text)

@@ -2,19 +2,27 @@
 # shellcheck shell=busybox
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Memory that the kernel does not get: each allocation of a call fails once, by its number, until the call has no more of them. Only a
-# kernel with CONFIG_FAILSLAB can do that. The calling process's: what the module's works allocate does not fail.
+# usage: test_allocations.sh [CYCLES]
+#
+# Memory that the kernel does not get: the allocations of a call fail by their numbers, each once, or if there are more than CYCLES of them,
+# so many, evenly spread. Those of slabs, by the calling process: what the module's works allocate does not fail, nor do pages. Only a kernel
+# with CONFIG_FAILSLAB can do that.
 
 . ./functions.sh
 
+CYCLES=${1:-1000}
+# More than any call wants.
+ALL=100000
+
 MODULE=/vds/modules/virtio_device_stop.ko
 
-# fail_allocation NUMBER CALL ARG...: sets WHETHER to "failed" or "through", REPLY, and OURS to whether the module was the one that wanted
-# that memory, or had called who did.
+# fail_allocation NUMBER CALL ARG...: sets WHETHER to "failed", or to "through" if the call has fewer allocations; WANTED to how many it had
+# until then; REPLY; and OURS to whether the module was the one that wanted that memory, or had called who did.
 fail_allocation() {
 	dmesg -c >/dev/null
 	said=$(./fail_allocation "$@" 2>&1) || fail "$*: $said"
-	WHETHER=${said%% *} REPLY=${said#* } OURS=false
+	WHETHER=${said%% *} said=${said#* } OURS=false
+	WANTED=${said%% *} REPLY=${said#* }
 	! dmesg | grep -q '\[virtio_device_stop\]' || OURS=true
 }
 
@@ -31,35 +39,33 @@ nothing_else_is_told() {
 	dmesg -c >/dev/null
 }
 
-# fail_each CHECK CALL ARG...: makes the call, with one more allocation each time that succeeds, until all do. After each, CHECK looks
-# whether what it was answered is true, and brings everything back. Of what the kernel allocates before the module has its turn, every
-# eighth fails.
+# fail_each CHECK CALL ARG...: makes the call, with another allocation each time that fails. After each, CHECK looks whether what it was
+# answered is true, and brings everything back.
 fail_each() {
-	check=$1 number=1 step=8 failed=0 ours=0 replies=
+	check=$1 failed=0 ours=0 replies=
 	shift
-	while :; do
+	fail_once $ALL "$@"
+	expect "the answer" "$WHETHER $REPLY" "through ok"
+	cycles=$WANTED
+	[ "$cycles" -le "$CYCLES" ] || cycles=$CYCLES
+	for cycle in $(seq "$cycles"); do
 		# What a test says is shown at its end only: whoever runs it would take it for one that stands still.
-		[ $((number % 10)) -ne 0 ] || echo "# $1: $number" >"/proc/$$/fd/1"
-		fail_allocation $number "$@"
-		"$check"
-		nothing_else_is_told
-		if [ $step -gt 1 ] && { $OURS || [ "$WHETHER" = through ]; }; then
-			# Those that were left out.
-			number=$((number - step))
-			[ $number -gt 0 ] || number=0
-			step=1
-		elif [ "$WHETHER" = through ]; then
-			break
-		else
-			failed=$((failed + 1))
-			! $OURS || ours=$((ours + 1))
-			case "$replies, " in *", $REPLY, "*) ;; *) replies="$replies, $REPLY" ;; esac
-		fi
-		number=$((number + step))
+		[ $((cycle % 10)) -ne 0 ] || echo "# $1: $cycle of $cycles" >"/proc/$$/fd/1"
+		fail_once $((cycle * WANTED_IN_ALL / cycles)) "$@"
+		[ "$WHETHER" = failed ] || continue
+		failed=$((failed + 1))
+		! $OURS || ours=$((ours + 1))
+		case "$replies, " in *", $REPLY, "*) ;; *) replies="$replies, $REPLY" ;; esac
 	done
-	echo "# $1: $failed allocations have failed, $ours of them the module's: ${replies#, }"
-	expect "the last answer" "$REPLY" ok
+	echo "# $1: $failed of $WANTED_IN_ALL allocations have failed, $ours of them the module's: ${replies#, }"
 	[ $ours -gt 0 ] || fail "none of these was the module's"
+}
+
+fail_once() {
+	fail_allocation "$@"
+	[ "$1" -ne $ALL ] || WANTED_IN_ALL=$WANTED
+	"$check"
+	nothing_else_is_told
 }
 
 needs_no_memory() {
@@ -220,6 +226,11 @@ test_module_is_removed() {
 	stop_fio
 }
 
+if [ ! -e /proc/self/fail-nth ]; then
+	ktap_print_header
+	ktap_skip_all "the kernel has no CONFIG_FAULT_INJECTION"
+	exit "$KSFT_SKIP"
+fi
 echo N >/sys/kernel/debug/failslab/ignore-gfp-wait
 
 run_tests test_stop_by_sysfs test_resume_by_sysfs_needs_none test_stop_by_an_owner test_owner_gets_ready \
