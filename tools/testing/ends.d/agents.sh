@@ -79,7 +79,7 @@ restart_agent() {
 # another_agent PID
 another_agent() {
 	local now
-	now=$(ask_agent --timeout 5 run -- /bin/pidof qemu-ga 2>"$devices/answer") && [ "$now" != "$1" ]
+	now=$(ask_agent --timeout 5 run -- /bin/pidof qemu-ga 2>"$devices/answer") && [ -n "$1" ] && [ "$now" != "$1" ]
 }
 
 # configure NAME=VALUE...: what the hook and its unit read.
@@ -172,10 +172,15 @@ end_agent_exec() {
 	check "nothing runs if nothing stops" status_is 1
 	check "why is told" answer_has 'nonsense: no such device'
 	agent=$(in_debian 'pidof qemu-ga')
+	resumed=$(value data counters.stops.resumed)
+	rm -f "$devices/seen"
 	once_stopped qemu-ga
 	status=0
-	while_stopped / /srv -- sh -c 'tries=0; until "$1" get "$2" data counters.stops.resumed | grep -qx 4 || [ $tries -gt 1200 ]; do
-		tries=$((tries + 1)); sleep 0.1; done' _ "$top/build/bin/vfio-user-virtio" "$devices/control" || status=$?
+	# shellcheck disable=SC2016 # the inner shell's
+	while_stopped / /srv -- sh -c 'tries=0; until "$1" get "$2" data counters.stops.resumed | grep -qx "$3"; do
+		tries=$((tries + 1)); [ $tries -lt 600 ] || exit; sleep 0.1; done; : >"$4"' \
+		_ "$top/build/bin/vfio-user-virtio" "$devices/control" $((resumed + 1)) "$devices/seen" || status=$?
+	check "when the agent dies, the disks do not wait for the command's end" test -e "$devices/seen"
 	check "the death of the agent is told" status_is 1
 	check "it is not taken for anything else" answer_has 'did not stand still\|the agent says'
 	check "whatever becomes of the agent, the disks run again" all run root data
