@@ -3,10 +3,10 @@
 //! A guest that runs: a process group, what it prints, and what that has come to.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Sender;
 use std::thread;
@@ -68,7 +68,7 @@ pub(crate) struct Running {
     killed: bool,
     waited_for: bool,
     log: File,
-    errors: PathBuf,
+    errors: File,
     began: Instant,
     program_began: Instant,
     result_began: Instant,
@@ -89,12 +89,17 @@ impl Running {
         log: &Path,
         events: Sender<Event>,
     ) -> io::Result<Self> {
-        let errors = log.with_extension("errors");
+        let errors = File::options()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(log.with_extension("errors"))?;
+        errors.set_len(0)?;
         let log = File::options().create(true).append(true).open(log)?;
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(File::create(&errors)?)
+            .stderr(errors.try_clone()?)
             .process_group(0)
             .spawn()?;
         let output = child.stdout.take();
@@ -184,8 +189,10 @@ impl Running {
     }
 
     /// The end of what it has complained of.
-    fn complaints(&self) -> io::Result<Vec<String>> {
-        let text = fs::read(&self.errors)?;
+    fn complaints(&mut self) -> io::Result<Vec<String>> {
+        let mut text = Vec::new();
+        self.errors.rewind()?;
+        self.errors.read_to_end(&mut text)?;
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<_> = text.lines().collect();
         let first = lines.len().saturating_sub(SHOWN);
