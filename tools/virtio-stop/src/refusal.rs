@@ -105,7 +105,8 @@ impl Refusal {
             }
             (Cause::Busy, _) => {
                 "somebody else has stopped it ('virtio-stop status' says who), what is above it is \
-                 being configured, or the system is going to sleep: try again later"
+                 being configured, the system is going to sleep, or it was found suspended and is \
+                 resumed first: try again later"
                     .into()
             }
             (Cause::TimedOut, Request::Stop) => {
