@@ -363,8 +363,11 @@ clean_up_after() {
 	wait_until nothing_is_left
 }
 
-# run_tests FUNCTION...: each is a subtest, from a clean start; dmesg and the device's judge have a look after each.
+# run_tests FUNCTION...: each is a subtest, from a clean start; dmesg and the device's judge have a look after each. Only those in the file
+# "only.PROGRAM", if that is there.
 run_tests() {
+	# shellcheck disable=SC2046 # a word a function
+	[ ! -e "only.${0##*/}" ] || set -- $(cat "only.${0##*/}")
 	ktap_print_header
 	ktap_set_plan $#
 	# The runner's sed shows a line when the next one comes.
