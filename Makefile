@@ -108,6 +108,10 @@ check: ## 2 min: formatting, lints and host tests
 coverage: ## which lines the host tests reach, by file (FILES=src/machine.rs: which of its lines they do not)
 	@tools/testing/coverage $(FILES)
 
+.PHONY: coverage-guest
+coverage-guest: samples tools ## 1 h: which lines of the module the guest's tests reach (TESTS=test_still: only that; FILES= as above)
+	@tools/testing/coverage --guest $(TESTS) $(FILES)
+
 .PHONY: mutants
 mutants: ## 1 h: whether the host tests notice any small change to what decides in the module (FILES=src/machine.rs: only there)
 	@tools/testing/mutants $(FILES)
@@ -134,4 +138,4 @@ clean: ## remove what was built in this tree; the build root and the kernels sta
 
 .PHONY: help
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
