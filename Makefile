@@ -15,7 +15,7 @@ tools := vfio-user-virtio virtio-stop frames guest-agent test-runner bench bench
 programs := at_once attach_xdp bind_xsk fail_allocation fuzz_files fuzz_owner hostile owner poll_file reset_unit
 cargo_static := --setenv RUSTFLAGS "-C target-feature=+crt-static"
 
-# The prepared kernel to build for: stock, or debug for `make test-debug`.
+# The prepared kernel to build for: stock, debug for `make test-debug`, or kcsan for `make test-kcsan`.
 KERNEL := stock
 
 ifdef KDIR
@@ -23,7 +23,7 @@ release = $(shell cat $(KDIR)/include/config/kernel.release)
 kbuild = $(MAKE) -C $(KDIR)
 else
 release = $(shell cat $$(tools/vm/kernel $(KERNEL))/release)
-kbuild = $(in_root) --kernel $(KERNEL) -- make -s $(if $(filter debug,$(KERNEL)),LLVM=1 CONFIG_VIRTIO_DEVICE_STOP_KUNIT_TEST=y) $(jobs) -C /usr/src/linux-build KERNELRELEASE=$(release) W=e
+kbuild = $(in_root) --kernel $(KERNEL) -- make -s $(if $(filter stock,$(KERNEL)),,LLVM=1) $(if $(filter debug,$(KERNEL)),CONFIG_VIRTIO_DEVICE_STOP_KUNIT_TEST=y) $(jobs) -C /usr/src/linux-build KERNELRELEASE=$(release) W=e
 endif
 built = $(CURDIR)/build/$(release)
 kbuild_module = $(kbuild) M=$(CURDIR) MO=$(built)
@@ -39,7 +39,7 @@ endif
 modules: fits ## build virtio_device_stop.ko (KDIR=... for a kernel of your own)
 	@mkdir -p build/$(release)
 	@$(kbuild_module) modules
-	@$(if $(filter debug,$(KERNEL)),,cp build/$(release)/virtio_device_stop.ko .)
+	@$(if $(filter debug kcsan,$(KERNEL)),,cp build/$(release)/virtio_device_stop.ko .)
 	@echo "virtio_device_stop.ko for $(release)"
 
 .PHONY: samples
@@ -87,6 +87,10 @@ test: ## 30 min: check, and the guest tests on the stock kernel; ends with "N pa
 .PHONY: test-debug
 test-debug: ## 11 min: KUnit and the module's guest tests on a debug kernel, whose first build takes 20 min
 	@tools/testing/tier test-debug
+
+.PHONY: test-kcsan
+test-kcsan: ## look for data races, by hand, on a kernel with KCSAN, whose first build takes 15 min
+	@tools/testing/tier test-kcsan
 
 .PHONY: test-all
 test-all: ## hours: everything, with all cycles, on both kernels, and fuzz

@@ -57,12 +57,16 @@ struct Args {
     /// The module for the debug kernel
     #[arg(long, value_name = "KO")]
     debug_module: Option<PathBuf>,
+    /// The module for the kernel that looks for data races
+    #[arg(long, value_name = "KO")]
+    kcsan_module: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum TierName {
     Test,
     TestDebug,
+    TestKcsan,
     TestAll,
 }
 
@@ -71,6 +75,7 @@ impl From<TierName> for Tier {
         match name {
             TierName::Test => Self::Test,
             TierName::TestDebug => Self::TestDebug,
+            TierName::TestKcsan => Self::TestKcsan,
             TierName::TestAll => Self::TestAll,
         }
     }
@@ -151,11 +156,15 @@ fn test(args: &Args) -> Result<Results, Error> {
     let modules = |kernel| match kernel {
         Kernel::Stock => args.stock_module.as_deref(),
         Kernel::Debug | Kernel::Leaks => args.debug_module.as_deref(),
+        Kernel::Kcsan => args.kcsan_module.as_deref(),
     };
     for guest in &guests {
         if modules(guest.kernel).is_none() {
-            let stock = guest.kernel == Kernel::Stock;
-            return Err(Error::NoModule(if stock { "stock" } else { "debug" }));
+            return Err(Error::NoModule(match guest.kernel {
+                Kernel::Stock => "stock",
+                Kernel::Debug | Kernel::Leaks => "debug",
+                Kernel::Kcsan => "kcsan",
+            }));
         }
     }
     let logs = args.top.join("build/testing").join(tier.name());
@@ -175,7 +184,7 @@ fn test(args: &Args) -> Result<Results, Error> {
             .silence
             .map_or_else(|| tier.silence(), Duration::from_secs),
         logs: &logs,
-        command: &|guest| command(&testing, guest, modules(guest.kernel)),
+        command: &|guest| command(&testing, &logs, guest, modules(guest.kernel)),
     };
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(Error::Signals)?;
     let listen = move |events: Sender<Event>| {
@@ -205,8 +214,8 @@ fn test(args: &Args) -> Result<Results, Error> {
     Ok(results)
 }
 
-/// The program that is this guest.
-fn command(testing: &Path, guest: &Guest, module: Option<&Path>) -> Command {
+/// The program that is this guest. The data races that its kernel reports, if it looks for them, are added to a file among the logs.
+fn command(testing: &Path, logs: &Path, guest: &Guest, module: Option<&Path>) -> Command {
     let mut command = Command::new(testing.join(if guest.is_alone() { "ends" } else { "guest" }));
     if !guest.is_alone() {
         command.args(["--suite", guest.suite]);
@@ -215,6 +224,10 @@ fn command(testing: &Path, guest: &Guest, module: Option<&Path>) -> Command {
         Kernel::Stock => command.args(["--kernel", "stock"]),
         Kernel::Debug => command.args(["--kernel", "debug"]),
         Kernel::Leaks => command.args(["--kernel", "debug", "--leaks"]),
+        Kernel::Kcsan => {
+            let command = command.args(["--kernel", "kcsan", "--races"]);
+            command.arg(logs.join("races"))
+        }
     };
     command.args(["--protocol", &guest.protocol.to_string()]);
     if let Some(module) = module {

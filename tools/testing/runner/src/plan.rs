@@ -29,7 +29,9 @@ pub(crate) enum Tier {
     Test,
     /// On the debug kernel, in minutes.
     TestDebug,
-    /// All that there is, on both.
+    /// On the kernel that looks for data races.
+    TestKcsan,
+    /// All that there is, on the stock and the debug kernel.
     TestAll,
 }
 
@@ -39,6 +41,7 @@ impl Tier {
         match self {
             Self::Test => "test",
             Self::TestDebug => "test-debug",
+            Self::TestKcsan => "test-kcsan",
             Self::TestAll => "test-all",
         }
     }
@@ -46,7 +49,7 @@ impl Tier {
     /// For how long a guest may say nothing: a result of all cycles takes its time.
     pub(crate) fn silence(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Test | Self::TestDebug => 300,
+            Self::Test | Self::TestDebug | Self::TestKcsan => 300,
             Self::TestAll => 1800,
         })
     }
@@ -61,6 +64,8 @@ pub(crate) enum Kernel {
     Debug,
     /// The same, which looks for leaked memory besides.
     Leaks,
+    /// One that looks for data races.
+    Kcsan,
 }
 
 impl fmt::Display for Kernel {
@@ -69,6 +74,7 @@ impl fmt::Display for Kernel {
             Self::Stock => "stock",
             Self::Debug => "debug",
             Self::Leaks => "leaks",
+            Self::Kcsan => "kcsan",
         })
     }
 }
@@ -91,7 +97,8 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// By which protocols a program is run in `make test` or `make test-debug`. `make test-all` runs it by both.
+/// By which protocols a program is run in `make test`, `make test-debug` or `make test-kcsan`. `make test-all` runs it by both, on the
+/// first two kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Runs {
@@ -123,6 +130,8 @@ struct Program {
     debug: Option<Runs>,
     /// On the debug kernel with a look for leaked memory, likewise.
     leaks: Option<Runs>,
+    /// On the kernel that looks for data races, likewise.
+    kcsan: Option<Runs>,
     /// What it may take on two idle processors without KVM, on either kernel, without the boot.
     seconds: [u64; 2],
     /// How many cycles it does, in `make test` and `make test-debug`, and in `make test-all`: its argument.
@@ -135,6 +144,7 @@ impl Program {
             Kernel::Stock => self.stock,
             Kernel::Debug => self.debug,
             Kernel::Leaks => self.leaks,
+            Kernel::Kcsan => self.kcsan,
         }
     }
 
@@ -143,7 +153,7 @@ impl Program {
         Duration::from_secs(match kernel {
             Kernel::Stock => stock,
             Kernel::Debug => debug,
-            Kernel::Leaks => 2 * debug,
+            Kernel::Leaks | Kernel::Kcsan => 2 * debug,
         })
     }
 
@@ -274,10 +284,10 @@ impl Plan {
         guests
     }
 
-    /// What a tier leaves out, a line a kernel and protocol: `make test-all` runs it.
+    /// What a tier leaves out, a line a kernel and protocol, if `make test-all` runs it.
     pub(crate) fn left_out(&self, tier: Tier) -> Vec<String> {
         let mut lines = Vec::new();
-        if tier == Tier::TestAll {
+        if matches!(tier, Tier::TestKcsan | Tier::TestAll) {
             return lines;
         }
         for (_, kernel, protocol) in Self::places(tier).filter(|place| place.0 == MODULE) {
@@ -316,7 +326,7 @@ impl Plan {
 
     /// The suites, kernels and protocols of a tier.
     fn places(tier: Tier) -> impl Iterator<Item = (&'static str, Kernel, Protocol)> {
-        use Kernel::{Debug, Leaks, Stock};
+        use Kernel::{Debug, Kcsan, Leaks, Stock};
         use Protocol::{DeviceStop, Suspend};
         [
             (BOOT, Stock, DeviceStop),
@@ -327,12 +337,16 @@ impl Plan {
             (MODULE, Debug, Suspend),
             (MODULE, Leaks, DeviceStop),
             (MODULE, Leaks, Suspend),
+            (BOOT, Kcsan, DeviceStop),
+            (MODULE, Kcsan, DeviceStop),
+            (MODULE, Kcsan, Suspend),
         ]
         .into_iter()
         .filter(move |(_, kernel, _)| match tier {
             Tier::Test => *kernel == Stock,
-            Tier::TestDebug => *kernel != Stock,
-            Tier::TestAll => true,
+            Tier::TestDebug => matches!(kernel, Debug | Leaks),
+            Tier::TestKcsan => *kernel == Kcsan,
+            Tier::TestAll => *kernel != Kcsan,
         })
     }
 }
@@ -409,13 +423,14 @@ mod tests {
 
     const SMALL: &str = r#"
         [boot]
+        boot_x = { kcsan = "both", seconds = [0, 10] }
         [vfio_user_virtio]
         end_device = { stock = "both", seconds = [10, 0], cycles = [3, 50] }
         test_device = { stock = "both", seconds = [5, 0] }
         [virtio_device_stop]
         end_a = { stock = "suspend", debug = "test-all", seconds = [20, 60], cycles = [5, 500] }
-        test_b = { stock = "both", debug = "both", seconds = [140, 140] }
-        test_c = { stock = "both", debug = "device-stop", leaks = "suspend", seconds = [10, 30] }
+        test_b = { stock = "both", debug = "both", kcsan = "device-stop", seconds = [140, 140] }
+        test_c = { stock = "both", debug = "device-stop", leaks = "suspend", kcsan = "suspend", seconds = [10, 30] }
         test_d = { stock = "both", seconds = [1, 0] }
     "#;
 
@@ -459,6 +474,23 @@ mod tests {
             names(&plan.guests(Tier::TestAll, |name| name == "end_a")).len(),
             4
         );
+    }
+
+    #[test]
+    fn only_one_tier_looks_for_races() {
+        let plan = parse(SMALL);
+        assert_eq!(
+            names(&plan.guests(Tier::TestKcsan, |_| true)),
+            [
+                "kcsan device-stop: test_b",
+                "kcsan suspend: test_c",
+                "boot: boot_x",
+            ]
+        );
+        assert!(plan
+            .guests(Tier::TestAll, |_| true)
+            .iter()
+            .all(|guest| guest.kernel != Kernel::Kcsan));
     }
 
     #[test]
