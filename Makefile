@@ -100,6 +100,10 @@ test-all: ## hours: everything, with all cycles, on both kernels, and fuzz
 fuzz: ## 4 min: fuzz the reference device, a minute each target, as test-all does (FUZZ=control: only that)
 	@tools/fuzz/run 60 $(FUZZ)
 
+.PHONY: soak
+soak: modules tools ## 30 min: everything at random under load (MINUTES=, SEED=, PROTOCOL=suspend); CYCLES=100000: that many plain stops
+	@SEED=$(SEED) tools/testing/ends --protocol $(or $(PROTOCOL),device-stop) $(if $(CYCLES),end_soak_cycles=$(CYCLES),end_soak=$(or $(MINUTES),30))
+
 .PHONY: bench
 bench: modules tools ## 10 min: what a stop costs, a table, and pictures in build/bench (BENCH=stop: only that)
 	@build/bin/bench $(BENCH)

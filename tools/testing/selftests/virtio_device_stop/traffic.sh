@@ -127,18 +127,23 @@ session_has_ended() {
 	[ -e /tmp/session_is_over ] || [ -s /tmp/wrong_lines ]
 }
 
-# start_load NAME FILE...: fio on a file of the disk, and on these.
+# start_load NAME FILE...: fio on a file of the disk, and on these, and traffic.
 start_load() {
+	start_disks "$@"
 	rm -f /tmp/enough /tmp/all_frames
 	echo $FIRST >/tmp/lines_back
+	numbered_frames &
+	session >/tmp/wrong_lines 2>&1 &
+}
+
+# start_disks NAME FILE...: fio on a file of the disk, and on these.
+start_disks() {
 	mkdir -p /tmp/mount
 	mkfs.ext4 -q "/dev/$DISK" && mount "/dev/$DISK" /tmp/mount || fail "no file system"
 	printf '[%s]\nfilename=%s\n' disk /tmp/mount/file "$@" >/tmp/jobs
 	fio --size=16M --rw=randwrite --bs=4k --iodepth=8 --ioengine=libaio --direct=1 --verify=crc32c --verify_fatal=1 \
 		--verify_backlog=64 --verify_async=0 --time_based --runtime=7200 --eta=never --thread /tmp/jobs >/tmp/fio 2>&1 &
 	FIO=$!
-	numbered_frames &
-	session >/tmp/wrong_lines 2>&1 &
 }
 
 end_load() {
@@ -153,6 +158,10 @@ end_load() {
 	expect "bytes echoed" "$(device_get of_type.peer.tcp_echoed)" $(((back - FIRST) * (${#back} + 1)))
 	echo "# $((back - FIRST)) lines have come back by one TCP session"
 	DEVICE=disk
+	end_disks
+}
+
+end_disks() {
 	kill -INT "$FIO"
 	wait_until fio_is_over
 	fio_found_no_error || fail "fio found an error"
@@ -161,7 +170,7 @@ end_load() {
 
 # shellcheck disable=SC2317 # called by wait_until
 fio_is_over() {
-	[ ! -d "/proc/$FIO" ] || grep -q zombie "/proc/$FIO/status"
+	[ ! -d "/proc/$FIO" ] || grep -qs zombie "/proc/$FIO/status"
 }
 
 counted() {
