@@ -15,7 +15,7 @@ tools := vfio-user-virtio virtio-stop frames guest-agent test-runner bench bench
 programs := at_once attach_xdp bind_xsk fail_allocation fuzz_files fuzz_owner hostile owner poll_file reset_unit
 cargo_static := --setenv RUSTFLAGS "-C target-feature=+crt-static"
 
-# The prepared kernel to build for: stock, debug for `make test-debug`, or kcsan for `make test-kcsan`.
+# The prepared kernel to build for: stock, debug for `make test-debug`, kcsan for `make test-kcsan`, or sid.
 KERNEL := stock
 
 ifdef KDIR
@@ -39,7 +39,7 @@ endif
 modules: fits ## build virtio_device_stop.ko (KDIR=... for a kernel of your own)
 	@mkdir -p build/$(release)
 	@$(kbuild_module) modules
-	@$(if $(filter debug kcsan,$(KERNEL)),,cp build/$(release)/virtio_device_stop.ko .)
+	@$(if $(filter stock,$(KERNEL)),cp build/$(release)/virtio_device_stop.ko .)
 	@echo "virtio_device_stop.ko for $(release)"
 
 .PHONY: samples

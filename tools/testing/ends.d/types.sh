@@ -37,7 +37,7 @@ verdict() {
 
 end_types() {
 	local line type driver keys specs=() arguments=() types=("${null_types[@]}")
-	[ "$kernel" = stock ] || types+=("${debug_null_types[@]}")
+	[ "$kernel" != debug ] || types+=("${debug_null_types[@]}")
 	for line in "${types[@]}"; do
 		read -r type driver keys <<<"$line"
 		specs+=("null,id=$type,$keys,protocol=$protocol,name=type$type")
