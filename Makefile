@@ -15,7 +15,7 @@ tools := vfio-user-virtio virtio-stop frames guest-agent test-runner bench bench
 programs := at_once attach_xdp bind_xsk fail_allocation fuzz_files fuzz_owner hostile owner poll_file reset_unit
 cargo_static := --setenv RUSTFLAGS "-C target-feature=+crt-static"
 
-# The prepared kernel to build for: stock, debug for `make test-debug`, kcsan for `make test-kcsan`, or sid.
+# The prepared kernel to build for: stock, debug for `make test-debug`, kcsan for `make test-kcsan`, or sid for `make test-sid`.
 KERNEL := stock
 
 ifdef KDIR
@@ -23,7 +23,7 @@ release = $(shell cat $(KDIR)/include/config/kernel.release)
 kbuild = $(MAKE) -C $(KDIR)
 else
 release = $(shell cat $$(tools/vm/kernel $(KERNEL))/release)
-kbuild = $(in_root) --kernel $(KERNEL) -- make -s $(if $(filter stock,$(KERNEL)),,LLVM=1) $(if $(filter debug,$(KERNEL)),CONFIG_VIRTIO_DEVICE_STOP_KUNIT_TEST=y) $(jobs) -C /usr/src/linux-build KERNELRELEASE=$(release) W=e
+kbuild = $(in_root) --kernel $(KERNEL) -- make -s $(if $(filter debug kcsan,$(KERNEL)),LLVM=1) $(if $(filter debug,$(KERNEL)),CONFIG_VIRTIO_DEVICE_STOP_KUNIT_TEST=y) $(jobs) -C /usr/src/linux-build KERNELRELEASE=$(release) W=e
 endif
 built = $(CURDIR)/build/$(release)
 kbuild_module = $(kbuild) M=$(CURDIR) MO=$(built)
@@ -91,6 +91,10 @@ test-debug: ## 11 min: KUnit and the module's guest tests on a debug kernel, who
 .PHONY: test-kcsan
 test-kcsan: ## look for data races, by hand, on a kernel with KCSAN, whose first build takes 15 min
 	@tools/testing/tier test-kcsan
+
+.PHONY: test-sid
+test-sid: ## 15 min: the module's guest tests on the newest kernel of Debian's sid and experimental, built by sid's compilers
+	@tools/testing/tier test-sid
 
 .PHONY: test-all
 test-all: ## hours: everything, with all cycles, on both kernels, and fuzz

@@ -60,6 +60,9 @@ struct Args {
     /// The module for the kernel that looks for data races
     #[arg(long, value_name = "KO")]
     kcsan_module: Option<PathBuf>,
+    /// The module for sid's kernel
+    #[arg(long, value_name = "KO")]
+    sid_module: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -67,6 +70,7 @@ enum TierName {
     Test,
     TestDebug,
     TestKcsan,
+    TestSid,
     TestAll,
 }
 
@@ -76,6 +80,7 @@ impl From<TierName> for Tier {
             TierName::Test => Self::Test,
             TierName::TestDebug => Self::TestDebug,
             TierName::TestKcsan => Self::TestKcsan,
+            TierName::TestSid => Self::TestSid,
             TierName::TestAll => Self::TestAll,
         }
     }
@@ -88,7 +93,7 @@ enum Error {
     #[error("no test program '{0}' in this tier: see --list")]
     NoProgram(String),
     #[error("--{0}-module is needed")]
-    NoModule(&'static str),
+    NoModule(Kernel),
     #[error("can't write to {0}")]
     Write(String, #[source] io::Error),
     #[error("can't listen for signals")]
@@ -157,13 +162,13 @@ fn test(args: &Args) -> Result<Results, Error> {
         Kernel::Stock => args.stock_module.as_deref(),
         Kernel::Debug | Kernel::Leaks => args.debug_module.as_deref(),
         Kernel::Kcsan => args.kcsan_module.as_deref(),
+        Kernel::Sid => args.sid_module.as_deref(),
     };
     for guest in &guests {
         if modules(guest.kernel).is_none() {
             return Err(Error::NoModule(match guest.kernel {
-                Kernel::Stock => "stock",
-                Kernel::Debug | Kernel::Leaks => "debug",
-                Kernel::Kcsan => "kcsan",
+                Kernel::Leaks => Kernel::Debug,
+                kernel => kernel,
             }));
         }
     }
@@ -228,6 +233,7 @@ fn command(testing: &Path, logs: &Path, guest: &Guest, module: Option<&Path>) ->
             let command = command.args(["--kernel", "kcsan", "--races"]);
             command.arg(logs.join("races"))
         }
+        Kernel::Sid => command.args(["--kernel", "sid"]),
     };
     command.args(["--protocol", &guest.protocol.to_string()]);
     if let Some(module) = module {

@@ -31,6 +31,8 @@ pub(crate) enum Tier {
     TestDebug,
     /// On the kernel that looks for data races.
     TestKcsan,
+    /// On the newest kernel of Debian's sid and experimental.
+    TestSid,
     /// All that there is, on the stock and the debug kernel.
     TestAll,
 }
@@ -42,6 +44,7 @@ impl Tier {
             Self::Test => "test",
             Self::TestDebug => "test-debug",
             Self::TestKcsan => "test-kcsan",
+            Self::TestSid => "test-sid",
             Self::TestAll => "test-all",
         }
     }
@@ -49,7 +52,7 @@ impl Tier {
     /// For how long a guest may say nothing: a result of all cycles takes its time.
     pub(crate) fn silence(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Test | Self::TestDebug | Self::TestKcsan => 300,
+            Self::Test | Self::TestDebug | Self::TestKcsan | Self::TestSid => 300,
             Self::TestAll => 1800,
         })
     }
@@ -66,6 +69,8 @@ pub(crate) enum Kernel {
     Leaks,
     /// One that looks for data races.
     Kcsan,
+    /// The newest of Debian's sid and experimental.
+    Sid,
 }
 
 impl fmt::Display for Kernel {
@@ -75,6 +80,7 @@ impl fmt::Display for Kernel {
             Self::Debug => "debug",
             Self::Leaks => "leaks",
             Self::Kcsan => "kcsan",
+            Self::Sid => "sid",
         })
     }
 }
@@ -97,8 +103,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// By which protocols a program is run in `make test`, `make test-debug` or `make test-kcsan`. `make test-all` runs it by both, on the
-/// first two kernels.
+/// By which protocols a program is run in `make test` and so on. `make test-all` runs it by both, on the stock and the debug kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Runs {
@@ -132,6 +137,8 @@ struct Program {
     leaks: Option<Runs>,
     /// On the kernel that looks for data races, likewise.
     kcsan: Option<Runs>,
+    /// On sid's kernel, likewise.
+    sid: Option<Runs>,
     /// What it may take on two idle processors without KVM, on either kernel, without the boot.
     seconds: [u64; 2],
     /// How many cycles it does, in `make test` and `make test-debug`, and in `make test-all`: its argument.
@@ -145,13 +152,14 @@ impl Program {
             Kernel::Debug => self.debug,
             Kernel::Leaks => self.leaks,
             Kernel::Kcsan => self.kcsan,
+            Kernel::Sid => self.sid,
         }
     }
 
     fn budget(&self, kernel: Kernel) -> Duration {
         let [stock, debug] = self.seconds;
         Duration::from_secs(match kernel {
-            Kernel::Stock => stock,
+            Kernel::Stock | Kernel::Sid => stock,
             Kernel::Debug => debug,
             Kernel::Leaks | Kernel::Kcsan => 2 * debug,
         })
@@ -287,7 +295,8 @@ impl Plan {
     /// What a tier leaves out, a line a kernel and protocol, if `make test-all` runs it.
     pub(crate) fn left_out(&self, tier: Tier) -> Vec<String> {
         let mut lines = Vec::new();
-        if matches!(tier, Tier::TestKcsan | Tier::TestAll) {
+        // `make test-all` runs nothing on the kernels of the other two.
+        if matches!(tier, Tier::TestAll | Tier::TestKcsan | Tier::TestSid) {
             return lines;
         }
         for (_, kernel, protocol) in Self::places(tier).filter(|place| place.0 == MODULE) {
@@ -326,7 +335,7 @@ impl Plan {
 
     /// The suites, kernels and protocols of a tier.
     fn places(tier: Tier) -> impl Iterator<Item = (&'static str, Kernel, Protocol)> {
-        use Kernel::{Debug, Kcsan, Leaks, Stock};
+        use Kernel::{Debug, Kcsan, Leaks, Sid, Stock};
         use Protocol::{DeviceStop, Suspend};
         [
             (BOOT, Stock, DeviceStop),
@@ -340,13 +349,16 @@ impl Plan {
             (BOOT, Kcsan, DeviceStop),
             (MODULE, Kcsan, DeviceStop),
             (MODULE, Kcsan, Suspend),
+            (MODULE, Sid, DeviceStop),
+            (MODULE, Sid, Suspend),
         ]
         .into_iter()
         .filter(move |(_, kernel, _)| match tier {
             Tier::Test => *kernel == Stock,
             Tier::TestDebug => matches!(kernel, Debug | Leaks),
             Tier::TestKcsan => *kernel == Kcsan,
-            Tier::TestAll => *kernel != Kcsan,
+            Tier::TestSid => *kernel == Sid,
+            Tier::TestAll => !matches!(kernel, Kcsan | Sid),
         })
     }
 }
@@ -429,8 +441,8 @@ mod tests {
         test_device = { stock = "both", seconds = [5, 0] }
         [virtio_device_stop]
         end_a = { stock = "suspend", debug = "test-all", seconds = [20, 60], cycles = [5, 500] }
-        test_b = { stock = "both", debug = "both", kcsan = "device-stop", seconds = [140, 140] }
-        test_c = { stock = "both", debug = "device-stop", leaks = "suspend", kcsan = "suspend", seconds = [10, 30] }
+        test_b = { stock = "both", debug = "both", kcsan = "device-stop", sid = "suspend", seconds = [140, 140] }
+        test_c = { stock = "both", debug = "device-stop", leaks = "suspend", kcsan = "suspend", sid = "both", seconds = [10, 30] }
         test_d = { stock = "both", seconds = [1, 0] }
     "#;
 
@@ -467,6 +479,10 @@ mod tests {
             ]
         );
         assert_eq!(
+            names(&plan.guests(Tier::TestSid, |_| true)),
+            ["sid suspend: test_b test_c", "sid device-stop: test_c"]
+        );
+        assert_eq!(
             names(&plan.guests(Tier::Test, |name| name == "end_a")).len(),
             1
         );
@@ -474,6 +490,8 @@ mod tests {
             names(&plan.guests(Tier::TestAll, |name| name == "end_a")).len(),
             4
         );
+        let all = plan.guests(Tier::TestAll, |_| true);
+        assert!(all.iter().all(|guest| guest.kernel != Kernel::Sid));
     }
 
     #[test]
@@ -529,6 +547,7 @@ mod tests {
             ]
         );
         assert!(plan.left_out(Tier::TestAll).is_empty());
+        assert!(plan.left_out(Tier::TestSid).is_empty());
     }
 
     #[test]
