@@ -128,6 +128,11 @@ coverage-guest: samples tools ## 1 h: which lines of the module the guest's test
 mutants: ## 1 h: whether the host tests notice any small change to what decides in the module (FILES=src/machine.rs: only there)
 	@tools/testing/mutants $(FILES)
 
+.PHONY: mutants-kernel
+mutants-kernel: samples tools ## 40 min: whether the guest's tests notice what is taken out of the rest of the module (MUTANTS=07: only that)
+	@$(MAKE) samples KERNEL=debug KDIR=
+	@tools/testing/mutants-kernel $(MUTANTS)
+
 .PHONY: install
 install: modules ## install the module for the kernel in KDIR (default: the running one's)
 ifdef KDIR
