@@ -51,6 +51,21 @@ test_poll_tells_of_a_stopping_device() {
 	resume
 }
 
+# Nobody is in the machine meanwhile whom somebody has sent.
+test_poll_tells_of_a_reset() {
+	./poll_file "$STOP/state" >/tmp/polled &
+	poller=$!
+	wait_until last_is /tmp/polled running
+	echo 1 >"$(pci)/reset" || fail "the function can't be reset"
+	wait_until states_were "running unavailable running"
+	kill $poller
+}
+
+# states_were STATES: one after the other; whoever polls may be told of one twice.
+states_were() {
+	[ "$(uniq /tmp/polled | xargs)" = "$1" ]
+}
+
 stop_tells() {
 	stop
 	told "stopping" stopped
@@ -73,5 +88,5 @@ test_uevents_tell_before_and_after_but_never_while_stopped() {
 	uevents_of stop_tells
 }
 
-run_tests test_poll_tells_of_every_change test_poll_tells_of_a_stopping_device \
+run_tests test_poll_tells_of_every_change test_poll_tells_of_a_stopping_device test_poll_tells_of_a_reset \
 	test_uevents_tell_before_and_after_but_never_while_stopped

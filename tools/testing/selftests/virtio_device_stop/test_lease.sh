@@ -128,5 +128,17 @@ test_stop_without_a_lease() {
 	expect "reason" "$(cat "$STOP/reason")" lease_expired
 }
 
+# A timer that goes off later would find nothing where the module was.
+test_timer_goes_with_the_module() {
+	store "$STOP/lease_ms" 2000 >/dev/null
+	stop
+	now
+	begin=$NOW
+	rmmod virtio_device_stop || fail "the module can't be unloaded"
+	wait_until older_than 3000
+	load_module
+	expect "state" "$(state)" running
+}
+
 run_tests test_stop_of_a_killed_agent_ends test_lease_is_what_the_agent_has_chosen test_renewed_lease_lasts test_exact_resume_ends_no_other_stop \
-	test_stop_without_a_lease
+	test_stop_without_a_lease test_timer_goes_with_the_module
