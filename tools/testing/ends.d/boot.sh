@@ -42,6 +42,28 @@ boot_reports_a_warning_in_spite_of_the_status() {
 	boots 125 -- sh -c 'echo "WARNING: planted" >/dev/kmsg; exit 0'
 }
 
+# The kernel's own, and those of the virtio core.
+boot_tells_data_races_apart() {
+	local say='echo on >/proc/sys/kernel/printk_devkmsg
+	for function; do
+		echo ==================
+		echo "BUG: KCSAN: data-race in $function / planted"
+		echo "write to 0x0 of 4 bytes by task 1 on cpu 0:"
+		echo " planted+0x1/0x2 [virtio_device_stop]" | grep "^ $function+"
+		echo "Reported by Kernel Concurrency Sanitizer on:"
+		echo "Comm: virtio_device_stop"
+		echo ==================
+	done >/dev/kmsg'
+	boots 0 --kernel kcsan --races "$devices/races" -- sh -c "$say" _ some other some
+	check "the kernel's own are no failure, and told" [ "$(grep -c '^ *2  data-race in some / planted$' "$devices/errors")" -eq 1 ]
+	check "and kept" [ "$(grep -c '^BUG: KCSAN: data-race in .* / planted$' "$devices/races")" -eq 3 ]
+	boots 125 --kernel kcsan -- sh -c "$say" _ some virtio_add_status
+	check "what may be ours is shown" grep -q '^ *BUG: KCSAN: data-race in virtio_add_status / planted$' "$devices/errors"
+	boots 125 --kernel kcsan -- sh -c "$say" _ planted
+	check "and what the module takes part in" grep -q '^ * planted+0x1/0x2 \[virtio_device_stop]$' "$devices/errors"
+	boots 0 --kernel kcsan -- grep -q 'setup_watchpoints: [1-9]' /sys/kernel/debug/kcsan
+}
+
 boot_reports_a_guest_without_a_status() {
 	boots 123 -- reboot -f
 }
