@@ -120,8 +120,12 @@ step_agent() {
 
 # let_unload: a device that did not answer is watched until another stop has ended, and keeps the module until then.
 let_unload() {
-	store "$STOP/state" stop >/dev/null 2>&1
-	store "$STOP/state" resume >/dev/null 2>&1
+	for name in $LOADED; do
+		use "$name"
+		store "$STOP/state" stop >/dev/null 2>&1
+		store "$STOP/state" resume >/dev/null 2>&1
+	done
+	use "$TARGET"
 }
 
 # no_lease_has_ended: of whoever resumes what it has stopped, or has a file that is closed.
