@@ -190,6 +190,7 @@ test_random() {
 	done
 	tell
 	end_load
+	let_unload
 	for name in $LOADED swap; do
 		accounts "$name"
 	done
