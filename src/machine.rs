@@ -35,6 +35,8 @@
 //! * A stopped device that shows that it runs goes to *running*. If it shows SUSPEND with
 //!   DRIVER_OK,
 //!   it is on its way, and goes to *aborting*.
+//! * One that is found to have stopped before it was asked goes from *stopping* to *resuming*; one
+//!   that shows SUSPEND with DRIVER_OK is asked when it runs, or goes there when the stop ends.
 //! * A resume that is not in time while a stop is pending leads back to where it came from.
 //! * From *aborting*, another stop may wait for the one that is pending (S).
 //! * Under S a device that has stopped, but does not resume, goes from *aborting* to *failed*

@@ -6,10 +6,7 @@ use super::super::state::{
     Error,
     State, //
 };
-use super::super::status::{
-    Protocol,
-    Seen, //
-};
+use super::super::status::Protocol;
 use super::phase::{
     Above,
     Before,
@@ -213,7 +210,8 @@ impl Machine {
         }
     }
 
-    /// Whether it is to resume since a holder has closed it, or its stop has come late.
+    /// Whether it is to resume since a holder has closed it, its stop has come late, or it was found
+    /// to have stopped.
     pub fn resumes_by_itself(&self) -> bool {
         matches!(
             self.phase,
@@ -258,18 +256,8 @@ impl Machine {
         self.resume_from(now, by, before, timeout_us);
     }
 
-    /// The device shows that it has stopped, or may have, and nobody has asked for that.
-    pub(super) fn resume_found(&mut self, now: u64, seen: Seen) {
-        self.handshake = if seen == Seen::Stopped {
-            Handshake::Stopped
-        } else {
-            // It may have been asked before. What is no answer may hide that it has stopped.
-            Handshake::ResumeAsked {
-                since: now,
-                again: seen != Seen::Between,
-                cleared: false,
-            }
-        };
+    /// The device has stopped, or that may be, and nobody has asked for it: it is to resume.
+    pub(super) fn resume_found(&mut self, now: u64) {
         let timeout_us = self.timeout_us(self.holder.map_or(Asker::Anybody, Asker::Holder));
         self.resume_from(now, Resumer::Nobody, Before::Found, timeout_us);
     }

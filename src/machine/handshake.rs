@@ -61,11 +61,11 @@ impl Machine {
                     }
                     Quiescing::Announcing | Quiescing::Settling => return None,
                     // Somebody writes to the configuration space still.
-                    _ if !protocol.allows_buffers() && self.configuring > 0 => {
+                    Quiescing::Ask if !protocol.allows_buffers() && self.configuring > 0 => {
                         self.look_again(now);
                         return None;
                     }
-                    Quiescing::Ask | Quiescing::AskWhenRunning => Access::Stop,
+                    Quiescing::Ask => Access::Stop,
                 }
             }
             Phase::Stopping { .. } | Phase::Stopped { .. } => Access::Read,
@@ -162,22 +162,12 @@ impl Machine {
             // Nobody has asked for that: it has been taken for running when it was not.
             (Phase::Quiescing { by, .. }, Seen::Stopped) => {
                 self.answer(by, Err(Error::Busy));
-                self.resume_found(now, seen);
+                self.handshake = Handshake::Stopped;
+                self.resume_found(now);
                 return true;
             }
-            (
-                Phase::Quiescing {
-                    by, since, until, ..
-                },
-                Seen::Between,
-            ) => {
-                self.phase = Phase::Quiescing {
-                    by,
-                    since,
-                    until,
-                    step: Quiescing::AskWhenRunning,
-                };
-            }
+            // It is asked when it runs. However the stop ends before that, it is not forgotten.
+            (Phase::Quiescing { .. }, Seen::Between) => self.resume_is_due(now, true),
             (Phase::Quiescing { .. }, _) => self.not_asked(now, Error::NoDriver),
             (Phase::Stopping { .. }, Seen::Stopped) => self.acknowledged(now),
             (Phase::Stopping { .. }, _) => {}
@@ -239,9 +229,14 @@ impl Machine {
     }
 
     fn resume_is_asked(&mut self, now: u64) {
+        self.resume_is_due(now, false);
+    }
+
+    /// `again`: it is to be asked, if it stops.
+    pub(super) fn resume_is_due(&mut self, now: u64, again: bool) {
         self.handshake = Handshake::ResumeAsked {
             since: now,
-            again: false,
+            again,
             cleared: false,
         };
     }
@@ -266,8 +261,14 @@ impl Machine {
     /// wants that; if it runs, it may have been left before it did.
     pub fn found(&mut self, now: u64, seen: Seen) {
         match seen {
-            Seen::Stopped | Seen::Between | Seen::Ones | Seen::Garbage => {
-                self.resume_found(now, seen);
+            Seen::Stopped => {
+                self.handshake = Handshake::Stopped;
+                self.resume_found(now);
+            }
+            // It may have been asked before. What is no answer may hide that it has stopped.
+            Seen::Between | Seen::Ones | Seen::Garbage => {
+                self.resume_is_due(now, seen != Seen::Between);
+                self.resume_found(now);
             }
             Seen::Running => self.effects.notify = true,
             Seen::NotReady | Seen::Reset | Seen::NeedsReset => {}
@@ -275,12 +276,12 @@ impl Machine {
     }
 
     /// A resume that the device has not acknowledged is asked for once more. Not under
-    /// VIRTIO_F_SUSPEND: what asks for it has SUSPEND set, and would ask for another stop if the
-    /// device resumed just before. What clears SUSPEND may be written once more.
+    /// VIRTIO_F_SUSPEND if it was: what asks for it has SUSPEND set, and would ask for another stop
+    /// if the device resumed just before. What clears SUSPEND may be written once more.
     pub(super) fn ask_again(&mut self) {
         let may = self.protocol() == Some(Protocol::DeviceStop);
         if let Handshake::ResumeAsked { again, cleared, .. } = &mut self.handshake {
-            *again = may;
+            *again |= may;
             *cleared = false;
         }
     }

@@ -6,12 +6,10 @@ use super::super::state::{
     Error,
     Reason, //
 };
-use super::super::status::Seen;
 use super::phase::{
     Before,
     Handshake,
     Phase,
-    Quiescing,
     Resumer, //
 };
 use super::Machine;
@@ -49,7 +47,9 @@ impl Machine {
                     Before::Found | Before::ResumeUnanswered => (false, false),
                 };
                 self.stats.last_resume = self.cost(now);
-                self.stats.resumes += u64::from(was_asked);
+                let was_only_due = before == Before::Found
+                    && matches!(self.handshake, Handshake::ResumeAsked { again: true, .. });
+                self.stats.resumes += u64::from(was_asked && !was_only_due);
                 self.stats.dropped += u64::from(dropped);
                 self.stats.late_acks += u64::from(late && had_stopped);
                 if dropped {
@@ -96,15 +96,15 @@ impl Machine {
 
     /// A stop ends before the device was asked.
     pub(super) fn not_asked(&mut self, now: u64, error: Error) {
-        let Phase::Quiescing { by, step, .. } = self.phase else {
-            return;
-        };
-        self.answer(by, Err(error));
-        self.nonsense = None;
-        if step == Quiescing::AskWhenRunning {
-            return self.resume_found(now, Seen::Between);
+        if let Phase::Quiescing { by, .. } = self.phase {
+            self.answer(by, Err(error));
         }
-        self.rest(Reason::None);
+        self.nonsense = None;
+        if matches!(self.handshake, Handshake::ResumeAsked { .. }) {
+            self.resume_found(now);
+        } else {
+            self.rest(Reason::None);
+        }
     }
 
     /// Nobody waits for the stop any more that the device was asked for.

@@ -97,8 +97,9 @@ pub(super) enum Handshake {
     StopAsked { since: u64, called_off: bool },
     /// It has stopped, and was not asked to resume.
     Stopped,
-    /// To resume. `again`: to be asked once more, which VIRTIO_F_SUSPEND does not allow. `cleared`:
-    /// it was asked by clearing SUSPEND, too.
+    /// To resume, or it is to be if it stops: nobody has asked for that. `again`: to be asked once
+    /// more, under VIRTIO_F_SUSPEND only if it was not yet. `cleared`: it was asked by clearing
+    /// SUSPEND, too.
     ResumeAsked {
         since: u64,
         again: bool,
@@ -121,8 +122,6 @@ pub(super) enum Quiescing {
     Settling,
     /// The device is to be asked.
     Ask,
-    /// The same, when it runs: it shows that it is about to, or about to stop.
-    AskWhenRunning,
 }
 
 /// The driver that the device is bound to.

@@ -72,8 +72,8 @@ const FAULTS: &[Fault] = &[
     (
         "a_stopper_that_is_not_answered",
         "machine/outcome.rs",
-        "        self.answer(by, Err(error));\n        self.nonsense = None;",
-        "        let _ = (by, error);\n        self.nonsense = None;",
+        "        if let Phase::Quiescing { by, .. } = self.phase {\n            self.answer(by, Err(error));\n        }",
+        "        let _ = error;",
     ),
     (
         "a_stop_without_a_time_limit",

@@ -31,7 +31,8 @@ fn a_device_that_does_not_come_to_run_is_not_forgotten() {
         bench.is(State::Running, Reason::None);
         bench.is_notified_and_released();
         assert!(bench.device.writes.is_empty(), "{error:?}");
-        assert_eq!(bench.machine.stats().late_acks, 0);
+        let stats = bench.machine.stats();
+        assert_eq!((stats.late_acks, stats.resumes), (0, 0));
     };
     // Its time is over; who waits is killed.
     for error in [Error::Busy, Error::Killed] {
@@ -48,15 +49,46 @@ fn a_device_that_does_not_come_to_run_is_not_forgotten() {
         }
         ends(&mut bench, error);
     }
-    // It does stop.
+    // It does stop, before or after somebody else has it resumed.
+    for resumes in [false, true] {
+        let mut bench = bench(S);
+        bench.device.shows = Some(READY | 16);
+        if resumes {
+            assert!(bench.machine.ask_stop(0, ALL, false).is_ok());
+            bench.pass(SECOND / 2);
+            assert!(bench.machine.ask_resume(bench.now, ALL, None).is_ok());
+            bench.pass(SECOND / 4);
+        } else {
+            assert_eq!(bench.stop(), Err(Error::Busy));
+        }
+        bench.is(State::Resuming, Reason::None);
+        bench.device.status = READY & !4 | 16;
+        bench.device.shows = None;
+        bench.pass(SECOND / 10);
+        bench.is(State::Running, Reason::None);
+        assert_eq!(
+            bench.device.writes,
+            [READY | 16],
+            "as the specification has it"
+        );
+        assert_eq!(bench.machine.stats().resumes, 1);
+    }
+    // First it shows nonsense, for longer than anybody waits.
     let mut bench = bench(S);
+    let mut settings = bench.machine.settings();
+    settings.timeout_us = 600 * SECOND;
+    bench.machine.set(settings);
     bench.device.shows = Some(READY | 16);
-    assert_eq!(bench.stop(), Err(Error::Busy));
+    let ask = bench.machine.ask_stop(0, ALL, false);
+    bench.pass(SECOND);
+    bench.device.shows = Some(READY & !8);
+    bench.pass(200 * SECOND);
+    bench.is(State::Unavailable, Reason::Gone);
+    assert_eq!(bench.wait(ask), Err(Error::Gone));
     bench.device.status = READY & !4 | 16;
     bench.device.shows = None;
-    bench.pass(2 * SECOND);
-    bench.is(State::Running, Reason::None);
-    assert_eq!(bench.device.status, READY);
+    bench.pass(200 * SECOND);
+    assert_eq!(bench.device.status, READY, "it is not left stopped");
 }
 
 /// Nobody has stopped it: that it runs again is no end of a stop.
