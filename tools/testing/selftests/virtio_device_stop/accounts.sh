@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=busybox
 #
-# For end_soak.sh: what both sides have counted in the end, and whether the guest is as it was. The two may differ by what is in
-# RELOADS, RESETS and GIVEN_UP: how often the module was loaded anew, the disk reset, or a stop perhaps given up.
+# For end_soak.sh: what both sides have counted, after each step and in the end, and whether the guest is as it was. The two may differ by
+# what is in RELOADS, RESETS and GIVEN_UP: how often the module was loaded anew, the disk reset, or a stop perhaps given up.
 
 # What both sides count.
-COUNTERS="stops.requested stops.acknowledged stops.called_off stops.resumed stops.dropped stops.acknowledged_with_requests
+COUNTERS="stops.requested stops.acknowledged stops.called_off stops.resumed stops.dropped
 	requests.failed requests.dropped requests.taken_while_stopped notifications_lost resets"
 
 # counted_by_module NAME: how many stops it has seen acknowledged since it was loaded.
@@ -60,6 +60,21 @@ none_in_flight() {
 	[ "$(device_get counters.requests.in_flight)" = 0 ]
 }
 
+# begin_step NAME, end_step NAME: what both sides have counted in between, unless the module was loaded anew. A stop that was given up, or
+# that a reset has ended, may be acknowledged unseen.
+begin_step() {
+	step_acknowledged=$(since "$1" stops.acknowledged)
+	step_counted=$(counted_by_module "$1")
+}
+
+end_step() {
+	[ "$EVENT" != reload ] || return 0
+	unseen=1
+	! is_plain || unseen=0
+	is_between "stops of $1 in this step that the module has not counted" 0 \
+		$(($(since "$1" stops.acknowledged) - step_acknowledged - $(counted_by_module "$1") + step_counted)) $unseen
+}
+
 # accounts NAME: what was asked of the device has come to an end, and each side has counted it.
 accounts() {
 	use "$1"
@@ -68,7 +83,9 @@ accounts() {
 		$(($(device_get counters.requests.completed) + $(device_get counters.requests.dropped) + $(device_get counters.requests.kept))) \
 		"$(device_get counters.requests.taken)"
 	# Of the function, by the driver before, and by the driver after it.
+	most_resets=0
 	if [ "$1" = disk ]; then
+		most_resets=$RESETS
 		is_between "resets of $1" "$RESETS" "$(since "$1" resets)" $((3 * RESETS))
 	else
 		expect "resets of $1" "$(since "$1" resets)" 0
@@ -85,11 +102,11 @@ accounts() {
 	called_off=$(since "$1" stops.called_off)
 	resumed=$(since "$1" stops.resumed)
 	dropped=$(since "$1" stops.dropped)
-	is_between "stops of $1 that a reset has ended" 0 $((acknowledged - resumed - dropped)) "$RESETS"
+	is_between "stops of $1 that a reset has ended" 0 $((acknowledged - resumed - dropped)) "$most_resets"
 	if suspends; then
-		is_between "stops of $1 that are not acknowledged" 0 $((requested - acknowledged)) "$RESETS"
+		is_between "stops of $1 that are not acknowledged" 0 $((requested - acknowledged)) "$most_resets"
 	else
-		is_between "stops of $1 that are neither acknowledged nor called off" $((-GIVEN_UP)) $((requested - acknowledged - called_off)) "$RESETS"
+		is_between "stops of $1 that are neither acknowledged nor called off" $((-GIVEN_UP)) $((requested - acknowledged - called_off)) "$most_resets"
 	fi
 	counted=$(($(cat "/tmp/counted_$1") + $(counted_by_module "$1")))
 	is_between "stops of $1 that the module has not counted" 0 $((acknowledged - counted)) $((GIVEN_UP + RELOADS))

@@ -274,11 +274,18 @@ available() {
 	awk '/^MemAvailable/ { print int($2 / 1024) }' /proc/meminfo
 }
 
+# swapped_out: how many pages were.
+swapped_out() {
+	awk '/^pswpout / { print $2 }' /proc/vmstat
+}
+
 # Memory gets short, and what swaps out waits for the end of a lease.
 step_swap() {
 	use swap
 	store "$STOP/lease_ms" $((2000 + PAUSE * 10)) >/dev/null
 	expect "stop" "$(store "$STOP/state" stop)" ok
+	expiries=$(stat lease_expiries)
+	written=$(swapped_out)
 	room=$(($(available) + 16))
 	dd if=/dev/zero of=/mnt/fill bs=1M count=$room 2>/tmp/fill &
 	filler=$!
@@ -286,6 +293,8 @@ step_swap() {
 	rm /mnt/fill
 	grep -q "^$room+0 records out" /tmp/fill || fail "memory was not filled: $(cat /tmp/fill)"
 	wait_until rests
+	expect "leases that have ended" "$(stat lease_expiries)" $((expiries + 1))
+	[ "$(swapped_out)" -gt "$written" ] || fail "nothing was swapped out"
 	SWAPS=$((SWAPS + 1))
 }
 
