@@ -129,7 +129,7 @@ mutants: ## 1 h: whether the host tests notice any small change to what decides 
 	@tools/testing/mutants $(FILES)
 
 .PHONY: mutants-kernel
-mutants-kernel: samples tools ## 40 min: whether the guest's tests notice what is taken out of the rest of the module (MUTANTS=07: only that)
+mutants-kernel: samples tools ## 40 min: whether the guest's tests notice what is taken out of the rest of the module (MUTANTS=01: only that)
 	@$(MAKE) samples KERNEL=debug KDIR=
 	@tools/testing/mutants-kernel $(MUTANTS)
 

@@ -22,7 +22,8 @@ of() {
 [ -d $module ] || insmod /vds/modules/virtio_device_stop.ko
 counters=$(low "$(cat $module/sections/__llvm_prf_cnts)")
 data=$(low "$(cat $module/sections/__llvm_prf_data)")
-rmmod virtio_device_stop
+# What has been counted since it was loaded would be missing.
+rmmod virtio_device_stop || exit 1
 for file in "$kept"/*; do
 	echo "counters $(of "$file" "$counters" "$counters_size")"
 done

@@ -58,6 +58,7 @@ fail_each() {
 		case "$replies, " in *", $REPLY, "*) ;; *) replies="$replies, $REPLY" ;; esac
 	done
 	echo "# $1: $failed of $WANTED_IN_ALL allocations have failed, $ours of them the module's: ${replies#, }"
+	[ $((2 * failed)) -gt "$cycles" ] || fail "of $cycles, only $failed have failed"
 	[ $ours -gt 0 ] || fail "none of these was the module's"
 }
 

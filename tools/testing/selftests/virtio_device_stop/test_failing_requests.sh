@@ -17,7 +17,7 @@ FAULTS=/sys/kernel/debug/fail_make_request
 
 # requests_fail PERCENT: of those of the disk; until the test has ended, however it does.
 requests_fail() {
-	trap 'echo 0 >$FAULTS/probability' EXIT
+	trap 'echo 0 >$FAULTS/probability; echo 0 >"/sys/block/$DISK/make-it-fail"' EXIT
 	echo 1 >"/sys/block/$DISK/make-it-fail"
 	echo "$1" >$FAULTS/probability
 }
@@ -128,6 +128,11 @@ test_disk_that_can_not_be_flushed_is_not_negotiated_with() {
 	is_as_before
 }
 
+if [ ! -d $FAULTS ]; then
+	ktap_print_header
+	ktap_skip_all "the kernel has no CONFIG_FAIL_MAKE_REQUEST"
+	exit "$KSFT_SKIP"
+fi
 # However often, and without a word to the log.
 echo -1 >$FAULTS/times
 echo 0 >$FAULTS/verbose
