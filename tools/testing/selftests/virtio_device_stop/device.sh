@@ -310,9 +310,10 @@ trouble() {
 	kernel_says | grep -E "$TROUBLE" | grep -v "${1:-^$}" | sed 's/^/# /' | grep .
 }
 
+# Says all around it: a "Call Trace" alone does not tell what the trouble is.
 dmesg_is_clean() {
 	if kernel_says | grep -qE "$TROUBLE"; then
-		trouble
+		kernel_says | grep -E -B 20 -A 40 "$TROUBLE" | head -n 200 | sed 's/^/# /'
 		return 1
 	fi
 }
