@@ -52,7 +52,7 @@ choose() {
 # All choices of a step are made before it begins, so that they depend on nothing else.
 draw() {
 	choose agent agent agent agent agent agent agent agent agent agent agent agent burst burst \
-		plugged plugged plugged other_nic other_nic swap
+		plugged plugged plugged plugged other_nic other_nic renegotiated swap
 	STEP=$CHOSEN
 	choose disk disk host nic
 	TARGET=$CHOSEN
@@ -67,7 +67,7 @@ draw() {
 	choose unplugged removed unbound
 	EXIT=$CHOSEN
 	# shellcheck disable=SC2086 # a word a state
-	choose $STATES
+	choose $STATES random_status random_status io_errors
 	CONDITION=$CHOSEN
 	random 300
 	PAUSE=$CHOICE

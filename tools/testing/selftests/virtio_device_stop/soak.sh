@@ -298,6 +298,47 @@ step_swap() {
 	SWAPS=$((SWAPS + 1))
 }
 
+# Its status reads as random bytes until its driver has gone: each request ends, with one of the errors that there are.
+enter_random_status() {
+	store "$STOP/timeout_ms" 100 >/dev/null
+	device_set "show_status=random:$PAUSE"
+	for request in stop resume stop "resume force"; do
+		answer=$(store "$STOP/state" "$request")
+		case $answer in
+		ok | "$ENXIO" | "$EBUSY" | "$ETIMEDOUT" | "$EIO" | "$ENODEV" | "$ESTALE") ;;
+		*) fail "$request of a device with a random status: '$answer'" ;;
+		esac
+	done
+}
+
+# Every second read fails, and whoever has asked for it is told, until its driver has gone. It stops and resumes all the same.
+enter_io_errors() {
+	rm -f /tmp/enough_reads /tmp/failed_reads
+	failed=$(device_get counters.requests.failed)
+	device_set io_error_every=2
+	while [ ! -e /tmp/enough_reads ]; do
+		dd if="/dev/$DISK" of=/dev/null bs=4k count=8 iflag=direct 2>/dev/null || echo failed >>/tmp/failed_reads
+	done &
+	reader=$!
+	wait_until test -s /tmp/failed_reads
+	stop
+	pause
+	resume
+	rm /tmp/failed_reads
+	wait_until test -s /tmp/failed_reads
+	touch /tmp/enough_reads
+	wait_until has_ended $reader
+	[ "$(device_get counters.requests.failed)" -gt "$failed" ] || fail "the device has failed no request"
+}
+
+# A driver that is lied to breaks rules that it can't know of, and the kernel tells of I/O errors.
+forgive() {
+	case $CONDITION in
+	random_status) device_do forget-breaches ;;
+	io_errors) io_errors_are_expected ;;
+	esac
+}
+
 # The disk that can be unplugged loses its driver, whatever state it is in. What was written to it is there when it is back.
 step_plugged() {
 	DEVICE=plugged
@@ -310,6 +351,7 @@ step_plugged() {
 	unbound) echo "$VDEV" >/sys/bus/virtio/drivers/virtio_blk/unbind ;;
 	esac
 	device_do behave
+	forgive
 	case $EXIT in
 	unplugged) plug ;;
 	removed)
@@ -327,9 +369,12 @@ step_plugged() {
 # Likewise a network card.
 step_other_nic() {
 	use other_nic
+	# Whether a frame is lost is another matter.
+	[ "$CONDITION" != io_errors ] || CONDITION=random_status
 	enter "$CONDITION"
 	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_net/unbind
 	device_do behave
+	forgive
 	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_net/bind
 	driver_is_new
 	nic=$(echo "/sys/bus/virtio/devices/$VDEV/net/"*)
@@ -337,6 +382,27 @@ step_other_nic() {
 	/usr/sbin/ip link set "$nic" up
 	wait_until holds "/sys/class/net/$nic/operstate" up
 	frames "$nic" 50 --patience 120 >/tmp/other_frames 2>&1 || fail "$(cat /tmp/other_frames)"
+}
+
+# The module comes to a disk whose driver is there already, and that accepts its feature at the second attempt only.
+step_renegotiated() {
+	let_unload
+	RELOADS=$((RELOADS + 1))
+	wait_until unload
+	DEVICE=plugged
+	find_device
+	bind_again
+	io_works
+	load_module
+	expect "reason" "$(cat "$STOP/reason")" bound_before
+	device_set refuse_to_stop=true
+	expect "renegotiate" "$(store "$STOP/renegotiate" 1)" "$EOPNOTSUPP"
+	io_works
+	device_do behave
+	expect "renegotiate" "$(store "$STOP/renegotiate" 1)" ok
+	REQUEST=
+	driver_is_new
+	io_works
 }
 
 # A request that was pending has ended, and the device works.
