@@ -20,9 +20,11 @@ unload() {
 	done
 }
 
-# load SAMPLE ARGUMENT: prints why it can't be loaded, or "ok".
+# load SAMPLE ARGUMENT...: prints why it can't be loaded, or "ok".
 load() {
-	if message=$(insmod "$1.ko" "$2" 2>&1); then
+	sample=$1
+	shift
+	if message=$(insmod "$sample.ko" "$@" 2>&1); then
 		echo ok
 	else
 		echo "${message##*: }"
@@ -170,6 +172,16 @@ test_several_stop_together() {
 	wait_until holds "$3/state" running
 	expect "state" "$(state)" stopped
 	resume
+	expect "insmod" "$(load stop_device "index=${2#virtio}" "other=${VDEV#virtio}")" ok
+	expect "state" "$(state)" stopped
+	holds "$3/state" stopped || fail "the other one has not stopped"
+	rmmod stop_device
+	wait_until holds "$3/state" running
+	wait_until state_is running
+	# That is EEXIST, which the kernel keeps for modules that are there already.
+	expect "insmod" "$(load stop_device "index=${2#virtio}" "other=${2#virtio}")" "$EBUSY"
+	expect "insmod" "$(load stop_device "index=${2#virtio}" other=2000000000)" "$ENODEV"
+	holds "$3/state" running || fail "one was stopped, and the other was not"
 	store "$STOP/accept_bit39" 0 >/dev/null
 	bind_disk ambiguous
 	DISK=$1 VDEV=$2 STOP=$3

@@ -427,8 +427,8 @@ test_unbind_of_one_that_does_not_resume() {
 	frames_are_all_back 100
 }
 
-# The driver would wait for the answer with the lock held.
-test_commands_to_one_that_does_not_answer_fail() {
+# The device does not stop, and its driver goes on without an answer. It would wait for that with the lock held.
+let_go_without_an_answer() {
 	if suspends; then
 		device_set acknowledge=never
 	else
@@ -442,6 +442,10 @@ test_commands_to_one_that_does_not_answer_fail() {
 	expect "reason" "$(cat "$STOP/reason")" stop_unanswered
 	wait_until may_be_configured
 	wait_until nobody_hangs
+}
+
+test_commands_to_one_that_does_not_answer_fail() {
+	let_go_without_an_answer
 	commands=$(kind control)
 	device_set io_hold=no acknowledge=at-once resume=at-once
 	wait_until state_is running
@@ -459,6 +463,33 @@ may_be_configured() {
 	does_not_hang ip link set "$NIC" mtu 1400
 	[ $STATUS -eq 0 ] || return
 	does_not_hang ip link set "$NIC" mtu 1500
+}
+
+# goes_after_its_driver_was_let_go HOW
+goes_after_its_driver_was_let_go() {
+	let_go_without_an_answer
+	"$1"
+	echo "$VDEV" >/sys/bus/virtio/drivers/virtio_net/unbind
+	wait_until nobody_hangs
+	device_do behave
+	device_do forget-breaches
+	rebind
+	start_frames 100
+	frames_are_all_back 100
+}
+
+test_unbind_after_its_driver_was_let_go() {
+	goes_after_its_driver_was_let_go true
+}
+
+needs_reset() {
+	device_do needs-reset
+	wait_until holds "$STOP/reason" needs_reset
+	does_not_hang ip link set "$NIC" mtu 1400
+}
+
+test_needs_a_reset_after_its_driver_was_let_go() {
+	goes_after_its_driver_was_let_go needs_reset
 }
 
 test_nobody_waits_for_one_that_needs_a_reset() {
@@ -491,4 +522,5 @@ run_tests test_frames_come_through_stops test_ping_waits_for_the_end_of_a_stop \
 	test_driver_does_not_wait_for_commands_with_the_lock_held \
 	test_stop_waits_for_the_lock_no_longer_than_it_may test_resume_does_not_wait_for_the_lock \
 	$vlan_tests test_two_are_stopped_in_any_order test_unbind_resumes_it \
-	test_unbind_of_one_that_does_not_resume test_commands_to_one_that_does_not_answer_fail test_nobody_waits_for_one_that_needs_a_reset
+	test_unbind_of_one_that_does_not_resume test_commands_to_one_that_does_not_answer_fail \
+	test_unbind_after_its_driver_was_let_go test_needs_a_reset_after_its_driver_was_let_go test_nobody_waits_for_one_that_needs_a_reset

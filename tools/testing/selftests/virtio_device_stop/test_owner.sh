@@ -225,6 +225,33 @@ test_resume_by_root_is_under_way() {
 	owner_goes
 }
 
+# What root has asked in vain the owner asks again, if it is told to.
+test_root_has_resumed_in_vain() {
+	owner "$(device_of)"
+	asks stop ok
+	device_never_resumes
+	store "$STOP/timeout_ms" 200 >/dev/null
+	expect "resume by root" "$(store "$STOP/state" "resume force")" "$ETIMEDOUT"
+	expect "state" "$(state)" failed
+	asks resume "$EBUSY $VDEV 16"
+	asks "resume 200" "$ETIMEDOUT $VDEV 16"
+	device_do behave
+	wait_until state_is running
+	asks resume ok
+	owner_goes
+}
+
+test_stopped_device_needs_a_reset() {
+	owner "$(device_of)"
+	asks stop ok
+	device_do needs-reset
+	asks resume "$EIO $VDEV 13"
+	asks resume ok
+	owner_goes
+	bind_again
+	expect "state" "$(state)" running
+}
+
 test_stop_is_called_off_by_its_owner() {
 	device_set acknowledge=never
 	echo 600000 >"$STOP/timeout_ms"
@@ -437,6 +464,7 @@ driver virtio_net virtio_scsi virtio_rng
 run_tests test_stop_is_its_owner_s_own test_stop_ends_with_its_owner test_last_one_that_has_the_file_counts \
 	test_owner_is_killed_while_it_stops test_owner_is_killed_while_it_resumes test_owner_is_killed_after_what_has_failed \
 	test_stop_that_has_lapsed_is_told_of test_what_is_not_its_own_is_left_alone test_resume_by_root_is_under_way \
+	test_root_has_resumed_in_vain test_stopped_device_needs_a_reset \
 	test_stop_is_called_off_by_its_owner test_two_owners \
 	test_lease_ends_what_its_owner_does_not test_one_that_has_not_resumed_is_asked_again test_device_that_leaves test_module_stays_while_a_file_is_open \
 	test_what_makes_no_sense_is_refused test_all_or_none test_random_calls
