@@ -136,13 +136,14 @@ impl Device {
             status.field.found_ready();
             status.accepted = accepted;
         }
-        self.bound();
-        self.find_stopped();
+        self.bound_and_looked_at();
     }
 
-    /// This module may have been unloaded while the device did not resume.
-    fn find_stopped(self: &Arc<Self>) {
+    /// This module may have been unloaded while the device did not resume. Nobody can have it
+    /// stopped before it was looked at.
+    fn bound_and_looked_at(self: &Arc<Self>) {
         let mut entered = self.enter();
+        entered.guarded.machine.bound();
         let epoch = entered.guarded.machine.epoch();
         let found = {
             let mut status = self.status.lock();

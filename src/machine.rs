@@ -279,9 +279,12 @@ impl Machine {
         self.above != Above::Working
     }
 
-    /// Whether the system must not sleep: what is above would wait for ever, or is about to.
+    /// Whether the system must not sleep: what is above would wait for ever, or is about to, or the
+    /// driver for what it has given a device that has stopped.
     pub fn keeps_awake(&self) -> bool {
-        self.is_quiesced() || self.state().0 == State::Stopping
+        self.is_quiesced()
+            || self.state().0 == State::Stopping
+            || matches!(self.phase, Phase::Resuming { .. } | Phase::ResumeUnanswered)
     }
 
     /// Whether somebody has to look at the device, so that the module has to stay. A stop that

@@ -214,7 +214,9 @@ impl Machine {
                 return false;
             }
             (Handshake::Stopped, Seen::Stopped) => self.resume_is_asked(now),
-            (Handshake::ResumeAsked { again, .. }, Seen::Stopped) if *again => *again = false,
+            (Handshake::ResumeAsked { again, since, .. }, Seen::Stopped) if *again => {
+                (*again, *since) = (false, now);
+            }
             (Handshake::ResumeAsked { cleared, .. }, Seen::Stopped) if written => {
                 *cleared = true;
                 self.stats.suspend_cleared += 1;

@@ -32,6 +32,7 @@ impl Machine {
     pub(super) fn runs(&mut self, now: u64) {
         let was_asked = matches!(self.handshake, Handshake::ResumeAsked { .. });
         let had_stopped = was_asked || self.handshake == Handshake::Stopped;
+        let was_only_due = matches!(self.handshake, Handshake::ResumeAsked { again: true, .. });
         let mut note = Reason::None;
         match self.phase {
             Phase::Stopped { .. } => {
@@ -47,9 +48,8 @@ impl Machine {
                     Before::Found | Before::ResumeUnanswered => (false, false),
                 };
                 self.stats.last_resume = self.cost(now);
-                let was_only_due = before == Before::Found
-                    && matches!(self.handshake, Handshake::ResumeAsked { again: true, .. });
-                self.stats.resumes += u64::from(was_asked && !was_only_due);
+                let was_found_due = was_only_due && before == Before::Found;
+                self.stats.resumes += u64::from(was_asked && !was_found_due);
                 self.stats.dropped += u64::from(dropped);
                 self.stats.late_acks += u64::from(late && had_stopped);
                 if dropped {
@@ -79,7 +79,7 @@ impl Machine {
                 note = Reason::StopDropped;
             }
             Phase::ResumeUnanswered => {}
-            _ => self.stats.late_acks += u64::from(had_stopped),
+            _ => self.stats.late_acks += u64::from(had_stopped && !was_only_due),
         }
         if had_stopped {
             self.handshake = Handshake::Idle;
@@ -129,7 +129,10 @@ impl Machine {
         if let Resumer::Asker(by) = by {
             self.answer(by, Err(error));
         }
-        self.stats.timeouts += u64::from(error == Error::TimedOut);
+        let was_only_due = before == Before::Found
+            && matches!(self.handshake, Handshake::ResumeAsked { again: true, .. });
+        let was_asked = by != Resumer::Nobody || !was_only_due;
+        self.stats.timeouts += u64::from(error == Error::TimedOut && was_asked);
         self.stats.last_resume = self.cost(now);
         self.stats.lease_expiries += u64::from(by == Resumer::Lease);
         if by == Resumer::Leaver {
@@ -144,6 +147,11 @@ impl Machine {
             Before::StopUnanswered { since } if !has_stopped => Phase::StopUnanswered { since },
             _ => Phase::ResumeUnanswered,
         });
+        if was_only_due {
+            // It shows SUSPEND, and has not suspended, for as long as it may take: it may show that
+            // for ever.
+            self.unquiesce();
+        }
         self.look_again(now);
     }
 }

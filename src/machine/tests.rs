@@ -1163,6 +1163,17 @@ fn the_system_stays_awake_while_a_stop_is_under_way() {
     assert!(bench.machine.ask_stop(0, ALL, false).is_ok());
     bench.run();
     assert!(!bench.machine.is_quiesced() && bench.machine.keeps_awake());
+    // Or the driver waits for a device that has stopped late, and does not resume.
+    let mut bench = given_up(D);
+    bench.pass(SECOND);
+    bench.device.resumes_after = NEVER;
+    bench.device.status |= 32;
+    bench.pass(SECOND / 2);
+    bench.is(State::Resuming, Reason::StopTimeout);
+    assert!(!bench.machine.is_quiesced() && bench.machine.keeps_awake());
+    bench.pass(20 * SECOND);
+    bench.is(State::Failed, Reason::ResumeUnanswered);
+    assert!(!bench.machine.is_quiesced() && bench.machine.keeps_awake());
 }
 
 #[test]

@@ -124,3 +124,48 @@ fn a_device_that_an_owner_finds_suspended_has_as_long_as_the_owner_grants() {
     bench.pass(20 * MS);
     bench.is(State::Failed, Reason::ResumeUnanswered);
 }
+
+/// It is to be asked if it stops; the other form of that has its time, too.
+#[test]
+fn a_device_that_suspends_late_has_time_to_resume() {
+    for waits in [SECOND * 4 / 5, 10 * SECOND] {
+        let mut bench = bench(S);
+        bench.device.shows = Some(READY | 16);
+        assert_eq!(bench.stop(), Err(Error::Busy));
+        bench.is(State::Resuming, Reason::None);
+        bench.pass(waits);
+        bench.device.resumes_after = SECOND / 10;
+        bench.device.status = READY & !4 | 16;
+        bench.device.shows = None;
+        bench.pass(3 * SECOND);
+        bench.is(State::Running, Reason::None);
+        assert_eq!(bench.device.writes, [READY | 16], "after {waits} us");
+        let stats = bench.machine.stats();
+        assert_eq!((stats.suspend_cleared, stats.late_acks), (0, 0));
+        assert_eq!(stats.resumes, u64::from(waits < SECOND));
+    }
+}
+
+/// Such as one that runs all the same: a stop of it leads to nothing.
+#[test]
+fn a_device_that_shows_suspend_for_ever_is_let_go() {
+    let mut bench = bench(S);
+    bench.device.shows = Some(READY | 16);
+    assert_eq!(bench.stop(), Err(Error::Busy));
+    bench.is(State::Resuming, Reason::None);
+    assert!(bench.machine.is_quiesced());
+    bench.pass(2 * SECOND);
+    bench.is(State::Failed, Reason::ResumeUnanswered);
+    bench.is_released();
+    assert_eq!(bench.machine.stats().timeouts, 0);
+    assert_eq!(bench.resume(), Err(Error::TimedOut));
+    bench.is_released();
+    assert!(bench.device.writes.is_empty());
+    assert!(bench.machine.is_busy(), "it is watched");
+    bench.device.shows = None;
+    bench.pass(2 * SECOND);
+    bench.is(State::Running, Reason::None);
+    assert!(!bench.machine.is_busy());
+    let stats = bench.machine.stats();
+    assert_eq!((stats.late_acks, stats.resumes), (0, 0));
+}

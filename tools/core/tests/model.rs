@@ -46,7 +46,7 @@ fn against_core() {
         core: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 325_889);
+    holds(DeviceStop, bounds, 296_989);
     holds(Suspend, bounds, 1_547_042);
 }
 
@@ -57,7 +57,7 @@ fn with_drivers_that_come_and_go() {
         core: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 415_169);
+    holds(DeviceStop, bounds, 378_729);
     holds(Suspend, bounds, 1_701_206);
 }
 
@@ -67,7 +67,7 @@ fn with_values_that_are_no_answers() {
         nonsense: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 319_928);
+    holds(DeviceStop, bounds, 292_592);
     holds(Suspend, bounds, 1_013_416);
 }
 
@@ -78,7 +78,7 @@ fn with_a_holder_that_may_die() {
         drivers: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 18_110);
+    holds(DeviceStop, bounds, 11_958);
     holds(Suspend, bounds, 100_355);
 }
 
@@ -90,7 +90,7 @@ fn with_another_module_that_holds() {
         drivers: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 18_074);
+    holds(DeviceStop, bounds, 11_922);
     holds(Suspend, bounds, 100_301);
 }
 
@@ -101,7 +101,7 @@ fn with_a_driver_above_that_is_busy() {
         drivers: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 35_242);
+    holds(DeviceStop, bounds, 28_194);
     holds(Suspend, bounds, 126_231);
 }
 
@@ -112,8 +112,8 @@ fn with_sleep_and_force() {
         drivers: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 37_248);
-    holds(Suspend, bounds, 194_634);
+    holds(DeviceStop, bounds, 24_836);
+    holds(Suspend, bounds, 176_258);
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn with_a_driver_that_configures() {
         drivers: true,
         ..Bounds::default()
     };
-    holds(DeviceStop, bounds, 26_848);
+    holds(DeviceStop, bounds, 18_048);
     holds(Suspend, bounds, 114_051);
 }
 

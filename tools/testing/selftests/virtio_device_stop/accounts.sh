@@ -2,7 +2,7 @@
 # shellcheck shell=busybox
 #
 # For end_soak.sh: what both sides have counted, after each step and in the end, and whether the guest is as it was. The two may differ by
-# what is in RELOADS, RESETS and GIVEN_UP: how often the module was loaded anew, the disk reset, or a stop perhaps given up.
+# how often the module was loaded anew (RELOADS), the disk reset (RESETS), or a stop of that device perhaps given up.
 
 # What both sides count.
 COUNTERS="stops.requested stops.acknowledged stops.called_off stops.resumed stops.dropped
@@ -41,6 +41,7 @@ begin_accounts() {
 		device_get "counters.$counter" >"/tmp/first_$1_$counter"
 	done
 	echo 0 >"/tmp/counted_$1"
+	echo 0 >"/tmp/given_up_$1"
 	[ "$1" != swap ] || requests_of swap >/tmp/first_requests
 }
 
@@ -69,8 +70,8 @@ begin_step() {
 
 end_step() {
 	[ "$EVENT" != reload ] || return 0
-	unseen=1
-	! is_plain || unseen=0
+	unseen=0
+	! may_be_given_up || unseen=1
 	is_between "stops of $1 in this step that the module has not counted" 0 \
 		$(($(since "$1" stops.acknowledged) - step_acknowledged - $(counted_by_module "$1") + step_counted)) $unseen
 }
@@ -97,6 +98,7 @@ accounts() {
 	for counter in requests.dropped requests.taken_while_stopped notifications_lost; do
 		expect "$counter of $1" "$(since "$1" $counter)" 0
 	done
+	given_up=$(cat "/tmp/given_up_$1")
 	requested=$(since "$1" stops.requested)
 	acknowledged=$(since "$1" stops.acknowledged)
 	called_off=$(since "$1" stops.called_off)
@@ -106,10 +108,10 @@ accounts() {
 	if suspends; then
 		is_between "stops of $1 that are not acknowledged" 0 $((requested - acknowledged)) "$most_resets"
 	else
-		is_between "stops of $1 that are neither acknowledged nor called off" $((-GIVEN_UP)) $((requested - acknowledged - called_off)) "$most_resets"
+		is_between "stops of $1 that are neither acknowledged nor called off" $((-given_up)) $((requested - acknowledged - called_off)) "$most_resets"
 	fi
 	counted=$(($(cat "/tmp/counted_$1") + $(counted_by_module "$1")))
-	is_between "stops of $1 that the module has not counted" 0 $((acknowledged - counted)) $((GIVEN_UP + RELOADS))
+	is_between "stops of $1 that the module has not counted" 0 $((acknowledged - counted)) $((given_up + RELOADS))
 	echo "# $1: $requested stops asked for, $acknowledged acknowledged, $called_off called off, $resumed resumed, $dropped dropped;" \
 		"the module has counted $counted"
 }
