@@ -242,6 +242,23 @@ test_stop_of_a_driver_that_is_not_ready() {
 	resume
 }
 
+# One that runs all the same is not held back by a stop that was refused.
+test_device_that_shows_suspend_unasked_works_on() {
+	suspends || return 0
+	store "$STOP/timeout_ms" 200 >/dev/null
+	timeouts=$(stat timeouts)
+	device_set show_status=always:0x1f
+	expect "stop" "$(store "$STOP/state" stop)" "$EBUSY"
+	wait_until state_is failed
+	is failed resume_unanswered
+	io_works
+	expect "timeouts" "$(stat timeouts)" "$timeouts"
+	device_set show_status=as-is
+	wait_until state_is running
+	stop
+	resume
+}
+
 test_needs_reset_on_a_resume() {
 	device_set resume=needs-reset
 	stop
@@ -321,7 +338,7 @@ run_tests test_resume_that_is_not_answered test_stop_that_stays_unanswered test_
 	test_status_of_ones_for_a_moment_changes_nothing test_status_of_ones_for_too_long_is_a_device_that_is_gone \
 	test_status_that_can_not_be_an_answer_is_nothing_to_build_on test_device_that_shows_both_bits_does_not_run_yet \
 	test_failed_needs_a_reset test_any_other_status_is_no_answer \
-	test_stop_of_a_driver_that_is_not_ready test_needs_reset_on_a_resume test_needs_reset_while_stopped \
+	test_stop_of_a_driver_that_is_not_ready test_device_that_shows_suspend_unasked_works_on test_needs_reset_on_a_resume test_needs_reset_while_stopped \
 	test_device_that_wants_suspend_cleared_is_resumed test_late_stop_of_one_that_takes_the_other_form_only \
 	test_requests_that_a_stopped_device_has_still \
 	test_in_flight_is_unknown_of_others
