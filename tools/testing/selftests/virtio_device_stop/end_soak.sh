@@ -112,6 +112,8 @@ step_agent() {
 	use "$TARGET"
 	"agent_$AGENT"
 	! is_plain || expect "stops and resumes" "$(stat stops) $(stat resumes)" "$((${before% *} + 1)) $((${before#* } + 1))"
+	# One that takes the other form of a resume takes no other until it has resumed.
+	[ "$MISBEHAVIOUR" != other_form ] || wait_until rests
 	# What was given up is not to be taken for unanswered.
 	store "$STOP/timeout_ms" $USUAL_TIMEOUT_MS >/dev/null
 	# The event may wait for what the device does not do.
