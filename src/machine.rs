@@ -284,7 +284,8 @@ impl Machine {
     pub fn keeps_awake(&self) -> bool {
         self.is_quiesced()
             || self.state().0 == State::Stopping
-            || matches!(self.phase, Phase::Resuming { .. } | Phase::ResumeUnanswered)
+            || matches!(self.phase, Phase::Resuming { .. })
+            || (self.phase == Phase::ResumeUnanswered && !self.is_only_due())
     }
 
     /// Whether somebody has to look at the device, so that the module has to stay. A stop that

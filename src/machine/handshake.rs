@@ -301,6 +301,11 @@ impl Machine {
         )
     }
 
+    /// Whether the device is to be asked to resume if it stops, and was not asked since that is so.
+    pub(super) fn is_only_due(&self) -> bool {
+        matches!(self.handshake, Handshake::ResumeAsked { again: true, .. })
+    }
+
     /// Whether the driver above is held.
     pub(super) fn is_held(&self) -> bool {
         self.above == Above::Quiesced

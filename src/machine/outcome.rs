@@ -32,7 +32,7 @@ impl Machine {
     pub(super) fn runs(&mut self, now: u64) {
         let was_asked = matches!(self.handshake, Handshake::ResumeAsked { .. });
         let had_stopped = was_asked || self.handshake == Handshake::Stopped;
-        let was_only_due = matches!(self.handshake, Handshake::ResumeAsked { again: true, .. });
+        let was_only_due = self.is_only_due();
         let mut note = Reason::None;
         match self.phase {
             Phase::Stopped { .. } => {
@@ -129,8 +129,7 @@ impl Machine {
         if let Resumer::Asker(by) = by {
             self.answer(by, Err(error));
         }
-        let was_only_due = before == Before::Found
-            && matches!(self.handshake, Handshake::ResumeAsked { again: true, .. });
+        let was_only_due = before == Before::Found && self.is_only_due();
         let was_asked = by != Resumer::Nobody || !was_only_due;
         self.stats.timeouts += u64::from(error == Error::TimedOut && was_asked);
         self.stats.last_resume = self.cost(now);

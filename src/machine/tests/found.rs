@@ -157,6 +157,7 @@ fn a_device_that_shows_suspend_for_ever_is_let_go() {
     bench.pass(2 * SECOND);
     bench.is(State::Failed, Reason::ResumeUnanswered);
     bench.is_released();
+    assert!(!bench.machine.keeps_awake());
     assert_eq!(bench.machine.stats().timeouts, 0);
     assert_eq!(bench.resume(), Err(Error::TimedOut));
     bench.is_released();
