@@ -123,6 +123,7 @@ fn a_device_that_an_owner_finds_suspended_has_as_long_as_the_owner_grants() {
     assert_eq!(bench.wait(ask), Err(Error::Busy));
     bench.pass(20 * MS);
     bench.is(State::Failed, Reason::ResumeUnanswered);
+    assert_eq!(bench.machine.stats().timeouts, 1, "it was asked to resume");
 }
 
 /// It is to be asked if it stops; the other form of that has its time, too.
