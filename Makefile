@@ -93,7 +93,7 @@ test-kcsan: ## look for data races, by hand, on a kernel with KCSAN, whose first
 	@tools/testing/tier test-kcsan
 
 .PHONY: test-sid
-test-sid: ## 15 min: the module's guest tests on the newest kernel of Debian's sid and experimental, built by sid's compilers
+test-sid: ## 8 min: the module's guest tests on the newest kernel of Debian's sid and experimental, built by sid's compilers
 	@tools/testing/tier test-sid
 
 .PHONY: test-all
