@@ -146,9 +146,9 @@ impl Machine {
             Before::StopUnanswered { since } if !has_stopped => Phase::StopUnanswered { since },
             _ => Phase::ResumeUnanswered,
         });
-        if was_only_due {
+        if was_only_due && self.nonsense.is_none() {
             // It shows SUSPEND, and has not suspended, for as long as it may take: it may show that
-            // for ever.
+            // for ever. What is no answer may hide that it has.
             self.unquiesce();
         }
         self.look_again(now);

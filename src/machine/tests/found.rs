@@ -171,3 +171,21 @@ fn a_device_that_shows_suspend_for_ever_is_let_go() {
     let stats = bench.machine.stats();
     assert_eq!((stats.late_acks, stats.resumes), (0, 0));
 }
+
+/// It may have suspended meanwhile.
+#[test]
+fn a_device_that_shows_suspend_and_then_nonsense_is_not_let_go() {
+    let mut bench = bench(S);
+    bench.device.shows = Some(READY | 16);
+    assert_eq!(bench.stop(), Err(Error::Busy));
+    bench.device.status = READY & !4 | 16;
+    bench.device.shows = Some(READY & !8);
+    bench.pass(2 * SECOND);
+    bench.is(State::Failed, Reason::ResumeUnanswered);
+    assert!(bench.machine.is_quiesced() && bench.device.writes.is_empty());
+    bench.device.shows = None;
+    bench.pass(2 * SECOND);
+    bench.is(State::Running, Reason::None);
+    bench.is_released();
+    assert_eq!(bench.device.status, READY);
+}
