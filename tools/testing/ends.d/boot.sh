@@ -34,6 +34,17 @@ boot_reports_a_timeout() {
 	boots 124 --timeout 15 -- sleep 1000
 }
 
+# What is written to that disk is never all there: one byte a second. Whoever closes it last would wait for that.
+boot_reports_a_guest_that_does_not_shut_down() {
+	truncate -s 64M "$devices/slow"
+	boots 124 --qemu-arg -drive --qemu-arg "file=$devices/slow,format=raw,if=none,id=slow,throttling.bps-write=1" \
+		--qemu-arg -device --qemu-arg virtio-blk-pci,drive=slow \
+		-- sh -c 'echo 0 >/proc/sys/kernel/hung_task_timeout_secs; modprobe virtio_pci && modprobe virtio_blk && [ -b /dev/vda ] || exit
+			exec 3>/dev/vda && dd if=/dev/zero bs=1M count=16 >&3 || exit
+			sleep 1000 &'
+	check "it says so" grep -q "has not shut down two minutes after its end" "$devices/errors"
+}
+
 boot_reports_an_oops() {
 	boots 125 -- sh -c 'echo c >/proc/sysrq-trigger'
 }
