@@ -334,6 +334,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_the_drivers_is_set_by_a_write() {
+        const DRIVERS: u8 = ACKNOWLEDGE | DRIVER | FAILED;
+        every_write(|write| {
+            let set = write.written & DRIVERS;
+            assert!(write.effect == Effect::Reset || write.after.value & set == set);
+        });
+    }
+
+    #[test]
     fn the_driver_never_sets_what_is_the_devices() {
         every_write(|write| {
             let set = write.after.value & !write.before.value;

@@ -117,3 +117,37 @@ impl Split {
         memory.load(GuestAddress(index))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const END: u64 = 0x1_0000;
+
+    /// Whether a virtqueue of eight is in memory that ends at END.
+    fn is_in(desc_table: u64, avail_ring: u64, used_ring: u64) -> bool {
+        let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
+        let state = QueueState {
+            max_size: 8,
+            next_avail: 0,
+            next_used: 0,
+            event_idx_enabled: false,
+            size: 8,
+            ready: true,
+            desc_table,
+            avail_ring,
+            used_ring,
+        };
+        Split::try_from(state).unwrap().is_in(&memory)
+    }
+
+    #[test]
+    fn all_of_each_part_has_to_be_there() {
+        // 2.7: 16 bytes a descriptor; 6 bytes and 2, or 8, an entry.
+        let (table, available, used) = (END - 8 * 16, END - 6 - 8 * 2, END - 8 - 8 * 8);
+        assert!(is_in(table, available, used));
+        assert!(!is_in(table + 16, available, used));
+        assert!(!is_in(table, available + 2, used));
+        assert!(!is_in(table, available, used + 4));
+    }
+}

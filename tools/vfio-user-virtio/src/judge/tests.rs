@@ -102,6 +102,17 @@ fn a_suspension_that_ends_in_a_reset_is_over() {
 }
 
 #[test]
+fn a_reset_by_other_means_ends_what_a_driver_owes() {
+    let rules = verdict(READY, |judge| {
+        judge.write(s(Stop::Running, READY, READY | SUSPEND));
+        judge.reset();
+        judge.write(s(Stop::Running, 0, 1));
+        judge.notification(0, true);
+    });
+    assert!(rules.is_empty(), "{rules:?}");
+}
+
+#[test]
 fn d_drv_1_stop_without_driver_ok() {
     let rules = verdict(11, |judge| {
         judge.write(d(Stop::Running, 11, 11 | DEVICE_STOPPED));
