@@ -132,19 +132,19 @@ impl Echo {
         // Nothing is in the way of the answer.
         let mut answers = std::mem::take(&mut self.wire.sent);
         match self.find(segment.from(), segment.to()) {
-            Some(connection) => {
+            Some((connection, state)) => {
                 connection.last = last;
-                if let Some(stream) = &mut connection.stream {
-                    stream.receive(&mut segment.tcp);
-                }
                 let handle = connection.socket;
-                let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
-                match socket.state() {
+                let mut streams = connection.stream.iter_mut();
+                if !streams.all(|stream| stream.receive(&mut segment.tcp, state)) {
+                    return answers;
+                }
+                match state {
                     // It has its answer, or will have it again. Another socket would take it for a new connection.
                     tcp::State::SynReceived if begins => return answers,
                     // The other end has forgotten the connection.
                     _ if begins => {
-                        socket.abort();
+                        self.sockets.get_mut::<tcp::Socket<'_>>(handle).abort();
                         self.work(now);
                     }
                     _ => {}
@@ -162,11 +162,16 @@ impl Echo {
         answers
     }
 
-    /// The connection that has these ends.
-    fn find(&mut self, guest: IpEndpoint, here: IpEndpoint) -> Option<&mut Connection> {
-        self.connections.iter_mut().find(|connection| {
+    /// The connection that has these ends, and the state of its socket.
+    fn find(
+        &mut self,
+        guest: IpEndpoint,
+        here: IpEndpoint,
+    ) -> Option<(&mut Connection, tcp::State)> {
+        self.connections.iter_mut().find_map(|connection| {
             let socket = self.sockets.get::<tcp::Socket<'_>>(connection.socket);
-            socket.remote_endpoint() == Some(guest) && socket.local_endpoint() == Some(here)
+            let ends = (socket.remote_endpoint(), socket.local_endpoint());
+            (ends == (Some(guest), Some(here))).then(|| (connection, socket.state()))
         })
     }
 
@@ -186,7 +191,7 @@ impl Echo {
         let Some(answered) = self.answered(guest, here) else {
             return;
         };
-        if let Some(connection) = self.find(guest, here) {
+        if let Some((connection, _)) = self.find(guest, here) {
             connection.stream = Some(Stream::new(segment, answered));
         }
     }

@@ -56,16 +56,19 @@ impl Serialize for Echo {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let connection = |connection: &super::Connection| {
             let socket = self.sockets.get::<tcp::Socket<'_>>(connection.socket);
+            let stream = connection.stream.clone()?;
             let state = match socket.state() {
                 tcp::State::SynReceived => State::SynReceived,
-                tcp::State::Established => State::Established,
-                tcp::State::CloseWait | tcp::State::LastAck => State::CloseWait,
+                tcp::State::Established if !stream.holds_fin() => State::Established,
+                tcp::State::Established | tcp::State::CloseWait | tcp::State::LastAck => {
+                    State::CloseWait
+                }
                 _ => return None,
             };
             Some(Connection {
                 state,
                 last: connection.last,
-                stream: connection.stream.clone()?,
+                stream,
             })
         };
         Saved {
@@ -126,9 +129,10 @@ impl Echo {
         let (guest, here) = stream.ends();
         let first = self.answered(guest, here).map(|number| number + 1);
         self.wire.sent.clear();
-        let (first, new) = (first?, self.find(guest, here)?);
+        let (first, (new, _)) = (first?, self.find(guest, here)?);
         new.last = last;
-        new.stream = Some(stream.clone().rewound(first));
+        let closed = state == State::CloseWait;
+        new.stream = Some(stream.clone().rewound(first, closed));
         if state == State::SynReceived {
             return None;
         }
@@ -137,6 +141,6 @@ impl Echo {
             self.work(START);
             self.wire.sent.clear();
         }
-        Some(stream.end(first, state == State::CloseWait))
+        Some(stream.end(first, closed))
     }
 }

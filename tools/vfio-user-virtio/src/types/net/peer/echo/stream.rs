@@ -40,6 +40,9 @@ pub(super) struct Stream {
     /// How far the guest's sequence numbers of what the echo sends are ahead of the stack's.
     #[serde(skip)]
     pub(super) ahead: i32,
+    /// The sequence number of the guest's FIN, which the stack has not got yet.
+    #[serde(skip)]
+    fin: Option<TcpSeqNumber>,
 }
 
 impl Stream {
@@ -58,6 +61,7 @@ impl Stream {
             bytes: VecDeque::new(),
             sending: 0,
             ahead: 0,
+            fin: None,
         }
     }
 
@@ -66,17 +70,50 @@ impl Stream {
         (self.guest.into(), IpEndpoint::new(self.here.into(), PORT))
     }
 
-    /// The guest has sent `segment`. It acknowledges what the stack has sent, and says how much
-    /// room there is.
-    pub(super) fn receive(&mut self, segment: &mut TcpRepr<'_>) {
+    /// The guest has sent `segment`, for a socket in that `state`. It acknowledges what the stack has sent, and says how much room
+    /// there is. Returns whether the stack gets it.
+    ///
+    /// In CLOSE-WAIT and LAST-ACK each acknowledgement ends the stack's retransmission, even if it is not one of all that was sent
+    /// (smoltcp 0.12, `Socket::process`). So the stack gets the guest's FIN only with the acknowledgement of the last byte, and after
+    /// that only the acknowledgement of its own.
+    pub(super) fn receive(&mut self, segment: &mut TcpRepr<'_>, state: tcp::State) -> bool {
         let acknowledged = segment.ack_number;
-        segment.ack_number = acknowledged.map(|number| shifted(number, self.ahead.wrapping_neg()));
+        let all = shifted(TcpSeqNumber(self.sent_at), self.bytes.len() as i32);
         let tells = matches!(
             segment.control,
             TcpControl::None | TcpControl::Psh | TcpControl::Fin
         );
         if tells && acknowledged.is_some() {
             self.window = segment.window_len;
+            match state {
+                tcp::State::SynReceived | tcp::State::Established => {
+                    self.hold_fin(segment, acknowledged == Some(all));
+                }
+                tcp::State::LastAck if acknowledged == Some(all) && segment.is_empty() => {
+                    return false;
+                }
+                _ => {}
+            }
+        }
+        segment.ack_number = acknowledged.map(|number| shifted(number, self.ahead.wrapping_neg()));
+        true
+    }
+
+    /// `segment` becomes what the guest would have sent if it had not closed its end, until it acknowledges `all`.
+    fn hold_fin(&mut self, segment: &mut TcpRepr<'_>, all: bool) {
+        if segment.control == TcpControl::Fin {
+            let length = i32::try_from(segment.payload.len()).unwrap_or(i32::MAX);
+            self.fin = Some(shifted(segment.seq_number, length));
+            segment.control = TcpControl::None;
+        }
+        let Some(fin) = self.fin.filter(|_| segment.payload.is_empty()) else {
+            return;
+        };
+        if segment.seq_number == shifted(fin, 1) {
+            segment.seq_number = fin;
+        }
+        if segment.seq_number == fin && all {
+            segment.control = TcpControl::Fin;
         }
     }
 
@@ -133,11 +170,10 @@ impl Stream {
         bytes.chunks(CHUNK).map(packet).collect()
     }
 
-    /// What it would send in the end, as things are: it has `closed` its end, or just tells its
-    /// window. It tells of some, lest both ends wait for each other: where there is none the guest
-    /// says so.
+    /// What it would send in the end, as things are: it has `closed` its end and got everything back, or just tells its window. It
+    /// tells of some, lest both ends wait for each other: where there is none the guest says so.
     pub(super) fn end(&self, first: TcpSeqNumber, closed: bool) -> Vec<u8> {
-        let control = if closed {
+        let control = if closed && self.bytes.is_empty() {
             TcpControl::Fin
         } else {
             TcpControl::None
@@ -151,13 +187,24 @@ impl Stream {
     }
 
     /// The stream begins anew, before its first byte, in a stack that numbers what it sends from
-    /// `first`.
-    pub(super) fn rewound(self, first: TcpSeqNumber) -> Self {
+    /// `first`. The guest may have `closed` its end.
+    pub(super) fn rewound(self, first: TcpSeqNumber, closed: bool) -> Self {
         Self {
             ahead: self.sent_at.wrapping_sub(first.0),
+            fin: closed.then(|| self.received_to()),
             bytes: VecDeque::new(),
             ..self
         }
+    }
+
+    /// Whether the guest has sent all and closed its end, and the stack has not been told.
+    pub(super) fn holds_fin(&self) -> bool {
+        self.fin == Some(self.received_to())
+    }
+
+    /// The sequence number of what the guest sends next.
+    fn received_to(&self) -> TcpSeqNumber {
+        shifted(TcpSeqNumber(self.received_at), self.bytes.len() as i32)
     }
 
     fn segment(&self, control: TcpControl, at: i32) -> TcpRepr<'static> {

@@ -11,6 +11,8 @@ use smoltcp::wire::{
 use super::saved::tests::handed_over;
 use super::{is_for_echo, Echo, CONNECTIONS, MOST_SENT, PORT};
 
+mod loss;
+
 const GUEST: Ipv4Address = Ipv4Address::new(10, 0, 0, 2);
 const HERE: Ipv4Address = Ipv4Address::new(10, 0, 0, 1);
 
