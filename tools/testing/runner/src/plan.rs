@@ -49,7 +49,8 @@ impl Tier {
         }
     }
 
-    /// For how long a guest may say nothing: a result of all cycles takes its time.
+    /// For how long a guest may say nothing: a result of all cycles takes its time. What a test itself waits for it gives up before,
+    /// since it can say more about it.
     pub(crate) fn silence(self) -> Duration {
         Duration::from_secs(match self {
             Self::Test | Self::TestDebug | Self::TestKcsan | Self::TestSid => 300,
@@ -376,6 +377,27 @@ mod tests {
 
     fn plan() -> Plan {
         Plan::read(&testing().join("plan.toml")).unwrap()
+    }
+
+    #[test]
+    fn tests_lose_patience_before_they_are_ended() {
+        let mut found = 0;
+        for suite in [MODULE, REFERENCE_DEVICE] {
+            for entry in std::fs::read_dir(testing().join("selftests").join(suite)).unwrap() {
+                let script = std::fs::read(entry.unwrap().path()).unwrap();
+                let script = String::from_utf8_lossy(&script);
+                for value in script
+                    .lines()
+                    .filter_map(|line| line.strip_prefix("PATIENCE="))
+                {
+                    let patience = Duration::from_secs(value.parse().unwrap());
+                    let margin = Duration::from_secs(30);
+                    assert!(patience + margin < Tier::Test.silence(), "{value}");
+                    found += 1;
+                }
+            }
+        }
+        assert!(found > 0);
     }
 
     #[test]

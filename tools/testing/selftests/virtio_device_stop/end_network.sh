@@ -11,7 +11,7 @@ DEVICE=nic
 . ./functions.sh
 
 CYCLES=$1
-PATIENCE=300
+PATIENCE=240
 PEER=10.0.1.1
 
 find_nic() {
@@ -85,9 +85,15 @@ start() {
 	done
 }
 
+# has_ended PROCESS: whether it need not be waited for any more.
+has_ended() {
+	! grep -q '^State:.[^Z]' "/proc/$1/status" 2>/dev/null
+}
+
 end() {
 	touch /tmp/enough
 	for part in $parts; do
+		wait_until has_ended "$part"
 		wait "$part" || fail "what was sent has not come back: $(cat /tmp/frames /tmp/echo /tmp/ping)
 # by the interface: $(grep "$NIC" /proc/net/dev)
 # by its queues: $(tc -s qdisc show dev "$NIC" | xargs)

@@ -9,7 +9,7 @@
 DEVICE=packed
 . ./functions.sh
 
-PATIENCE=300
+PATIENCE=240
 CYCLES=$1
 
 # accepted BIT: the driver has accepted the feature.

@@ -12,7 +12,7 @@ DEVICE=root
 . ./functions.sh
 
 # A lease has to end.
-PATIENCE=300
+PATIENCE=240
 
 # stop_and_die LEASE_MS: an agent stops the disk that it runs from, and is killed. Then memory is short. False if the lease was over
 # before anybody waited for the disk: on a slow machine.

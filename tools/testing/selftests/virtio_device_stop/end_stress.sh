@@ -11,7 +11,7 @@ DEVICE=stress
 . ./functions.sh
 
 # On a slow machine, fio leaves little for the agents.
-PATIENCE=300
+PATIENCE=240
 
 # Of each part. A device is reset, or loses its driver, once a round.
 ROUNDS=$1

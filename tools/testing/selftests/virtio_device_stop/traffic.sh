@@ -10,7 +10,7 @@
 . ./taken_over.sh
 
 # shellcheck disable=SC2034 # for device.sh
-PATIENCE=300
+PATIENCE=240
 PEER=10.0.1.1
 # The first number in the TCP session. All have as many digits.
 FIRST=1000000
