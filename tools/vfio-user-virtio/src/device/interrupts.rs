@@ -200,6 +200,20 @@ mod tests {
     }
 
     #[test]
+    fn all_files_are_handed_over_each_at_its_place() {
+        let mut interrupts = Interrupts::new(2);
+        interrupts.set_vectors(1, 1, vec![eventfd().0]);
+        let there = |(vectors, intx): (Vec<Option<BorrowedFd<'_>>>, Option<BorrowedFd<'_>>)| {
+            let vectors = vectors.iter().map(Option::is_some).collect::<Vec<_>>();
+            (vectors, intx.is_some())
+        };
+        assert_eq!(there(interrupts.files()), (vec![false, true], false));
+        let mut interrupts = Interrupts::new(0);
+        interrupts.set_intx(Some(eventfd().0));
+        assert_eq!(there(interrupts.files()), (vec![], true));
+    }
+
+    #[test]
     fn intx_is_signalled_once_until_the_driver_has_looked() {
         let mut interrupts = Interrupts::new(0);
         let (file, signalled) = eventfd();

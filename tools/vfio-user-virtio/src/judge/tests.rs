@@ -334,6 +334,16 @@ fn status_1_bits_cleared_without_a_protocol() {
 }
 
 #[test]
+fn a_driver_may_write_what_stands_after_failed() {
+    for current in [FAILED, FAILED | 3, FAILED | READY] {
+        let rules = verdict(current, |judge| {
+            judge.write(write(Protocol::None, Stop::Running, current, current));
+        });
+        assert!(rules.is_empty(), "{current:#x}: {rules:?}");
+    }
+}
+
+#[test]
 fn status_2_notification_before_driver_ok() {
     assert_eq!(
         verdict(11, |judge| judge.notification(0, false)),

@@ -295,6 +295,15 @@ mod tests {
 
     const COMMANDS: [u16; 10] = [1, 2, 3, 4, 5, 7, 8, 9, 10, 13];
 
+    #[test]
+    fn a_reply_is_sent_unless_the_client_wants_none() {
+        for (flags, wants) in [(0, true), (1 << 4, false), (1 << 5, true)] {
+            let mut header = Header::parse(&[0; HEADER_SIZE]);
+            header.flags = flags;
+            assert_eq!(header.wants_reply(), wants, "{flags:#x}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_header_asks_for_more_than_its_command_allows(

@@ -5,9 +5,10 @@
 use std::os::fd::AsRawFd;
 
 use vfio_bindings::bindings::vfio::{
-    VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_ACTION_UNMASK, VFIO_IRQ_SET_DATA_EVENTFD,
-    VFIO_IRQ_SET_DATA_NONE, VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_BAR2_REGION_INDEX,
-    VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_INTX_IRQ_INDEX, VFIO_PCI_MSIX_IRQ_INDEX,
+    VFIO_IRQ_SET_ACTION_MASK, VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_ACTION_UNMASK,
+    VFIO_IRQ_SET_DATA_EVENTFD, VFIO_IRQ_SET_DATA_NONE, VFIO_PCI_BAR0_REGION_INDEX,
+    VFIO_PCI_BAR2_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_INTX_IRQ_INDEX,
+    VFIO_PCI_MSIX_IRQ_INDEX,
 };
 use vfio_user::Client;
 
@@ -15,6 +16,7 @@ use crate::served::{blocking_eventfd, memory_file, signals, Served};
 
 const EVENTFD: u32 = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
 const DISABLE: u32 = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER;
+const MASK: u32 = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_MASK;
 const UNMASK: u32 = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_UNMASK;
 const BAR: u32 = VFIO_PCI_BAR0_REGION_INDEX;
 const CONFIG: u32 = VFIO_PCI_CONFIG_REGION_INDEX;
@@ -172,6 +174,24 @@ fn intx_is_signalled_and_unmasked() {
     let raised = served.device.report().counters.interrupts;
     served.interrupt();
     assert_eq!(served.device.report().counters.interrupts, raised);
+}
+
+#[test]
+fn masked_intx_is_signalled_when_it_is_unmasked() {
+    let served = Served::new(true);
+    let mut client = Client::new(&served.path()).unwrap();
+    let file = blocking_eventfd();
+    let intx = VFIO_PCI_INTX_IRQ_INDEX;
+    client
+        .set_irqs(intx, EVENTFD, 0, 1, &[file.as_raw_fd()])
+        .unwrap();
+    bring_up(&mut client);
+    client.set_irqs(intx, MASK, 0, 1, &[]).unwrap();
+    let raised = served.device.report().counters.interrupts;
+    served.interrupt();
+    assert_eq!(served.device.report().counters.interrupts, raised);
+    client.set_irqs(intx, UNMASK, 0, 1, &[]).unwrap();
+    assert_eq!(signals(&file), 1);
 }
 
 #[test]

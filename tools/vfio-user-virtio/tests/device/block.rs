@@ -48,6 +48,14 @@ fn what_is_written_is_in_the_file_and_is_read_back() {
 }
 
 #[test]
+fn the_status_is_one_byte() {
+    let driver = Driver::ready();
+    driver.write16(0x14, 0);
+    driver.write32(0x14, 0);
+    assert_eq!(driver.status(), READY);
+}
+
+#[test]
 fn flush_and_get_id_succeed() {
     assert_eq!(outcome_of(FLUSH, 0, 0), OK);
     assert_eq!(outcome_of(GET_ID, 0, 20), OK);

@@ -12,12 +12,14 @@ use smoltcp::socket::tcp;
 use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr};
 use vfio_user_virtio::device::Offer;
 use vfio_user_virtio::types::net::Net;
+use vfio_user_virtio::types::Type;
 
 use crate::driver::{Driver, D, READY, S};
 use crate::types::{make_room, transmit, MAC, RECEIVE};
 
 /// A TCP connection of the guest, over the card.
 struct Connection {
+    net: Arc<Net>,
     driver: Driver,
     interface: Interface,
     sockets: SocketSet<'static>,
@@ -76,7 +78,8 @@ impl phy::Device for Card {
 
 impl Connection {
     fn new(offer: Offer) -> Self {
-        let driver = Driver::of(Arc::new(Net::new(MAC, 1)), offer);
+        let net = Arc::new(Net::new(MAC, 1));
+        let driver = Driver::of(Arc::clone(&net) as _, offer);
         let mut card = Card::default();
         let config = Config::new(EthernetAddress(MAC).into());
         let mut interface = Interface::new(config, &mut card, smoltcp::time::Instant::ZERO);
@@ -93,6 +96,7 @@ impl Connection {
         let socket = sockets.add(socket);
         let start = driver.now;
         let mut connection = Self {
+            net,
             driver,
             interface,
             sockets,
@@ -188,6 +192,7 @@ fn the_peer_sends_again_what_was_lost_without_being_asked() {
     for _ in 0..10 {
         connection.step();
     }
+    assert_eq!(connection.net.next_event(), None);
     let socket: &mut tcp::Socket<'_> = connection.sockets.get_mut(connection.socket);
     assert_eq!(socket.send_slice(b"data").unwrap(), 4);
     let passed = (connection.driver.now - connection.start).as_micros() as i64;
@@ -197,6 +202,9 @@ fn the_peer_sends_again_what_was_lost_without_being_asked() {
     for frame in std::mem::take(&mut card.sent) {
         transmit(&mut connection.driver, &frame);
     }
+    let next = connection.net.next_event().unwrap();
+    let driver = &connection.driver;
+    assert!((driver.now..driver.now + Duration::from_secs(10)).contains(&next));
     let received = |driver: &Driver| driver.report().of_type["received"].as_u64().unwrap();
     let before = received(&connection.driver);
     connection.driver.advance(Duration::from_secs(10));

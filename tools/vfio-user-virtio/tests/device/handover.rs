@@ -2,7 +2,7 @@
 
 //! Another process goes on with the device, which may have less in hand than it has taken.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vfio_user_virtio::buffers::PATIENCE;
 use vfio_user_virtio::device::{Device, Offer};
@@ -95,4 +95,12 @@ fn a_device_that_has_stopped_is_handed_over_while_memory_is_away() {
         assert_eq!(driver.used(0), u16::from(comes_back));
         assert_eq!(driver.status() & NEEDS_RESET == 0, comes_back);
     }
+}
+
+#[test]
+fn who_waits_for_a_device_that_runs_waits_until_the_deadline() {
+    let driver = Driver::ready();
+    assert!(!driver.device.wait_until_still(Instant::now()));
+    driver.stop();
+    assert!(driver.device.wait_until_still(Instant::now()));
 }

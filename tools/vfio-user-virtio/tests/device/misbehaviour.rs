@@ -90,6 +90,14 @@ fn the_status_can_be_garbage() {
     assert_eq!(driver.stop(), 0);
     assert_eq!(driver.resume(), READY, "the stop has ended");
 
+    driver.set("acknowledge", "at-once");
+    driver.set("show_status", "resuming:0x71");
+    driver.set("resume", "never");
+    assert_eq!(driver.stop(), STOPPED);
+    assert_eq!(driver.resume(), 0x71);
+    driver.set("resume", "at-once");
+    driver.bring_up(!0);
+
     driver.set("show_status", "always:0xff");
     assert_eq!(driver.status(), 0xff);
     assert_eq!(

@@ -217,6 +217,39 @@ fn units_tell_what_they_are() {
 }
 
 #[test]
+fn commands_are_counted_by_their_names() {
+    let mut driver = ready();
+    for cdb in [
+        &[0x00, 0, 0, 0, 0, 0][..],
+        &[0x03, 0, 0, 0, 18, 0],
+        &[0x12, 0, 0, 0, 36, 0],
+        &[0x1a, 0, 0x3f, 0, 64, 0],
+        &[0x5a, 0, 0x3f, 0, 0, 0, 0, 0, 64, 0],
+        &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0],
+        &[0xff, 0, 0, 0, 0, 0],
+    ] {
+        ask(&mut driver, cdb, 64);
+    }
+    let kinds = driver.report().counters.requests.kinds;
+    let counted: Vec<_> = kinds.iter().map(|(kind, n)| (&**kind, *n)).collect();
+    assert_eq!(
+        counted,
+        [
+            ("inquiry", 1),
+            ("mode_sense", 2),
+            ("read_capacity", 1),
+            ("report_luns", 1),
+            ("request_sense", 1),
+            ("synchronize_cache", 1),
+            ("test_unit_ready", 1),
+            ("unsupported", 1),
+        ]
+    );
+}
+
+#[test]
 fn what_is_not_there_is_refused() {
     let mut driver = ready();
     let inquiry = [0x12, 0, 0, 0, 36];
