@@ -49,8 +49,8 @@ impl Tier {
         }
     }
 
-    /// For how long a guest may say nothing: a result of all cycles takes its time. What a test itself waits for it gives up before,
-    /// since it can say more about it.
+    /// For how long a guest may say nothing: a result of all cycles takes its time. A test's own wait for a condition (PATIENCE) ends
+    /// before, since the test can say more about it.
     pub(crate) fn silence(self) -> Duration {
         Duration::from_secs(match self {
             Self::Test | Self::TestDebug | Self::TestKcsan | Self::TestSid => 300,

@@ -115,8 +115,9 @@ wait_until() {
 	until "$@"; do
 		now
 		if [ $((NOW - ${wait_begin:=$NOW})) -ge $((PATIENCE * 1000)) ]; then
+			echo "# waited for $PATIENCE s: $*"
 			who_waits
-			fail "waited for $PATIENCE s: $*"
+			exit 1
 		fi
 		usleep 5000
 	done

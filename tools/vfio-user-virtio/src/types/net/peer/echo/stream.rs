@@ -89,7 +89,9 @@ impl Stream {
                 tcp::State::SynReceived | tcp::State::Established => {
                     self.hold_fin(segment, acknowledged == Some(all));
                 }
-                tcp::State::LastAck if acknowledged == Some(all) && segment.is_empty() => {
+                tcp::State::LastAck
+                    if acknowledged == Some(all) && segment.control != TcpControl::Fin =>
+                {
                     return false;
                 }
                 _ => {}
@@ -102,8 +104,13 @@ impl Stream {
     /// `segment` becomes what the guest would have sent if it had not closed its end, until it acknowledges `all`.
     fn hold_fin(&mut self, segment: &mut TcpRepr<'_>, all: bool) {
         if segment.control == TcpControl::Fin {
-            let length = i32::try_from(segment.payload.len()).unwrap_or(i32::MAX);
-            self.fin = Some(shifted(segment.seq_number, length));
+            let fin = shifted(segment.seq_number, segment.payload.len() as i32);
+            let ahead = fin.0.wrapping_sub(self.received_to().0);
+            if !(0..=BUFFER as i32).contains(&ahead) {
+                // The stack refuses it.
+                return;
+            }
+            self.fin = Some(fin);
             segment.control = TcpControl::None;
         }
         let Some(fin) = self.fin.filter(|_| segment.payload.is_empty()) else {

@@ -176,6 +176,44 @@ fn only_tcp_to_its_port_and_of_a_host_to_a_host_is_for_the_echo() {
     }
 }
 
+#[test]
+fn an_end_in_the_past_is_none() {
+    let (mut echo, now) = (Echo::default(), Instant::now());
+    let first = connect(&mut echo, 1000, now);
+    let mut data = segment(1000, TcpControl::Psh, 101, Some(first));
+    data.payload = b"data";
+    echo.answer(&packet(&data), now);
+    echo.answer(
+        &packet(&segment(1000, TcpControl::Fin, 104, Some(first))),
+        now,
+    );
+    let all = Some(first.wrapping_add(4));
+    echo.answer(&packet(&segment(1000, TcpControl::None, 105, all)), now);
+    assert_eq!(echo.due(), None, "all is acknowledged, and nothing closed");
+}
+
+#[test]
+fn what_is_said_after_the_end_is_not_heard() {
+    let (mut echo, now) = (Echo::default(), Instant::now());
+    let first = connect(&mut echo, 1000, now);
+    let mut data = segment(1000, TcpControl::Fin, 101, Some(first));
+    data.payload = b"data";
+    echo.answer(&packet(&data), now);
+    let all = first.wrapping_add(4);
+    let acknowledge = packet(&segment(1000, TcpControl::None, 106, Some(all)));
+    let end = (TcpControl::Fin, all, Some(106));
+    let answers = echo.answer(&acknowledge, now);
+    assert_eq!(read(answers.last().unwrap()), end);
+    let mut more = segment(1000, TcpControl::Psh, 106, Some(all));
+    more.payload = b"more";
+    assert!(echo.answer(&packet(&more), now).is_empty());
+    assert!(echo.answer(&acknowledge, now).is_empty());
+    let due = echo.due().expect("the end was not acknowledged");
+    let again = echo.pass(due);
+    assert_eq!(read(again.last().unwrap()), end);
+    assert_eq!(echo.echoed(), 4);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 

@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use serde_json::json;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::Medium;
 use smoltcp::socket::tcp;
@@ -89,16 +90,16 @@ impl Client {
         Some(start + Duration::from_micros(at.total_micros() as u64))
     }
 
-    fn has_ended(&self) -> bool {
-        let state = self.sockets.get::<tcp::Socket<'_>>(self.socket).state();
-        matches!(state, tcp::State::TimeWait | tcp::State::Closed)
+    fn state(&self) -> tcp::State {
+        self.sockets.get::<tcp::Socket<'_>>(self.socket).state()
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Whatever is lost, of either direction, is sent again: the session ends, and all has come back.
+    /// Whatever is lost, of either direction, is sent again: the session ends as it should, all has come back, and the echo has nothing
+    /// left of it.
     #[test]
     fn what_is_lost_is_sent_again(
         length in 1usize..60_000,
@@ -108,7 +109,7 @@ proptest! {
         let data: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
         let (mut client, mut echo) = (Client::new(data), Echo::default());
         let start = Instant::now();
-        let mut now = start;
+        let (mut now, mut ended) = (start, false);
         let mut is_lost = || lost.pop().unwrap_or(false);
         for turn in 0.. {
             prop_assert!(turn < MOST_TURNS, "no end of packets: {} bytes sent, {} back", client.sent, client.back.len());
@@ -121,7 +122,9 @@ proptest! {
                 back.extend(echo.answer(&packet, now));
             }
             client.wire.received.extend(back.into_iter().filter(|_| !is_lost()));
-            if client.has_ended() {
+            prop_assert!(ended || client.state() != tcp::State::Closed, "reset");
+            ended |= client.state() == tcp::State::TimeWait;
+            if ended && serde_json::to_value(&echo).unwrap()["connections"] == json!([]) {
                 break;
             }
             if !client.wire.received.is_empty() {
