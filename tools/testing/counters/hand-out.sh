@@ -22,8 +22,15 @@ of() {
 [ -d $module ] || insmod /vds/modules/virtio_device_stop.ko
 counters=$(low "$(cat $module/sections/__llvm_prf_cnts)")
 data=$(low "$(cat $module/sections/__llvm_prf_data)")
-# What has been counted since it was loaded would be missing.
-rmmod virtio_device_stop || exit 1
+# After a stop that was called off and never acknowledged the module can't be unloaded until another one has ended. What has been counted
+# since it was loaded would be missing.
+rmmod virtio_device_stop 2>/dev/null || {
+	for state in /sys/bus/virtio/devices/*/device_stop/state; do
+		echo stop >"$state"
+		echo resume >"$state"
+	done 2>/dev/null
+	rmmod virtio_device_stop || exit 1
+}
 for file in "$kept"/*; do
 	echo "counters $(of "$file" "$counters" "$counters_size")"
 done
