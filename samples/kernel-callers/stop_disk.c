@@ -16,6 +16,10 @@ static int disks;
 module_param_array(disk, charp, &disks, 0444);
 MODULE_PARM_DESC(disk, "The disks, for example /dev/vdb,/dev/vdc");
 
+static uint timeout_ms;
+module_param(timeout_ms, uint, 0444);
+MODULE_PARM_DESC(timeout_ms, "How long they may take to stop (default 0: as each one's timeout_ms says)");
+
 static struct virtio_device_stop *stop;
 
 /* The first disk gives the right to stop it, the others are added. */
@@ -48,7 +52,7 @@ static int __init stop_disk_init(void)
 	for (i = 0; i < disks && !err; i++)
 		err = add(disk[i]);
 	if (!err)
-		err = virtio_device_stop_stop(stop, 0);
+		err = virtio_device_stop_stop(stop, timeout_ms);
 	if (err) {
 		if (stop)
 			virtio_device_stop_put(stop);

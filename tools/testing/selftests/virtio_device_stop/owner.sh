@@ -3,11 +3,13 @@
 #
 # Shared by the tests of /dev/virtio_device_stop: ./owner, which does what it is told.
 
+OWNER_PROGRAM=owner
+
 # owner DEVICE...: opens a file, and adds the devices. Its process is OWNER.
 owner() {
 	rm -f /tmp/say /tmp/hear also
 	mkfifo /tmp/say /tmp/hear
-	./owner "$@" </tmp/say >/tmp/hear 2>/tmp/owner &
+	"./$OWNER_PROGRAM" "$@" </tmp/say >/tmp/hear 2>/tmp/owner &
 	OWNER=$!
 	exec 5>/tmp/say 6</tmp/hear
 	read -r -t "$PATIENCE" said <&6 && [ "$said" = ready ] || fail "no owner: $(cat /tmp/owner)"

@@ -194,6 +194,16 @@ bind_disk() {
 	find_vdev
 }
 
+test_caller_chooses_how_long_a_stop_may_take() {
+	expect "insmod" "$(load stop_disk "disk=/dev/$DISK" timeout_ms=600001)" "$EINVAL"
+	expect "state" "$(state)" running
+	device_set acknowledge=never
+	store "$STOP/timeout_ms" 600000 >/dev/null
+	expect "insmod" "$(load stop_disk "disk=/dev/$DISK" timeout_ms=200)" "$ETIMEDOUT"
+	device_set acknowledge=at-once
+	wait_until state_is running
+}
+
 # What a device shows that is no answer proves nothing.
 test_look_at_one_that_does_not_tell() {
 	resumes_may_be_late
@@ -206,4 +216,5 @@ test_look_at_one_that_does_not_tell() {
 }
 
 run_tests test_stop_by_c test_stop_by_rust test_stop_has_no_lease test_stop_that_root_has_ended test_driver_is_unbound \
-	test_device_is_removed test_several_stop_together test_look_at_one_that_does_not_tell test_refused
+	test_device_is_removed test_several_stop_together test_caller_chooses_how_long_a_stop_may_take \
+	test_look_at_one_that_does_not_tell test_refused

@@ -26,6 +26,18 @@ holder() {
 	cat "$STOP/holder"
 }
 
+# However its process is called.
+test_holder_is_one_line() {
+	OWNER_PROGRAM=$(printf 'o\n\303\266')
+	ln -s owner "$OWNER_PROGRAM"
+	owner "$(device_of)"
+	rm "$OWNER_PROGRAM"
+	asks stop ok
+	expect "holder" "$(holder)" "$OWNER o???"
+	asks resume ok
+	owner_goes
+}
+
 test_stop_is_its_owner_s_own() {
 	owner "$(device_of)"
 	asks version 1
@@ -461,7 +473,7 @@ test_random_calls() {
 }
 
 driver virtio_net virtio_scsi virtio_rng
-run_tests test_stop_is_its_owner_s_own test_stop_ends_with_its_owner test_last_one_that_has_the_file_counts \
+run_tests test_holder_is_one_line test_stop_is_its_owner_s_own test_stop_ends_with_its_owner test_last_one_that_has_the_file_counts \
 	test_owner_is_killed_while_it_stops test_owner_is_killed_while_it_resumes test_owner_is_killed_after_what_has_failed \
 	test_stop_that_has_lapsed_is_told_of test_what_is_not_its_own_is_left_alone test_resume_by_root_is_under_way \
 	test_root_has_resumed_in_vain test_stopped_device_needs_a_reset \
