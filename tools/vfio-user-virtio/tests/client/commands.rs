@@ -2,7 +2,7 @@
 
 //! Every command, by another implementation of the protocol: the client of the `vfio_user` crate.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use vfio_bindings::bindings::vfio::{
     VFIO_IRQ_SET_ACTION_MASK, VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_ACTION_UNMASK,
@@ -18,6 +18,7 @@ const EVENTFD: u32 = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
 const DISABLE: u32 = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER;
 const MASK: u32 = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_MASK;
 const UNMASK: u32 = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_UNMASK;
+const INTX: u32 = VFIO_PCI_INTX_IRQ_INDEX;
 const BAR: u32 = VFIO_PCI_BAR0_REGION_INDEX;
 const CONFIG: u32 = VFIO_PCI_CONFIG_REGION_INDEX;
 
@@ -156,21 +157,26 @@ fn vectors_are_signalled() {
     }
 }
 
-#[test]
-fn intx_is_signalled_and_unmasked() {
+/// A device without MSI-X vectors, whose driver is ready, and the file to signal INTx by.
+fn signalled_by_intx() -> (Served, Client, OwnedFd) {
     let served = Served::new(true);
     let mut client = Client::new(&served.path()).unwrap();
     let file = blocking_eventfd();
-    let intx = VFIO_PCI_INTX_IRQ_INDEX;
     client
-        .set_irqs(intx, EVENTFD, 0, 1, &[file.as_raw_fd()])
+        .set_irqs(INTX, EVENTFD, 0, 1, &[file.as_raw_fd()])
         .unwrap();
     bring_up(&mut client);
+    (served, client, file)
+}
+
+#[test]
+fn intx_is_signalled_and_unmasked() {
+    let (served, mut client, file) = signalled_by_intx();
     served.interrupt();
     assert_eq!(signals(&file), 1);
-    client.set_irqs(intx, UNMASK, 0, 1, &[]).unwrap();
+    client.set_irqs(INTX, UNMASK, 0, 1, &[]).unwrap();
     assert_eq!(signals(&file), 1, "the status was not read");
-    client.set_irqs(intx, DISABLE, 0, 0, &[]).unwrap();
+    client.set_irqs(INTX, DISABLE, 0, 0, &[]).unwrap();
     let raised = served.device.report().counters.interrupts;
     served.interrupt();
     assert_eq!(served.device.report().counters.interrupts, raised);
@@ -178,19 +184,12 @@ fn intx_is_signalled_and_unmasked() {
 
 #[test]
 fn masked_intx_is_signalled_when_it_is_unmasked() {
-    let served = Served::new(true);
-    let mut client = Client::new(&served.path()).unwrap();
-    let file = blocking_eventfd();
-    let intx = VFIO_PCI_INTX_IRQ_INDEX;
-    client
-        .set_irqs(intx, EVENTFD, 0, 1, &[file.as_raw_fd()])
-        .unwrap();
-    bring_up(&mut client);
-    client.set_irqs(intx, MASK, 0, 1, &[]).unwrap();
+    let (served, mut client, file) = signalled_by_intx();
+    client.set_irqs(INTX, MASK, 0, 1, &[]).unwrap();
     let raised = served.device.report().counters.interrupts;
     served.interrupt();
     assert_eq!(served.device.report().counters.interrupts, raised);
-    client.set_irqs(intx, UNMASK, 0, 1, &[]).unwrap();
+    client.set_irqs(INTX, UNMASK, 0, 1, &[]).unwrap();
     assert_eq!(signals(&file), 1);
 }
 
