@@ -85,11 +85,6 @@ start() {
 	done
 }
 
-# has_ended PROCESS: whether it need not be waited for any more.
-has_ended() {
-	! grep -q '^State:.[^Z]' "/proc/$1/status" 2>/dev/null
-}
-
 end() {
 	touch /tmp/enough
 	for part in $parts; do
