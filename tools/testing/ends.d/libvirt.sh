@@ -36,7 +36,7 @@ end_libvirt() {
 	check "libvirt runs nothing meanwhile" libvirt_agent_refuses
 	check "virsh thaws" virsh domfsthaw guest
 	check "it runs again after that" all run disk
-	check "it has stood still" in_debian 'journalctl -u "virtio-stop-frozen@*" | grep "\"event\":\"resumed\".*\"exit\":0"'
+	check "it has stood still" wait_until 60 helper_says '"event":"resumed".*"exit":0'
 	check "the kernel has not complained" debian_is_sound
 	check "no driver has broken a rule" no_breach
 	check "virsh has the guest end" virsh shutdown --mode agent guest
