@@ -214,6 +214,18 @@ fn what_is_said_after_the_end_is_not_heard() {
     assert_eq!(echo.echoed(), 4);
 }
 
+#[test]
+fn a_reset_after_the_end_is_a_reset() {
+    let (mut echo, now) = (Echo::default(), Instant::now());
+    let first = connect(&mut echo, 1000, now);
+    let mut data = segment(1000, TcpControl::Fin, 101, Some(first));
+    data.payload = b"data";
+    echo.answer(&packet(&data), now);
+    let reset = segment(1000, TcpControl::Rst, 106, Some(first.wrapping_add(4)));
+    assert!(echo.answer(&packet(&reset), now).is_empty());
+    assert_eq!(echo.due(), None, "nothing is left of it");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
