@@ -257,8 +257,7 @@ set_up_all() {
 	# What swaps out takes from what is kept free, for as long as that waits for the disk.
 	echo 16384 >/proc/sys/vm/min_free_kbytes
 	mount -t tmpfs -o size=100% tmpfs /mnt
-	# It takes long to fill.
-	dd if=/dev/zero of=/mnt/ballast bs=1M count=$(($(available) - 100)) 2>/dev/null
+	take_memory
 	for name in $LOADED swap; do
 		begin_accounts "$name"
 	done
