@@ -73,7 +73,7 @@ put_into_debian() {
 }
 
 debian_is_up() {
-	ask_agent --timeout "${1:-240}" ping
+	ask_agent --timeout "${1:-500}" ping
 }
 
 # begin_in_debian PROGRAM [ARG]...: one that ends the agent, which may not have answered by then.
@@ -86,7 +86,7 @@ reboot_debian() {
 	local before
 	before=$(in_debian 'cat /proc/sys/kernel/random/boot_id') || return
 	begin_in_debian /sbin/reboot
-	wait_until 240 has_booted_since "$before"
+	wait_until 500 has_booted_since "$before"
 }
 
 has_booted_since() {

@@ -127,12 +127,12 @@ agent_refuses() {
 	! ask_agent "$@" 2>"$devices/answer" && grep -q 'has been disabled' "$devices/answer"
 }
 
-# once_stopped PROGRAM: kills it in the guest once the disk "data" has stopped. Who does that runs already, and what it takes is in memory:
-# the disk that it would be read from may have stopped, too.
+# once_stopped PROGRAM: kills it in the guest a little after the disk "data" has stopped, when others have been told of that. Who does that
+# runs already, and what it takes is in memory: the disk that it would be read from may have stopped, too.
 once_stopped() {
 	in_debian 'state=/sys/block/$(basename "$(readlink -f /dev/disk/by-id/virtio-data)")/device/device_stop/state
 		rm -f /run/once.ready
-		echo "pidof $1; : >/run/once.ready; until read -r state <$state && [ \"\$state\" = stopped ]; do :; done; kill -9 \$(pidof $1)" >/run/once
+		echo "pidof $1; sleep 0; : >/run/once.ready; until read -r state <$state && [ \"\$state\" = stopped ]; do :; done; sleep 5; kill -9 \$(pidof $1)" >/run/once
 		systemd-run --quiet sh /run/once
 		tries=0; until [ -e /run/once.ready ]; do [ $tries -lt 600 ] && tries=$((tries + 1)) && sleep 0.1 || exit; done' "$1" \
 		>"$devices/answer"
@@ -186,7 +186,7 @@ end_agent_exec() {
 	agent=$(in_debian 'pidof qemu-ga')
 	resumed=$(value data counters.stops.resumed)
 	rm -f "$devices/seen"
-	once_stopped qemu-ga
+	check "the agent will be killed" once_stopped qemu-ga
 	status=0
 	# shellcheck disable=SC2016 # the inner shell's
 	while_stopped / /srv -- sh -c 'tries=0; until "$1" get "$2" data counters.stops.resumed | grep -qx "$3"; do
@@ -254,19 +254,19 @@ end_agent_frozen() {
 	check "all run again" all run root data
 	check "they have stood still" wait_until 60 helper_says '"event":"resumed".*"exit":0'
 	check "a second thaw does no harm" ask_agent thaw
-	print_what_helper_says 'nothing is stopped'
+	check "the console will have what the helper says" print_what_helper_says ' / is not frozen by that process'
 	check "a freeze of some succeeds" ask_agent freeze /srv
 	# A thaw before that ends the helper, which then says something else.
-	check "nothing stops" wait_until 120 console_says 'nothing is stopped'
+	check "nothing stops" wait_until 120 console_says ' / is not frozen by that process: nothing is stopped'
 	check "it can be thawed" ask_agent thaw
 	check "not even those have stopped" stops_are data 1
 	agent=$(in_debian 'pidof qemu-ga')
-	once_stopped qemu-ga
+	check "the agent will be killed" once_stopped qemu-ga
 	check "a freeze succeeds after that" ask_agent freeze
 	check "the agent is killed: the devices stop and resume" data_has_stopped 2
 	check "all is frozen still, and can be thawed" thaw_after_death
 	check "by another agent: that one has died" wait_until 60 another_agent "$agent"
-	once_stopped virtio-stop
+	check "the helper will be killed" once_stopped virtio-stop
 	check "the next freeze succeeds" ask_agent freeze
 	check "the helper is killed: the devices stop and resume" data_has_stopped 3
 	check "the thaw does not miss it" ask_agent thaw

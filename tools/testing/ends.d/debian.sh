@@ -20,7 +20,7 @@ end_packages() {
 	check "the guest boots again" reboot_debian
 	check "the disk of the root file system has negotiated" state_in_debian vda running
 	check "so has the network device" in_debian 'udevadm settle; virtio-stop check "$(basename /sys/class/net/e*)"'
-	check "the disk can be stopped, by who is on it" in_debian 'sleep 1 | virtio-stop run --freeze --max-time 60000 --until-eof /'
+	check "the disk can be stopped, by who is on it" in_debian 'sleep 10 | virtio-stop run --freeze --max-time 60000 --until-eof /'
 	check "its device has seen that" value_is root counters.stops.resumed 1
 	check "the pages of the manual and the completions are there" in_debian 'dpkg -L virtio-stop | grep -q man/man1/virtio-stop-run.1 &&
 		dpkg -L virtio-stop | grep -q completions/virtio-stop'

@@ -21,6 +21,7 @@ end_soak_cycles() {
 soak() {
 	local program
 	local programs=()
+	truncate -s 512M "$devices/swap"
 	start_devices "blk,name=disk,queues=2,protocol=$protocol" "scsi,name=host,units=2,queues=2,protocol=$protocol" \
 		"net,name=nic,protocol=$protocol,mac=02:00:00:00:00:11" "blk,name=swap,protocol=$protocol" \
 		"net,name=other_nic,protocol=$protocol,mac=02:00:00:00:00:12" "blk,name=plugged,protocol=$protocol,interrupts=intx"

@@ -49,11 +49,11 @@ impl Tier {
         }
     }
 
-    /// For how long a guest may say nothing: a result of all cycles takes its time. A test's own wait for a condition (PATIENCE) ends
-    /// before, since the test can say more about it.
+    /// For how long a guest may say nothing: a result of all cycles takes its time. A test's own wait (PATIENCE; what the tests in ends.d
+    /// give a Debian guest) ends before, since the test can say more about it.
     pub(crate) fn silence(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Test | Self::TestDebug | Self::TestKcsan | Self::TestSid => 300,
+            Self::Test | Self::TestDebug | Self::TestKcsan | Self::TestSid => 600,
             Self::TestAll => 1800,
         })
     }

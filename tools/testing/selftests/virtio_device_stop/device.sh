@@ -111,10 +111,11 @@ expect() {
 
 # wait_until COMMAND...: waits for a condition.
 wait_until() {
-	wait_begin=
+	now
+	wait_begin=$NOW
 	until "$@"; do
 		now
-		if [ $((NOW - ${wait_begin:=$NOW})) -ge $((PATIENCE * 1000)) ]; then
+		if [ $((NOW - wait_begin)) -ge $((PATIENCE * 1000)) ]; then
 			echo "# waited for $PATIENCE s: $*"
 			who_waits
 			exit 1
@@ -123,14 +124,14 @@ wait_until() {
 	done
 }
 
-# who_waits: prints what the device says of itself, and each process with what it waits for in the kernel.
+# who_waits: prints each process with what it waits for in the kernel, and what the device says of itself, which may take long.
 who_waits() {
-	echo "# the device: $(device_get '')"
 	for process in /proc/[0-9]*; do
 		[ -s "$process/cmdline" ] || hangs "${process#/proc/}" || continue
 		echo "# ${process#/proc/} $(cat "$process/comm" 2>/dev/null): $(sed -n 's/^State:.//p' "$process/status" 2>/dev/null)"
 		sed 's/^/#   /' "$process/stack" 2>/dev/null
 	done
+	echo "# the device: $(device_get '')"
 }
 
 # holds FILE TEXT: without a new process, which takes long under emulation.

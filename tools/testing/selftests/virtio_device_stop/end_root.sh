@@ -37,6 +37,7 @@ stop_and_die() {
 # Of those who want something of the disk: a reader, a writer, and whoever needs memory.
 make_memory_short() {
 	rm -f /mnt/fill
+	swapped_before=$(swapped_out)
 	# The page cache goes: whatever is run from the disk is read from it.
 	echo 3 >/proc/sys/vm/drop_caches
 	chroot /newroot /bin/sha256sum /data >/tmp/sum &
@@ -51,7 +52,8 @@ make_memory_short() {
 	else
 		room=$((room - 40))
 	fi
-	dd if=/dev/zero of=/mnt/fill bs=1M count=$room 2>/tmp/fill &
+	# Pages of zeros are not written when they are swapped out.
+	yes "$line" | dd iflag=fullblock of=/mnt/fill bs=1M count=$room 2>/tmp/fill &
 }
 
 # Or the lease is over. Without a new process, which takes long under emulation.
@@ -77,6 +79,7 @@ prepare() {
 	checksum=$(sha256sum </newroot/data)
 	sync
 	mount -t tmpfs -o size=100% tmpfs /mnt
+	line=$(printf '%1023s' '' | tr ' ' s)
 	# What swaps out takes from what is kept free, for as long as that waits for the disk.
 	echo 16384 >/proc/sys/vm/min_free_kbytes
 }
@@ -86,7 +89,7 @@ nothing_is_lost() {
 	rm /mnt/fill
 	expect "what was read" "$(cut -d ' ' -f 1 /tmp/sum)" "${checksum%% *}"
 	expect "what was written" "$(chroot /newroot /bin/stat -c %s /dirty)" $((60 * 1024 * 1024))
-	[ ! "$SWAP" ] || ! grep -q '^pswpout 0$' /proc/vmstat || fail "nothing was swapped out"
+	[ ! "$SWAP" ] || [ "$(swapped_out)" -gt "$swapped_before" ] || fail "nothing was swapped out"
 }
 
 test_agent_is_killed() {

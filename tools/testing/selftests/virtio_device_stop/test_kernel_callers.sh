@@ -199,7 +199,9 @@ test_caller_chooses_how_long_a_stop_may_take() {
 	expect "state" "$(state)" running
 	device_set acknowledge=never
 	store "$STOP/timeout_ms" 600000 >/dev/null
-	expect "insmod" "$(load stop_disk "disk=/dev/$DISK" timeout_ms=200)" "$ETIMEDOUT"
+	load stop_disk "disk=/dev/$DISK" timeout_ms=200 >/tmp/insmod &
+	wait_until has_ended $!
+	expect "insmod" "$(cat /tmp/insmod)" "$ETIMEDOUT"
 	device_set acknowledge=at-once
 	wait_until state_is running
 }

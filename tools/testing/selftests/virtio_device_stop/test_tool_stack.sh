@@ -261,6 +261,13 @@ test_check_of_what_can_and_can_not_be_stopped() {
 	finds_also no_lease
 }
 
+# The uevent of a change may wake it after it has said so. Sets WAKES.
+has_gone_to_sleep() {
+	WAKES=$(grep ctxt "/proc/$TOOL/status")
+	usleep 200000
+	[ "$(grep ctxt "/proc/$TOOL/status")" = "$WAKES" ]
+}
+
 test_watch_tells_of_each_change() {
 	tool_starts --json watch "$DISK"
 	wait_until grep -q '"event":"found"' /tmp/out
@@ -278,10 +285,10 @@ test_watch_tells_of_each_change() {
 	resume
 	wait_until grep -q '"generation":'"$(cat "$STOP/generation")}" /tmp/out
 	# It waits in the kernel: nothing has woken it since.
-	wakes=$(grep ctxt "/proc/$TOOL/status")
+	wait_until has_gone_to_sleep
 	lines=$(wc -l </tmp/out)
 	io_works
-	expect "what has woken it" "$(grep ctxt "/proc/$TOOL/status")" "$wakes"
+	expect "what has woken it" "$(grep ctxt "/proc/$TOOL/status")" "$WAKES"
 	expect "lines" "$(wc -l </tmp/out)" "$lines"
 	kill -TERM $TOOL
 	tool_ends 0

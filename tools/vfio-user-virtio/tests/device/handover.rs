@@ -100,7 +100,9 @@ fn a_device_that_has_stopped_is_handed_over_while_memory_is_away() {
 #[test]
 fn who_waits_for_a_device_that_runs_waits_until_the_deadline() {
     let driver = Driver::ready();
-    assert!(!driver.device.wait_until_still(Instant::now()));
+    let deadline = Instant::now() + Duration::from_millis(50);
+    assert!(!driver.device.wait_until_still(deadline));
+    assert!(Instant::now() >= deadline);
     driver.stop();
     assert!(driver.device.wait_until_still(Instant::now()));
 }
