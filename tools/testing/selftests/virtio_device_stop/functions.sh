@@ -136,11 +136,6 @@ has_ended() {
 	! kill -0 "$1" 2>/dev/null
 }
 
-# swapped_out: how many pages were written. Pages of zeros are not.
-swapped_out() {
-	awk '/^pswpout / { print $2 }' /proc/vmstat
-}
-
 # What has been told of the device so far, in a line.
 events() {
 	sed -n 's/^stop //p' /tmp/uevents | xargs

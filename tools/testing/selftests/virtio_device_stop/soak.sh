@@ -287,9 +287,15 @@ available() {
 	awk '/^MemAvailable/ { print int($2 / 1024) }' /proc/meminfo
 }
 
+# swapped_out: how many pages were written.
+swapped_out() {
+	awk '/^pswpout / { print $2 }' /proc/vmstat
+}
+
 # take_memory: all but 100 MiB, by what is never swapped out: the rest is soon filled.
 take_memory() {
 	mkdir /mnt/ballast && mount -t ramfs ramfs /mnt/ballast || fail "no memory that stays"
+	# Pages of zeros are not written.
 	dd if=/dev/zero bs=1M count=4 2>/dev/null | tr '\0' s >/mnt/ballast/filling
 	dd if=/dev/zero of=/mnt/ballast/rest bs=1M count=$(($(available) - 100)) 2>/dev/null || fail "no ballast"
 }
