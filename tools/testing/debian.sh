@@ -86,7 +86,7 @@ reboot_debian() {
 	local before
 	before=$(in_debian 'cat /proc/sys/kernel/random/boot_id') || return
 	begin_in_debian /sbin/reboot
-	wait_until 500 has_booted_since "$before"
+	wait_until 400 has_booted_since "$before"
 }
 
 has_booted_since() {

@@ -303,6 +303,7 @@ take_memory() {
 # fill_until_swapped: takes what can be swapped out until more of that was.
 fill_until_swapped() {
 	written=$(swapped_out)
+	[ "$written" ] || fail "this kernel does not count what it swaps out"
 	until [ "$(swapped_out)" -gt "$written" ]; do
 		cat /mnt/ballast/filling >>/mnt/fill || fail "no memory to be had, and nothing was swapped out"
 	done
@@ -326,7 +327,7 @@ step_swap() {
 	use swap
 	fill_until_swapped
 	# A slow machine is given a longer one.
-	has_swapped_while_stopped 5000 || has_swapped_while_stopped 30000 || has_swapped_while_stopped 120000 ||
+	has_swapped_while_stopped 5000 || has_swapped_while_stopped 20000 || has_swapped_while_stopped 60000 ||
 		fail "nothing was swapped out while the disk was stopped"
 	rm /mnt/fill
 	SWAPS=$((SWAPS + 1))
